@@ -1,0 +1,196 @@
+"""``GRMPConfig``: all that is needed to rebuild a scorer around a CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import CLIPConfig, CLIPTokenizer, PreTrainedConfig
+
+from grmp_hf.errors import GRMPError
+
+__all__ = ["PLACEHOLDER", "QUALITY_ANCHORS", "SCENES", "SEMANTIC_ANCHORS", "GRMPConfig", "anchor_length"]
+
+PLACEHOLDER = "X"
+"""The word whose tokens are where learned text prompts go."""
+
+QUALITY_ANCHORS = ("X X X X high quality.", "X X X X low quality.")
+SCENES = ("animal", "cityscape", "human", "indoor", "landscape", "night", "plant", "still_life", "others")
+SEMANTIC_ANCHORS = tuple(f"a photo of a {scene}" for scene in SCENES)
+
+_CLIP_VOCABULARY = 49408
+_START, _END, _X = 49406, 49407, 343
+_CLIP_QUALITY_IDS = [[_START, _X, _X, _X, _X, word, 3027, 269, _END] for word in (1400, 1042)]
+_CLIP_SCENE_IDS = ([4668], [40808], [2751], [9546], [5727], [930], [3912], [1170, 318, 970], [3326])
+_CLIP_SEMANTIC_IDS = [[_START, 320, 1125, 539, 320, *scene, _END] for scene in _CLIP_SCENE_IDS]
+
+
+def anchor_length(ids: Sequence[int], eos_token_id: int) -> int:
+    """Number of tokens up to and including the end token, by the rule with which CLIP's text tower pools.
+
+    An ``eos_token_id`` of 2 is what old converted checkpoints carry: there the largest id is the end.
+
+    >>> anchor_length([49406, 320, 49407, 49407], 49407), anchor_length([5, 9, 1, 1], 2)
+    (3, 2)
+
+    Raises:
+        GRMPError: no end token.
+    """
+    end = max(ids) if eos_token_id == 2 else eos_token_id
+    if end not in ids:
+        raise GRMPError(f"Expected the end token {end} in every anchor, got ids {list(ids)}. Tokenise with its tokenizer.")
+    return list(ids).index(end) + 1
+
+
+class GRMPConfig(PreTrainedConfig):  # type: ignore[misc]
+    """Configuration of :class:`~grmp_hf.GRMPForImageQualityAssessment`.
+
+    ``GRMPConfig()`` describes CLIP ViT-B/16 with the reference's anchors in CLIP's own token ids, so that a model can be
+    built without a tokenizer. ``GRMPConfig.from_pretrained`` on a plain CLIP folder or Hub id nests that CLIP's
+    configuration; the ids of the anchors come from its own tokenizer unless its vocabulary is CLIP's.
+
+    Args:
+        clip_config: the CLIP, as a ``CLIPConfig`` or its dictionary.
+        quality_anchors: A texts; the word ``X`` marks the places of learned text prompts.
+        quality_levels: the quality in [0, 1] that each anchor stands for; distinct, 0 and 1 among them.
+        semantic_anchors: S texts of scenes.
+        quality_input_ids: A lists of token ids (without padding, or padded after the end token).
+        semantic_input_ids: S lists of token ids.
+        placeholder_token_id: id of ``X``.
+        view_weights: weights of the V views of a picture, summing to 1; None for equal weights, whatever V is.
+    """
+
+    model_type = "grmp"
+    sub_configs = {"clip_config": CLIPConfig}
+
+    clip_config: Any = None
+    quality_anchors: Any = QUALITY_ANCHORS
+    quality_levels: Any = (1.0, 0.0)
+    semantic_anchors: Any = SEMANTIC_ANCHORS
+    quality_input_ids: Any = None
+    semantic_input_ids: Any = None
+    placeholder_token_id: int = _X
+    view_weights: Any = None
+    keys_to_ignore_at_inference: Any = ("quality_logits", "semantic_logits", "image_embeds")
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.clip_config is None:
+            self.clip_config = CLIPConfig(vision_config={"patch_size": 16})
+        elif isinstance(self.clip_config, dict):
+            self.clip_config = CLIPConfig(**{k: v for k, v in self.clip_config.items() if k != "model_type"})
+        for name in ("quality_anchors", "semantic_anchors", "quality_levels", "keys_to_ignore_at_inference"):
+            setattr(self, name, list(getattr(self, name)))
+        if self.view_weights is not None:
+            self.view_weights = [float(weight) for weight in self.view_weights]
+        if self.quality_input_ids is None:
+            self.quality_input_ids = self._default_ids("quality", QUALITY_ANCHORS, _CLIP_QUALITY_IDS)
+        if self.semantic_input_ids is None:
+            self.semantic_input_ids = self._default_ids("semantic", SEMANTIC_ANCHORS, _CLIP_SEMANTIC_IDS)
+        self._check()
+        super().__post_init__(**kwargs)
+
+    def _default_ids(self, kind: str, texts: Sequence[str], ids: list[list[int]]) -> list[list[int]]:
+        if tuple(getattr(self, f"{kind}_anchors")) != tuple(texts):
+            raise GRMPError(
+                f"Expected {kind}_input_ids beside {kind}_anchors that are not the default ones. "
+                "Use GRMPConfig.from_clip(clip_config, tokenizer, ...), which tokenises them."
+            )
+        if self.clip_config.text_config.vocab_size != _CLIP_VOCABULARY:
+            raise GRMPError(
+                f"Expected {kind}_input_ids for a vocabulary of {self.clip_config.text_config.vocab_size} tokens: the "
+                f"default ids are those of CLIP's {_CLIP_VOCABULARY}. Use GRMPConfig.from_clip(clip_config, tokenizer)."
+            )
+        return [list(row) for row in ids]
+
+    def _check(self) -> None:
+        anchors, levels, weights = self.quality_anchors, self.quality_levels, self.view_weights
+        if len(anchors) != len(levels) or len(anchors) != len(self.quality_input_ids):
+            raise GRMPError(
+                f"Expected one level and one list of ids for each of the {len(anchors)} quality anchors, got "
+                f"{len(levels)} levels and {len(self.quality_input_ids)} lists."
+            )
+        if len(set(levels)) != len(levels) or min(levels) != 0 or max(levels) != 1:
+            raise GRMPError(f"Expected distinct quality_levels from 0 (worst) to 1 (best), got {levels}.")
+        if len(self.semantic_anchors) != len(self.semantic_input_ids):
+            raise GRMPError(
+                f"Expected one list of ids for each of the {len(self.semantic_anchors)} semantic anchors, got "
+                f"{len(self.semantic_input_ids)}."
+            )
+        if weights is not None and (min(weights) < 0 or abs(sum(weights) - 1) > 1e-6):
+            raise GRMPError(f"Expected non-negative view_weights that sum to 1, got {weights}.")
+        text = self.clip_config.text_config
+        for ids in [*self.quality_input_ids, *self.semantic_input_ids]:
+            length = anchor_length(ids, text.eos_token_id)
+            if max(ids) >= text.vocab_size or length > text.max_position_embeddings:
+                raise GRMPError(
+                    f"Expected anchors of at most {text.max_position_embeddings} tokens with ids below "
+                    f"{text.vocab_size}, got {list(ids)}. Tokenise with this CLIP's own tokenizer."
+                )
+
+    @classmethod
+    def from_clip(cls, clip_config: CLIPConfig, tokenizer: Any, **kwargs: Any) -> GRMPConfig:
+        """Configuration around a CLIP, its anchors tokenised by its tokenizer.
+
+        Args:
+            clip_config: the CLIP's configuration.
+            tokenizer: called with a list of texts, gives ``input_ids``.
+            kwargs: fields of the configuration.
+
+        Raises:
+            GRMPError: the word ``X`` is more than one token.
+        """
+        texts = {kind: list(kwargs.get(f"{kind}_anchors", default)) for kind, default in _DEFAULT_ANCHORS.items()}
+        ids = {f"{kind}_input_ids": [list(row) for row in tokenizer(rows)["input_ids"]] for kind, rows in texts.items()}
+        marker = list(tokenizer([PLACEHOLDER])["input_ids"][0])
+        if len(marker) != 3:
+            raise GRMPError(
+                f"Expected {PLACEHOLDER!r} to be one token between start and end, got ids {marker}. "
+                "Pass quality_input_ids and placeholder_token_id to GRMPConfig by hand."
+            )
+        return cls(**{"clip_config": clip_config, **ids, "placeholder_token_id": marker[1], **kwargs})
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read a configuration; a plain CLIP's is nested into one of ours."""
+        hub_kwargs = {k: kwargs[k] for k in ("cache_dir", "revision", "token", "local_files_only", "subfolder") if k in kwargs}
+        values, rest = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if values.get("model_type") == cls.model_type or not values:
+            return values, rest
+        if values.get("model_type") != "clip":
+            raise GRMPError(
+                f"Expected a CLIP or a GRMP model at {str(pretrained_model_name_or_path)!r}, got model_type "
+                f"{values.get('model_type')!r}."
+            )
+        clip = CLIPConfig(**{k: v for k, v in values.items() if k != "model_type"})
+        nested: dict[str, Any] = {"clip_config": clip, "view_weights": _view_weights(pretrained_model_name_or_path, hub_kwargs)}
+        if clip.text_config.vocab_size == _CLIP_VOCABULARY:
+            config = cls(**nested)
+        else:
+            config = cls.from_clip(clip, _tokenizer(pretrained_model_name_or_path, hub_kwargs), **nested)
+        nested = config.to_dict()
+        nested["_commit_hash"] = values.get("_commit_hash")
+        return nested, rest
+
+
+_DEFAULT_ANCHORS = {"quality": QUALITY_ANCHORS, "semantic": SEMANTIC_ANCHORS}
+
+
+def _tokenizer(name: Any, hub_kwargs: dict[str, Any]) -> Any:
+    try:
+        return CLIPTokenizer.from_pretrained(name, **hub_kwargs)
+    except (OSError, ValueError, TypeError) as error:
+        raise GRMPError(
+            f"Expected a tokenizer beside the CLIP at {str(name)!r}, since its vocabulary is not CLIP's own: {error} "
+            "Add tokenizer.json, or build a GRMPConfig with quality_input_ids and semantic_input_ids and pass it as config."
+        ) from error
+
+
+def _view_weights(name: Any, hub_kwargs: dict[str, Any]) -> list[float] | None:
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    try:
+        values, _ = ImageProcessingMixin.get_image_processor_dict(name, **hub_kwargs)
+    except OSError:
+        return None
+    weights = values.get("view_weights")
+    return None if weights is None else list(weights)

@@ -1,0 +1,132 @@
+"""From embeddings to quality, and the two losses: pure functions on tensors.
+
+Letters in shapes: B pictures, V views of a picture, A quality anchors, S semantic anchors, D joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = [
+    "anchor_logits",
+    "expected_quality",
+    "pool_views",
+    "quality_cross_entropy",
+    "semantic_cross_entropy",
+    "soft_labels",
+    "unit_length",
+]
+
+
+def unit_length(features: Tensor) -> Tensor:
+    """Scale features ``(..., D)`` to length 1, in at least single precision."""
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def pool_views(embeds: Tensor, weights: Tensor) -> Tensor:
+    """Average the unit embeddings of the views of each picture.
+
+    Logits are linear in the embedding, so the logits of this average are the weighted average of the views' logits.
+
+    Args:
+        embeds: ``(B, V, D)``, each of length 1.
+        weights: ``(V,)``, non-negative, summing to 1.
+
+    Returns:
+        ``(B, D)``, of length at most 1.
+    """
+    return torch.einsum("bvd,v->bd", embeds, weights.to(embeds))
+
+
+def anchor_logits(image_embeds: Tensor, anchor_embeds: Tensor, logit_scale: Tensor) -> Tensor:
+    """``exp(logit_scale) * image_embeds @ anchor_embeds.T``.
+
+    Args:
+        image_embeds: ``(B, D)``.
+        anchor_embeds: ``(A, D)``, each of length 1.
+        logit_scale: scalar, the logarithm of the scale, as CLIP stores it.
+
+    Returns:
+        ``(B, A)`` in the wider of the two inputs' types.
+    """
+    dtype = torch.promote_types(image_embeds.dtype, anchor_embeds.dtype)
+    return logit_scale.exp().to(dtype) * image_embeds.to(dtype) @ anchor_embeds.to(dtype).T
+
+
+def expected_quality(logits: Tensor, levels: Sequence[float]) -> Tensor:
+    """Quality as the mean level of the anchors under ``softmax(logits)``.
+
+    With the two default anchors at levels 1 and 0 this is the probability of "high quality", the score of the
+    reference's ``test``.
+
+    Args:
+        logits: ``(B, A)``.
+        levels: the quality in [0, 1] that each anchor stands for.
+
+    Returns:
+        ``(B,)`` in [0, 1].
+
+    >>> expected_quality(torch.tensor([[0.0, 0.0]]), [1.0, 0.0]).item()
+    0.5
+    """
+    return logits.softmax(-1) @ logits.new_tensor(levels)
+
+
+def soft_labels(quality: Tensor, levels: Sequence[float]) -> Tensor:
+    """Spread a quality over the two anchors whose levels enclose it, so that their mean level is the quality again.
+
+    Args:
+        quality: ``(B,)`` in [0, 1].
+        levels: as in :func:`expected_quality`; distinct, the smallest 0 and the largest 1.
+
+    Returns:
+        ``(B, A)``, rows summing to 1. With levels 1 and 0: ``[y, 1 - y]``.
+
+    >>> soft_labels(torch.tensor([0.75, 0.25]), [1.0, 0.5, 0.0]).tolist()
+    [[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]]
+    """
+    grid, order = quality.new_tensor(levels).sort()
+    upper = torch.searchsorted(grid, quality.contiguous()).clamp(1, len(grid) - 1)
+    share = (quality - grid[upper - 1]) / (grid[upper] - grid[upper - 1])
+    labels = quality.new_zeros(len(quality), len(grid))
+    labels.scatter_(1, order[upper - 1].unsqueeze(1), (1 - share).unsqueeze(1))
+    return labels.scatter(1, order[upper].unsqueeze(1), share.unsqueeze(1))
+
+
+def quality_cross_entropy(logits: Tensor, quality: Tensor, levels: Sequence[float]) -> Tensor:
+    """Soft-label cross-entropy ``L_q``: mean over pictures of ``-sum_a soft_label_a log softmax(logits)_a``.
+
+    Log-softmax is used where the reference takes the logarithm of a softmax: equal until that saturates.
+
+    Args:
+        logits: ``(B, A)``.
+        quality: ``(B,)`` in [0, 1].
+        levels: see :func:`soft_labels`.
+
+    Returns:
+        Scalar.
+    """
+    return -(soft_labels(quality.to(logits.dtype), levels) * logits.log_softmax(-1)).sum(-1).mean()
+
+
+def semantic_cross_entropy(logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Semantic loss ``L_s = -T^2 mean_b sum_s softmax(teacher / T)_s log softmax(student / T)_s``.
+
+    The reference's ``ProGradLoss`` calls it a KL loss; it is the cross-entropy, whose gradient is the same because the
+    teacher is constant.
+
+    Args:
+        logits: ``(B, S)`` of the model being trained.
+        teacher_logits: ``(B, S)`` of the untouched base; no gradient flows into them.
+        temperature: ``T``, greater than 0.
+
+    Returns:
+        Scalar.
+    """
+    teacher = (teacher_logits.detach() / temperature).softmax(-1).to(logits.dtype)
+    return F.cross_entropy(logits / temperature, teacher) * temperature**2

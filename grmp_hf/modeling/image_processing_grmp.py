@@ -1,0 +1,218 @@
+"""``GRMPImageProcessor``: from a picture to its fixed views.
+
+A photograph's quality is in its detail, so a view can be a crop of native pixels. The same picture always gives the
+same views. Letters in shapes: B pictures, V views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import BatchFeature
+from transformers.image_processing_base import ImageProcessingMixin
+
+from grmp_hf.errors import GRMPError
+
+__all__ = ["GRMPImageProcessor", "authors_training_view", "normalize"]
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+_CROPS = {  # share of the free space left of and above the crop
+    "center": (0.5, 0.5),
+    "top_left": (0.0, 0.0),
+    "top_right": (1.0, 0.0),
+    "bottom_left": (0.0, 1.0),
+    "bottom_right": (1.0, 1.0),
+}
+VIEWS = ("whole", "stretched", *_CROPS)
+_MARGIN = 20
+"""The reference stores pictures 20 pixels larger than its crops (244 for 224)."""
+
+
+def normalize(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """``(pixels / 255 - mean) / std`` for ``(..., 3, H, W)`` in 0..255, as float32."""
+    shape = (3, 1, 1)
+    return (pixels.float() / 255 - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+
+
+def authors_training_view(pixels: Tensor, seed: int, size: int = 224) -> Tensor:
+    """The reference's training crop of a batch of stored pictures.
+
+    Row and column are drawn once for the whole batch from 0..19; the batch is mirrored if the column is below 10.
+
+    Args:
+        pixels: ``(B, 3, size + 20, size + 20)`` uint8.
+        seed: the reference uses (batches in an epoch) x epoch + batch index.
+        size: of the crop.
+
+    Returns:
+        ``(B, 3, size, size)``, normalised with ImageNet's mean and deviation.
+
+    Source: method.md, section 4; the reference's ``train``.
+    """
+    row, column, _ = torch.randint(0, _MARGIN, (3,), generator=torch.Generator().manual_seed(seed)).tolist()
+    crop = pixels[..., row : row + size, column : column + size]
+    return normalize(crop.flip(-1) if column < 10 else crop, IMAGENET_MEAN, IMAGENET_STD)
+
+
+class GRMPImageProcessor(ImageProcessingMixin):  # type: ignore[misc]
+    """Turns RGB pictures into V normalised views of ``size`` pixels.
+
+    Views, by name:
+
+    ===========================  ======================================================================================
+    ``whole``                    shorter side resized to ``size`` (bicubic, antialiased), centre crop: CLIP's own
+    ``stretched``                ``size + 20`` square without regard to proportions, bicubic without antialiasing,
+                                 offset (10, 10): the reference's test view
+    ``center``, ``top_left``,    native pixels at a fixed place
+    ``top_right``, ...
+    ===========================  ======================================================================================
+
+    Native crops see the picture after at most one shrink, to a shorter side of ``shortest_edge_limit``; a picture whose
+    shorter side is below ``size`` is enlarged to it.
+
+    Args:
+        size: side of each view, the image size of the CLIP.
+        views: V names.
+        view_weights: V weights summing to 1 with which the model averages the views; None for equal ones.
+        shortest_edge_limit: largest shorter side that is not shrunk before native crops; None for no limit.
+        image_mean: of the three channels; CLIP's by default.
+        image_std: likewise.
+    """
+
+    model_input_names = ["pixel_values"]
+
+    def __init__(
+        self,
+        size: int = 224,
+        views: Sequence[str] = ("whole",),
+        view_weights: Sequence[float] | None = None,
+        shortest_edge_limit: int | None = 768,
+        image_mean: Sequence[float] = CLIP_MEAN,
+        image_std: Sequence[float] = CLIP_STD,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        unknown = [view for view in views if view not in VIEWS]
+        if unknown or not views:
+            raise GRMPError(f"Expected views out of {', '.join(VIEWS)}, got {list(views)}.")
+        if view_weights is not None and len(view_weights) != len(views):
+            raise GRMPError(f"Expected one weight for each of the {len(views)} views, got {len(view_weights)}.")
+        if shortest_edge_limit is not None and shortest_edge_limit < size:
+            raise GRMPError(f"Expected shortest_edge_limit of at least the size {size}, got {shortest_edge_limit}.")
+        self.size, self.views = size, list(views)
+        self.view_weights = None if view_weights is None else list(view_weights)
+        self.shortest_edge_limit = shortest_edge_limit
+        self.image_mean, self.image_std = list(image_mean), list(image_std)
+
+    @classmethod
+    def authors(cls, size: int = 224) -> GRMPImageProcessor:
+        """The reference's test preprocessing (method.md, section 4)."""
+        return cls(size, views=("stretched",), image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)
+
+    @classmethod
+    def get_image_processor_dict(cls, name: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read the settings; those of a plain CLIP become its own preprocessing, one ``whole`` view."""
+        values, rest = super().get_image_processor_dict(name, **kwargs)
+        if values.get("image_processor_type") == cls.__name__:
+            return values, rest
+        size = values.get("crop_size", values.get("size", 224))
+        if isinstance(size, dict):
+            size = size.get("height", size.get("shortest_edge", 224))
+        own = {"size": size, **{key: values[key] for key in ("image_mean", "image_std") if key in values}}
+        return {**own, "shortest_edge_limit": max(size, 768)}, rest
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides about the pixels, as JSON values."""
+        names = ("size", "views", "view_weights", "shortest_edge_limit", "image_mean", "image_std")
+        return {name: getattr(self, name) for name in names}
+
+    def __call__(self, images: Any, return_tensors: str = "pt", **kwargs: Any) -> BatchFeature:
+        """Views of one picture or a list of them.
+
+        Args:
+            images: RGB PIL images, or uint8 arrays ``(H, W, 3)``. Other modes: ``grmp_hf.data.images.to_rgb`` first.
+            return_tensors: only ``"pt"``.
+
+        Returns:
+            ``pixel_values``, float32: ``(B, V, 3, size, size)``, or ``(B, 3, size, size)`` for one view.
+
+        Raises:
+            GRMPError: something that is not an RGB picture.
+        """
+        if return_tensors != "pt" or kwargs:
+            raise GRMPError(f"Expected return_tensors='pt' and no other option, got {return_tensors!r}, {sorted(kwargs)}.")
+        batch = images if isinstance(images, list | tuple) else [images]
+        pixels = torch.stack([self.pixels(image) for image in batch])
+        values = normalize(pixels, self.image_mean, self.image_std)
+        return BatchFeature({"pixel_values": values[:, 0] if len(self.views) == 1 else values})
+
+    def pixels(self, image: Image.Image | np.ndarray[Any, Any]) -> Tensor:
+        """The views ``(V, 3, size, size)`` of one picture before normalisation, uint8."""
+        picture = _rgb(image)
+        native: Image.Image | None = None
+        views = []
+        for view in self.views:
+            if view == "whole":
+                views.append(_to_tensor(_crop(_resize_shorter(picture, self.size), self.size, (0.5, 0.5))))
+            elif view == "stretched":
+                views.append(_stretched(_to_tensor(picture), self.size))
+            else:
+                native = native or self._native(picture)
+                views.append(_to_tensor(_crop(native, self.size, _CROPS[view])))
+        return torch.stack(views)
+
+    def _native(self, picture: Image.Image) -> Image.Image:
+        shorter = min(picture.size)
+        if shorter < self.size:
+            return _resize_shorter(picture, self.size)
+        if self.shortest_edge_limit is not None and shorter > self.shortest_edge_limit:
+            return _resize_shorter(picture, self.shortest_edge_limit)
+        return picture
+
+
+def _rgb(image: Any) -> Image.Image:
+    if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
+        return Image.fromarray(image)
+    if isinstance(image, Image.Image) and image.mode == "RGB":
+        return image
+    got = f"mode {image.mode}" if isinstance(image, Image.Image) else f"{type(image).__name__}"
+    shape = f" {image.dtype} {image.shape}" if isinstance(image, np.ndarray) else ""
+    raise GRMPError(
+        f"Expected an RGB picture (PIL, or a uint8 array of shape (height, width, 3)), got {got}{shape}. "
+        "Open files with grmp_hf.data.images.decode_image, or convert with grmp_hf.data.images.to_rgb."
+    )
+
+
+def _resize_shorter(picture: Image.Image, target: int) -> Image.Image:
+    width, height = picture.size
+    shorter = min(width, height)
+    if shorter == target:
+        return picture
+    size = (max(target, round(width * target / shorter)), max(target, round(height * target / shorter)))
+    return picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def _crop(picture: Image.Image, size: int, place: tuple[float, float]) -> Image.Image:
+    left = int((picture.width - size) * place[0])
+    top = int((picture.height - size) * place[1])
+    return picture.crop((left, top, left + size, top + size))
+
+
+def _stretched(pixels: Tensor, size: int) -> Tensor:
+    stored, offset = size + _MARGIN, _MARGIN // 2
+    if pixels.shape[-2:] != (stored, stored):
+        resized = F.interpolate(pixels[None].float(), (stored, stored), mode="bicubic", align_corners=False)
+        pixels = resized[0].round().clamp(0, 255).to(torch.uint8)
+    return pixels[:, offset : offset + size, offset : offset + size]
+
+
+def _to_tensor(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)

@@ -1,0 +1,200 @@
+"""``GRMPForImageQualityAssessment``: quality of pictures from a CLIP and texts that stand for quality levels.
+
+Letters in shapes: B pictures, V views of a picture, A quality anchors, S semantic anchors, D joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPModel, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.caching import WeightCache
+from grmp_hf.modeling.configuration_grmp import GRMPConfig, anchor_length
+from grmp_hf.modeling.functional import (
+    anchor_logits,
+    expected_quality,
+    pool_views,
+    quality_cross_entropy,
+    unit_length,
+)
+
+__all__ = ["GRMPForImageQualityAssessment", "GRMPOutput", "adapter_state", "pool_pictures"]
+
+
+@dataclass
+class GRMPOutput(ModelOutput):  # type: ignore[misc]
+    """What the model says of a batch.
+
+    Attributes:
+        loss: scalar soft-label cross-entropy, where labels were given.
+        quality: ``(B,)`` in [0, 1], 1 = best.
+        quality_logits: ``(B, A)``.
+        semantic_logits: ``(B, S)``, where asked for.
+        image_embeds: ``(B, D)``, the weighted mean of the views' unit embeddings.
+    """
+
+    loss: Tensor | None = None
+    quality: Tensor | None = None
+    quality_logits: Tensor | None = None
+    semantic_logits: Tensor | None = None
+    image_embeds: Tensor | None = None
+
+
+def adapter_state(module: nn.Module) -> tuple[Any, ...]:
+    """Which adapters are active in a module and its children: what a cached value depends on beside the weights."""
+    layers = (child for child in module.modules() if hasattr(child, "_disable_adapters"))
+    return tuple((layer._disable_adapters, tuple(layer.active_adapters)) for layer in layers)
+
+
+def pool_pictures(pixel_values: Tensor, view_weights: Sequence[float] | None, embed: Any) -> Tensor:
+    """Embed pictures of one or several views.
+
+    Args:
+        pixel_values: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``.
+        view_weights: V weights summing to 1; None for equal ones.
+        embed: maps ``(N, 3, H, W)`` to ``(N, D)``.
+
+    Returns:
+        ``(B, D)``; see :func:`~grmp_hf.modeling.functional.pool_views`.
+
+    Raises:
+        GRMPError: another number of dimensions, or of views than there are weights.
+    """
+    if pixel_values.ndim == 4:
+        return unit_length(embed(pixel_values))
+    if pixel_values.ndim != 5:
+        raise GRMPError(
+            "Expected pixel_values of shape (batch, 3, height, width) or (batch, views, 3, height, width), got "
+            f"{tuple(pixel_values.shape)}. Use the model's GRMPImageProcessor."
+        )
+    batch, views = pixel_values.shape[:2]
+    weights = [1 / views] * views if view_weights is None or views == 1 else view_weights
+    if len(weights) != views:
+        raise GRMPError(
+            f"Expected {len(weights)} views of each picture, one for each of the model's view_weights, got {views}. "
+            "Use the image processor saved with the model, or change view_weights in its config."
+        )
+    embeds = unit_length(embed(pixel_values.flatten(0, 1))).unflatten(0, (batch, views))
+    return pool_views(embeds, embeds.new_tensor(weights))
+
+
+class GRMPForImageQualityAssessment(PreTrainedModel):  # type: ignore[misc]
+    """Blind image quality assessment with an untouched CLIP.
+
+    Quality is read from the similarity of a picture to *quality anchors* ("X X X X high quality." / "... low
+    quality."); scene logits on *semantic anchors* serve the gradient rule in training. Without an adapter this is a
+    zero-shot scorer; :class:`~grmp_hf.GRMPPromptConfig` adds learned prompts.
+
+    ``from_pretrained`` takes a folder or Hub id of a GRMP model or of any plain CLIP.
+
+    Source: method.md of the project's docs, section 1; the reference's two-tower student.
+    """
+
+    config_class = GRMPConfig
+    base_model_prefix = "clip"
+    main_input_name = "pixel_values"
+    accepts_loss_kwargs = False
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["CLIPEncoderLayer", "CLIPTextEmbeddings", "CLIPVisionEmbeddings"]
+    _keys_to_ignore_on_load_unexpected = [r".*embeddings\.position_ids"]
+
+    def __init__(self, config: GRMPConfig) -> None:
+        super().__init__(config)
+        self.clip = CLIPModel._from_config(config.clip_config)
+        self._anchors: dict[str, WeightCache[Tensor]] = {"quality": WeightCache(), "semantic": WeightCache()}
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a GRMP model, a plain CLIP (as zero-shot scorer) or the folder of one of our adapters.
+
+        Raises:
+            GRMPError: a weight is missing, left over or of another size.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        wrong = {kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "unexpected_keys") if info.get(kind)}
+        if wrong:
+            raise GRMPError(
+                f"Expected exactly the weights of a CLIP at {str(pretrained_model_name_or_path)!r}, got "
+                + "; ".join(f"{kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in wrong.items())
+                + ". Check that the folder holds a complete CLIP of the sizes in its config.json."
+            )
+        return (model, info) if wants_info else model
+
+    def forward(
+        self, pixel_values: Tensor, labels: Tensor | None = None, output_semantic: bool = False, **kwargs: Any
+    ) -> GRMPOutput:
+        """Score pictures.
+
+        Args:
+            pixel_values: ``(B, 3, H, W)``, or ``(B, V, 3, H, W)`` for V views of each picture.
+            labels: ``(B,)`` or ``(B, 1)``, quality in [0, 1].
+            output_semantic: also give the scene logits.
+        """
+        if kwargs.pop("return_dict", True) is not True or kwargs:
+            raise TypeError(f"forward() got unexpected arguments {sorted(kwargs) or ['return_dict=False']}.")
+        image_embeds = self.get_image_embeds(pixel_values)
+        scale, levels = self.clip.logit_scale, self.config.quality_levels
+        logits = anchor_logits(image_embeds, self.get_anchor_embeds("quality"), scale)
+        return GRMPOutput(
+            loss=None if labels is None else quality_cross_entropy(logits, labels.flatten(), levels),
+            quality=expected_quality(logits, levels),
+            quality_logits=logits,
+            semantic_logits=anchor_logits(image_embeds, self.get_anchor_embeds("semantic"), scale) if output_semantic else None,
+            image_embeds=image_embeds,
+        )
+
+    def get_image_embeds(self, pixel_values: Tensor) -> Tensor:
+        """Embeddings ``(B, D)`` of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``."""
+        return pool_pictures(pixel_values, self.config.view_weights, self._embed)
+
+    def _embed(self, pixel_values: Tensor) -> Tensor:
+        pooled = self.clip.vision_model(pixel_values=pixel_values).pooler_output
+        return self.clip.visual_projection(pooled)  # type: ignore[no-any-return]
+
+    def get_anchor_embeds(self, kind: str) -> Tensor:
+        """Unit embeddings of the ``"quality"`` anchors ``(A, D)`` or the ``"semantic"`` ones ``(S, D)``.
+
+        They are computed once for as long as nothing that they depend on changes and no gradient is wanted of it.
+        """
+        text = self.clip.text_model
+        ids = self._anchor_ids(kind)
+        weights = [*text.parameters(), self.clip.text_projection.weight]
+        if self.training and text.config.attention_dropout > 0:
+            return self._encode(ids)
+        # Scenes hold no placeholder: they are constant as long as only prompts are trained.
+        spliced = any(self.config.placeholder_token_id in row for row in ids)
+        relevant = weights if spliced else [w for n, w in text.named_parameters() if ".grmp_" not in n] + weights[-1:]
+        record = torch.is_grad_enabled() and any(weight.requires_grad for weight in relevant)
+        with torch.set_grad_enabled(record):
+            extra = (tuple(map(tuple, ids)), adapter_state(text), self.config.clip_config.text_config._attn_implementation)
+            return self._anchors[kind].get(relevant, extra, lambda: self._encode(ids))
+
+    def _anchor_ids(self, kind: str) -> list[list[int]]:
+        ids = getattr(self.config, f"{kind}_input_ids")
+        expand = getattr(self.clip.text_model.embeddings.token_embedding, "expand", None)
+        return ids if expand is None else [expand(row) for row in ids]
+
+    def _encode(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Text embeddings; the tower runs no further than the longest text's end token, which is exact under its mask."""
+        ends = [anchor_length(row, self.clip.text_model.eos_token_id) for row in ids]
+        padded = [[*row[:end], *[row[end - 1]] * (max(ends) - end)] for row, end in zip(ids, ends, strict=True)]
+        pooled = self.clip.text_model(input_ids=torch.tensor(padded, device=self.device)).pooler_output
+        return unit_length(self.clip.text_projection(pooled))
+
+    def train(self, mode: bool = True) -> GRMPForImageQualityAssessment:
+        """Switch between training and evaluation; anchors computed before are forgotten."""
+        for cache in getattr(self, "_anchors", {}).values():
+            cache.clear()
+        return super().train(mode)  # type: ignore[no-any-return]
