@@ -1,0 +1,30 @@
+"""Pictures and ratings: decoding, reading tables, splits. Imports nothing of the package but its error class."""
+
+from grmp_hf.data.columns import ImageSource, RatedTable, Row
+from grmp_hf.data.files import find_images
+from grmp_hf.data.images import IMAGE_ERROR_CODES, MAX_PIXELS, ImageError, decode_image, to_rgb
+from grmp_hf.data.scales import RatingScale, infer_scale
+from grmp_hf.data.sources import decode_row, iter_images, read_ratings
+from grmp_hf.data.splits import Split, draw_shots, fold_splits, random_split, split_rows
+
+__all__ = [
+    "IMAGE_ERROR_CODES",
+    "MAX_PIXELS",
+    "ImageError",
+    "ImageSource",
+    "RatedTable",
+    "RatingScale",
+    "Row",
+    "Split",
+    "decode_image",
+    "decode_row",
+    "draw_shots",
+    "find_images",
+    "fold_splits",
+    "infer_scale",
+    "iter_images",
+    "random_split",
+    "read_ratings",
+    "split_rows",
+    "to_rgb",
+]

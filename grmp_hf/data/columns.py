@@ -1,0 +1,276 @@
+"""The row that every source of ratings becomes, the usual names of its columns, and the checks of the ratings.
+
+| column | type | meaning |
+|---|---|---|
+| image | `ImageSource` | where the picture is; nothing is decoded before it is asked for |
+| name | str | identity of the picture inside the table, as written there |
+| mos | float | the rating as published, whatever its direction |
+| quality | float in [0, 1] | 1 = best: a fixed affine map of the nominal range, never of the rows at hand |
+| mos_std | float or None | deviation of the votes, in units of `mos` |
+| reference | str or None | the pristine picture that this one was made from |
+| distortion, level, scene | str or None | as written |
+| split | str or None | "train", "validation", "test", or as written |
+| dataset | str or None | name of the source |
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grmp_hf.data.scales import RatingScale
+from grmp_hf.errors import GRMPError
+
+__all__ = [
+    "IMAGE_NAMES",
+    "MIN_RATINGS",
+    "OPTIONAL_NAMES",
+    "RATING_NAMES",
+    "EmbeddedPicture",
+    "ImageSource",
+    "RatedTable",
+    "Row",
+    "check_ratings",
+    "find_column",
+    "find_optional",
+    "first_few",
+    "is_empty",
+    "parse_ratings",
+]
+
+MIN_RATINGS = 5
+"""Fewer ratings than this say nothing about a taste, and no correlation means anything."""
+
+IMAGE_NAMES = (
+    *("image", "image_name", "image_path", "file_name", "filename", "file", "file_path", "filepath", "path"),
+    *("picture", "photo", "img", "img_name", "img_path", "dist_img", "name"),
+)
+RATING_NAMES = (
+    *("mos", "mean_opinion_score", "score", "rating", "quality", "mos_quality", "target", "stars", "label"),
+    *("dmos", "dmos_new"),
+)
+OPTIONAL_NAMES: Mapping[str, tuple[str, ...]] = {
+    "mos_std": ("mos_std", "mos_sd", "dmos_std", "std_quality", "std", "sd", "stddev", "std_dev"),
+    "reference": ("reference", "reference_image", "ref", "ref_img", "ref_image", "ref_name"),
+    "distortion": ("distortion", "distortion_type", "dist_type"),
+    "level": ("level", "distortion_level", "dist_level"),
+    "scene": ("scene", "subset", "category"),
+    "split": ("split", "set", "partition"),
+}
+"""Usual names of the columns, best first; compared without case, with blanks and hyphens as underscores."""
+
+
+class EmbeddedPicture(Protocol):
+    """A picture inside a data set, fetched when it is asked for."""
+
+    def read(self) -> bytes | Path:
+        """Return the encoded picture or the file that holds it."""
+
+
+ImageSource: TypeAlias = Path | bytes | EmbeddedPicture
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One rated picture; the columns are those of the table at the head of this module."""
+
+    image: ImageSource
+    name: str
+    mos: float
+    quality: float
+    mos_std: float | None = None
+    reference: str | None = None
+    distortion: str | None = None
+    level: str | None = None
+    scene: str | None = None
+    split: str | None = None
+    dataset: str | None = None
+
+
+@dataclass(frozen=True)
+class RatedTable:
+    """Rated pictures of one source, in its order, none decoded.
+
+    Attributes:
+        name: of the source, without its folder.
+        rows: with names that differ.
+        scale: of `mos`; quality follows from it.
+        notes: what was found and assumed, a sentence each, to be shown to the user.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    scale: RatingScale
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def quality(self) -> NDArray[np.float64]:
+        """(N,) quality of the rows, in [0, 1]."""
+        return np.array([row.quality for row in self.rows])
+
+    def has(self, column: str) -> bool:
+        """Say whether any row has a value in one of the optional columns."""
+        return any(getattr(row, column) is not None for row in self.rows)
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256, in hexadecimal, of the names and ratings.
+
+        It is the same on every machine, for every order of the rows and wherever the pictures lie. It does not look at
+        the pictures: it says which ratings were used, not whether a picture was changed under its name.
+        """
+        pairs = sorted([unicodedata.normalize("NFC", row.name), row.mos] for row in self.rows)
+        return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+
+def find_column(
+    columns: Sequence[str], usual: Sequence[str], *, wanted: str | None, kind: str, option: str, where: str
+) -> str:
+    """Return the column that was asked for, or the first of the usual names that the table has.
+
+    Args:
+        columns: names in the table.
+        usual: names to look for when none is wanted, best first.
+        wanted: the user's own choice.
+        kind: word for the message, "picture" or "rating".
+        option: how a user names the column, for the message.
+        where: name of the table, for the message.
+
+    Raises:
+        GRMPError: no such column, with those found and the nearest spelling.
+    """
+    by_key = {_column_key(column): column for column in reversed(columns)}
+    if wanted is not None and wanted in columns:
+        return wanted
+    for name in usual if wanted is None else [wanted]:
+        if _column_key(name) in by_key:
+            return by_key[_column_key(name)]
+    found = ", ".join(f'"{column}"' for column in columns) or "none"
+    expected = f'"{wanted}"' if wanted is not None else f"one of {', '.join(usual)}"
+    close = difflib.get_close_matches(_column_key(wanted or usual[0]), list(by_key), n=1)
+    hint = f' (did you mean "{by_key[close[0]]}"?)' if close else ""
+    raise GRMPError(f"{where}: expected a {kind} column {expected}, found {found}{hint}; name the column with {option}")
+
+
+def find_optional(columns: Sequence[str]) -> dict[str, str]:
+    """Return, for each column that a row may have, the table's column of a usual name, where there is one."""
+    by_key = {_column_key(column): column for column in reversed(columns)}
+    matches = {field: [by_key[name] for name in names if name in by_key] for field, names in OPTIONAL_NAMES.items()}
+    return {field: found[0] for field, found in matches.items() if found}
+
+
+def parse_ratings(cells: Sequence[object], places: Sequence[str], *, where: str) -> list[float]:
+    """Turn the cells of a column into finite numbers.
+
+    Args:
+        cells: (N,) text or numbers.
+        places: (N,) what to call each cell in a message, such as "line 3 (a.jpg)".
+        where: table and column, for the message.
+
+    Returns:
+        (N,) finite floats.
+
+    Raises:
+        GRMPError: cells that are empty, written with a decimal comma, other text, NaN or infinite.
+
+    Examples:
+        >>> parse_ratings(["3.5", 4], ["line 2", "line 3"], where="labels.csv")
+        [3.5, 4.0]
+    """
+    faults = (
+        (is_empty, "empty", "rate these pictures or remove their lines"),
+        (_has_decimal_comma, "with a decimal comma", "write a point in place of the comma"),
+        (_is_no_number, "that are no number", "correct them or remove their lines"),
+        (_is_not_finite, "NaN or infinite", "correct them or remove their lines"),
+    )
+    for is_faulty, fault, remedy in faults:
+        bad = [f'"{cell}" in {place}' for cell, place in zip(cells, places, strict=True) if is_faulty(cell)]
+        if bad:
+            raise GRMPError(f"{where}: expected numbers, got {len(bad)} {fault}: {first_few(bad)}; {remedy}")
+    return [float(cell) for cell in cells]  # type: ignore[arg-type]  # every cell is a number by now
+
+
+def check_ratings(
+    ratings: Sequence[float], places: Sequence[str], *, where: str, scale: RatingScale | None = None
+) -> None:
+    """Refuse ratings from which nothing can be learnt or measured.
+
+    Args:
+        ratings: (N,) finite.
+        places: (N,) as for `parse_ratings`.
+        where: table and column, for the message.
+        scale: the scale on which all of them must lie, when it is known.
+
+    Raises:
+        GRMPError: fewer than `MIN_RATINGS`, all equal, or some outside the scale.
+    """
+    if len(ratings) < MIN_RATINGS:
+        raise GRMPError(
+            f"{where}: expected at least {MIN_RATINGS} rated pictures, got {len(ratings)}; "
+            "fewer say nothing about a taste: rate some more, ten or better fifty"
+        )
+    if min(ratings) == max(ratings):
+        raise GRMPError(
+            f"{where}: expected ratings that differ, got {ratings[0]:g} for all {len(ratings)} pictures; "
+            "check the rating column, or rate good and bad pictures"
+        )
+    if scale is None:
+        return
+    outside = [f"{mos:g} in {place}" for mos, place in zip(ratings, places, strict=True) if not scale.contains(mos)]
+    if outside:
+        raise GRMPError(
+            f"{where}: expected ratings from {scale}, got {len(outside)} outside: {first_few(outside)}; "
+            "correct them, or widen the range with --range LOW HIGH"
+        )
+
+
+def first_few(items: Sequence[str], limit: int = 3) -> str:
+    """Join the first items for a message and count the rest.
+
+    Examples:
+        >>> first_few(["a", "b", "c", "d", "e"])
+        'a, b, c and 2 more'
+    """
+    rest = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + rest
+
+
+def is_empty(cell: object) -> bool:
+    """Say whether a cell holds nothing: None or blank text."""
+    return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
+def _has_decimal_comma(cell: object) -> bool:
+    return isinstance(cell, str) and re.fullmatch(r"\s*[+-]?[0-9]+,[0-9]+\s*", cell) is not None
+
+
+def _is_no_number(cell: object) -> bool:
+    if isinstance(cell, bool) or not isinstance(cell, str | int | float):
+        return True
+    try:
+        float(cell)
+    except ValueError:
+        return True
+    return False
+
+
+def _is_not_finite(cell: object) -> bool:
+    return not math.isfinite(float(cell))  # type: ignore[arg-type]  # _is_no_number has been asked before
+
+
+def _column_key(name: str) -> str:
+    return re.sub(r"[\s_-]+", "_", name.strip().casefold())

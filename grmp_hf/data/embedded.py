@@ -1,0 +1,138 @@
+"""Tables whose pictures lie inside: data sets of the Hub, of the `datasets` library, and parquet files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grmp_hf.data.columns import OPTIONAL_NAMES
+from grmp_hf.data.images import ImageError
+from grmp_hf.data.tables import Table
+from grmp_hf.errors import GRMPError
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["DatasetPicture", "load_hub_table", "read_parquet", "table_from_dataset"]
+
+
+@dataclass(frozen=True)
+class DatasetPicture:
+    """One picture of a data set; its bytes stay on disk until they are asked for."""
+
+    dataset: datasets.Dataset
+    column: str
+    index: int
+
+    def read(self) -> bytes | Path:
+        """Return the encoded picture or the file that holds it.
+
+        Raises:
+            ImageError: "empty" where the data set has none.
+        """
+        entry = self.dataset[self.index][self.column] or {}
+        if entry.get("bytes") is not None:
+            return bytes(entry["bytes"])
+        if entry.get("path") is None:
+            raise ImageError(f"row {self.index + 1} of the data set holds no picture; leave it out", "empty")
+        return Path(entry["path"])
+
+
+def load_hub_table(name: str, *, config: str | None = None, revision: str | None = None) -> Table:
+    """Load all parts of a data set of the Hub, or of the local cache, with the part's name in a column `split`.
+
+    Args:
+        name: "owner/name".
+        config: configuration, for data sets that have several.
+        revision: branch, tag or commit.
+
+    Raises:
+        GRMPError: it does not exist or cannot be reached.
+    """
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(name, config, revision=revision)
+    except Exception as error:  # the errors of the network, of the Hub and of the format have no common base
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise GRMPError(
+            f'"{name}" is no file or folder here and could not be loaded as a data set of the Hub ({reason}); '
+            "check the spelling and the network, or give a table or folder on this machine"
+        ) from error
+    return table_from_dataset(loaded, where=name)
+
+
+def read_parquet(path: Path) -> Table:
+    """Read a parquet file with the pictures inside, or with their paths relative to its folder.
+
+    Raises:
+        GRMPError: it is not a parquet file.
+    """
+    import datasets
+
+    try:
+        loaded = datasets.Dataset.from_parquet(str(path))
+    except Exception as error:  # as above: Arrow's errors, the file system's and the library's own
+        raise GRMPError(f"{path}: expected a parquet file, got ({error}); write it again or use CSV") from error
+    table = table_from_dataset(loaded, where=str(path))
+    return Table(table.where, table.columns, table.places, path.parent)
+
+
+def table_from_dataset(data: Any, *, where: str) -> Table:
+    """Make a table of a `datasets.Dataset` or `DatasetDict`: pictures as `DatasetPicture`, the other cells as values.
+
+    The name of the part becomes the column `split` where there are several parts and the data set has no such column.
+    Other columns that are no plain values are left out.
+
+    Raises:
+        GRMPError: it is neither, or it has no rows.
+    """
+    import datasets
+
+    if isinstance(data, datasets.Dataset):
+        data = {"train": data}
+    elif not isinstance(data, datasets.DatasetDict):
+        raise GRMPError(f"expected a path, a Hub name, a Dataset or a DatasetDict, got a {type(data).__name__}")
+    columns: dict[str, list[Any]] = {}
+    places: list[str] = []
+    for part, dataset in data.items():
+        cells = _cells(dataset)
+        if len(data) > 1 and not set(OPTIONAL_NAMES["split"]) & set(cells):
+            cells["split"] = [str(part)] * len(dataset)
+        for name, values in cells.items():
+            columns.setdefault(name, []).extend(values)
+        prefix = f"{part} row" if len(data) > 1 else "row"
+        places.extend(f"{prefix} {number}" for number in range(1, len(dataset) + 1))
+    if not places:
+        raise GRMPError(f"{where}: expected rated pictures, got a data set without rows; check its name and parts")
+    uneven = [f'"{name}"' for name, values in columns.items() if len(values) != len(places)]
+    if uneven:
+        raise GRMPError(
+            f"{where}: expected the same columns in every part, got {', '.join(uneven)} in some only; "
+            "pass the one part that is rated, as a Dataset"
+        )
+    return Table(where, dict(columns), places, None)
+
+
+def _cells(dataset: datasets.Dataset) -> dict[str, list[Any]]:
+    import datasets
+
+    cells: dict[str, list[Any]] = {}
+    for name, feature in dataset.features.items():
+        if _holds_pictures(feature):
+            pictures = dataset.select_columns([name]).cast_column(name, datasets.Image(decode=False))
+            cells[name] = [DatasetPicture(pictures, name, index) for index in range(len(dataset))]
+        elif isinstance(feature, datasets.ClassLabel):
+            cells[name] = [None if value is None else feature.int2str(value) for value in dataset[name]]
+        elif isinstance(feature, datasets.Value):
+            cells[name] = list(dataset[name])
+    return cells
+
+
+def _holds_pictures(feature: Any) -> bool:
+    import datasets
+
+    if isinstance(feature, datasets.Value):
+        return feature.dtype in {"binary", "large_binary"}
+    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})

@@ -1,0 +1,275 @@
+"""Safe decoding of picture files: formats by allow-list, limits before decoding, one treatment for each mode.
+
+What happens to a picture, always the same way:
+
+| input | treatment |
+|---|---|
+| EXIF or TIFF orientation | applied; an unreadable tag counts as none |
+| animation (GIF, WEBP, APNG), several pages (TIFF, MPO) | the first frame, or the default picture of the file |
+| grey, with or without alpha; black and white | the value repeated in the three channels |
+| palette | looked up |
+| alpha, a transparent colour | laid over white: the paper and the page on which people see such pictures |
+| CMYK, inverted CMYK of Adobe's JPEG | Pillow's conversion without colour profiles |
+| 16 bit grey | divided by 257 and rounded, so that 65535 is white (Pillow itself would clip at 255) |
+| 16 bit colour | Pillow's decoder keeps the upper byte |
+| 32 bit integer | as 16 bit; a value outside 0..65535 is an error |
+| float | 0.0 is black, 1.0 is white; a value outside is an error, since its scale cannot be known |
+| YCbCr, HSV, CIELAB | converted to sRGB |
+| embedded colour profile | ignored, as in the training of every public CLIP |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Literal, TypeAlias, cast, get_args
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageCms,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from grmp_hf.errors import GRMPError
+
+__all__ = [
+    "IMAGE_ERROR_CODES",
+    "MAX_PIXELS",
+    "ImageError",
+    "ImageErrorCode",
+    "decode_image",
+    "to_rgb",
+]
+
+MAX_PIXELS = 2**27
+"""Default limit of width x height (134 million). Pillow holds 4 bytes a pixel; alpha or rotation need a second copy."""
+
+ImageErrorCode: TypeAlias = Literal[
+    "not_found",
+    "is_a_directory",
+    "permission",
+    "empty",
+    "unsupported_format",
+    "too_large",
+    "truncated",
+    "unreadable",
+]
+IMAGE_ERROR_CODES: tuple[ImageErrorCode, ...] = get_args(ImageErrorCode)
+"""Every value that `ImageError.code` can take."""
+
+BACKGROUND = (255, 255, 255)
+
+# The first bytes decide, never the suffix. The decoders are called directly, not through `Image.open`, whose check of
+# the size warns first and names neither width nor height.
+_DECODERS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
+    (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
+    (re.compile(rb"II\*\0|MM\0\*|II\+\0|MM\0\+"), TiffImagePlugin.TiffImageFile),
+    (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
+    (re.compile(rb"P[1-6f]\s"), PpmImagePlugin.PpmImageFile),
+)
+_FORMAT_NAMES = "JPEG, PNG, WEBP, BMP, TIFF, GIF or PPM"
+
+_ORIENTATION_TAG = 0x0112
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(GRMPError):
+    """A picture that cannot be scored.
+
+    Attributes:
+        code: one of `IMAGE_ERROR_CODES`, short enough for the status column of a table.
+    """
+
+    def __init__(self, message: str, code: ImageErrorCode) -> None:
+        super().__init__(message)
+        self.code: ImageErrorCode = code
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, ImageErrorCode]]:
+        # The default would call the class with the message alone when a worker process sends the error back.
+        return type(self), (str(self), self.code)
+
+
+def decode_image(source: str | os.PathLike[str] | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode one picture to RGB, upright, as the table at the head of this module says.
+
+    Args:
+        source: path, content of a file, or binary file object (read from its position, left open).
+        max_pixels: largest width x height, read from the header before any pixel is decoded.
+
+    Returns:
+        RGB picture, fully loaded, without metadata (nobody can apply the orientation twice).
+
+    Raises:
+        ImageError: with a `code`, for everything that is wrong with this one picture.
+
+    Examples:
+        >>> import io
+        >>> from PIL import Image
+        >>> stream = io.BytesIO()
+        >>> Image.new("LA", (4, 2), (0, 0)).save(stream, "PNG")
+        >>> decode_image(stream.getvalue()).getpixel((0, 0))
+        (255, 255, 255)
+    """
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else str(getattr(source, "name", "picture"))
+    with _open_stream(source, name) as stream, _pillow_errors(name):
+        image = _read_header(stream, name, max_pixels)
+        _load_pixels(image)
+        upright = _apply_orientation(image)
+        rgb = to_rgb(upright)
+        if rgb is image:
+            rgb = image.copy()  # a plain picture, free of the file
+    rgb.info = {}
+    return rgb
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a picture of any mode to RGB, as the table at the head of this module says.
+
+    Args:
+        image: loaded picture; its orientation tag is not looked at.
+
+    Returns:
+        RGB picture; the same object if it is RGB without a transparent colour.
+
+    Raises:
+        ImageError: "unsupported_format" for values outside the stated range and for unknown modes.
+
+    Examples:
+        >>> from PIL import Image
+        >>> to_rgb(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0))
+        (255, 255, 255)
+    """
+    mode = image.mode
+    if mode == "I" or mode.startswith("I;16"):
+        return _scale_to_grey(image, white=65535)
+    if mode == "F":
+        return _scale_to_grey(image, white=1)
+    if mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        return cast(Image.Image, converted)
+    if mode in {"RGBA", "RGBa", "LA", "PA"} or (mode in {"1", "L", "P", "RGB"} and image.has_transparency_data):
+        rgba = image.convert("RGBA")
+        flat = Image.new("RGB", image.size, BACKGROUND)
+        flat.paste(rgba, mask=rgba.getchannel("A"))
+        return flat
+    if mode == "RGB":
+        return image
+    if mode in {"1", "L", "P", "RGBX", "CMYK", "YCbCr", "HSV"}:
+        return image.convert("RGB")
+    raise ImageError(
+        f'pixels of the kind "{mode}" are not known; save the picture as 8 bit grey, RGB or RGBA', "unsupported_format"
+    )
+
+
+@contextlib.contextmanager
+def _open_stream(source: Any, name: str) -> Iterator[BinaryIO]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    if not isinstance(source, str | os.PathLike):
+        yield source
+        return
+    if os.path.isdir(source):
+        raise ImageError(f'"{name}" is a folder; expected a picture file', "is_a_directory")
+    if os.path.exists(source) and not os.path.isfile(source):
+        raise ImageError(f'"{name}" is a device or a pipe; expected a picture file', "unreadable")
+    try:
+        stream = open(source, "rb")  # noqa: SIM115 (closed below; errors of the body must not be taken for its own)
+    except FileNotFoundError as error:
+        raise ImageError(f'"{name}" does not exist; check the path', "not_found") from error
+    except PermissionError as error:
+        raise ImageError(f'"{name}" may not be read; change its permissions', "permission") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f'"{name}" cannot be opened: {error}', "unreadable") from error
+    with stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def _pillow_errors(name: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into an `ImageError`: one bad picture must never end a run over many."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f'"{name}": {error}', error.code) from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f'"{name}" is larger than Pillow allows ({error}); shrink it', "too_large") from error
+    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
+        reason = str(error) or type(error).__name__
+        if isinstance(error, EOFError) or re.search(r"truncat|premature|end of (file|data)", reason, re.IGNORECASE):
+            raise ImageError(f'"{name}" ends too early ({reason}); copy it again', "truncated") from error
+        raise ImageError(f'"{name}" cannot be decoded ({reason}); save it again', "unreadable") from error
+
+
+def _read_header(stream: BinaryIO, name: str, max_pixels: int) -> ImageFile.ImageFile:
+    start = stream.tell()
+    prefix = stream.read(16)
+    stream.seek(start)
+    if not prefix:
+        raise ImageError("the file is empty; copy it again or leave it out", "empty")
+    decoder = next((decoder for magic, decoder in _DECODERS if magic.match(prefix)), None)
+    if decoder is None:
+        raise ImageError(f"expected {_FORMAT_NAMES}, got bytes of another kind; convert it", "unsupported_format")
+    image = decoder(stream, name)
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{width} x {height} pixels are over the limit of {max_pixels} pixels; shrink it or raise the limit",
+            "too_large",
+        )
+    return image
+
+
+def _load_pixels(image: ImageFile.ImageFile) -> None:
+    pillow_limit = Image.MAX_IMAGE_PIXELS
+    if pillow_limit is None or image.width * image.height <= pillow_limit:
+        image.load()
+        return
+    # Some decoders warn again here, about a size that has just been allowed.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image.load()
+
+
+def _apply_orientation(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # a damaged tag block says nothing about the pixels; Pillow raises nearly anything here
+        return image
+    method = _ORIENTATIONS.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def _scale_to_grey(image: Image.Image, *, white: int) -> Image.Image:
+    values = np.asarray(image)
+    grey = np.empty(values.shape, dtype=np.uint8)
+    for top in range(0, len(values), 256):  # in strips: the wide intermediate never holds the whole picture
+        strip = values[top : top + 256].astype(np.float64)
+        if not ((strip >= 0) & (strip <= white)).all():
+            raise ImageError(f"values outside 0 to {white}; save the picture with 8 or 16 bits", "unsupported_format")
+        grey[top : top + 256] = np.rint(strip * (255 / white))
+    return Image.fromarray(grey).convert("RGB")

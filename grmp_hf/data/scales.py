@@ -1,0 +1,129 @@
+"""Scales of ratings: the fixed map between the user's own numbers and quality in [0, 1]."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grmp_hf.errors import GRMPError
+
+__all__ = ["NOMINAL_RANGES", "RatingScale", "infer_scale"]
+
+NOMINAL_RANGES: tuple[tuple[float, float], ...] = ((0, 1), (1, 5), (0, 5), (1, 10), (0, 10), (0, 100))
+"""The ranges that `infer_scale` tries, narrowest first."""
+
+_Value = TypeVar("_Value", float, NDArray[np.float64])
+
+
+@dataclass(frozen=True)
+class RatingScale:
+    """The user's own scale of ratings: its nominal ends, which way is up, and the unit.
+
+    quality = (mos - low) / (high - low), and 1 minus that where low is best.
+
+    Args:
+        low: smallest possible rating.
+        high: largest possible rating.
+        higher_is_better: False for ratings of damage (most DMOS).
+        unit: word for a table's head, such as "stars"; empty for none.
+
+    Raises:
+        GRMPError: ends that are not finite or not in order.
+
+    Examples:
+        >>> scale = RatingScale(1, 5, unit="stars")
+        >>> scale.to_quality(4.0), scale.to_score(0.75), str(scale)
+        (0.75, 4.0, '1 (worst) to 5 (best) stars')
+        >>> RatingScale(0, 100, higher_is_better=False).to_quality(10.0)
+        0.9
+    """
+
+    low: float
+    high: float
+    higher_is_better: bool = True
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise GRMPError(
+                f"expected a range of ratings from a low to a high number, got {self.low} to {self.high}; "
+                "a scale where low is best keeps this order and sets higher_is_better=False (--lower-is-better)"
+            )
+
+    def to_quality(self, mos: _Value) -> _Value:
+        """Map ratings on this scale, a float or an array, to quality in [0, 1], 1 = best."""
+        share = (mos - self.low) / (self.high - self.low)
+        return share if self.higher_is_better else 1.0 - share
+
+    def to_score(self, quality: _Value) -> _Value:
+        """Map quality in [0, 1], a float or an array, to this scale; 0 and 1 give the ends exactly."""
+        share = quality if self.higher_is_better else 1.0 - quality
+        return self.low * (1.0 - share) + self.high * share
+
+    def contains(self, mos: float) -> bool:
+        """Say whether a rating lies on the scale, ends included."""
+        return self.low <= mos <= self.high
+
+    def to_dict(self) -> dict[str, float | bool | str]:
+        """Return the four fields as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, object]) -> RatingScale:
+        """Build the scale from `to_dict`'s output.
+
+        Raises:
+            GRMPError: fields that are missing, unknown or of another type.
+        """
+        low, high, up, unit = (fields.get(name) for name in ("low", "high", "higher_is_better", "unit"))
+        numbers = isinstance(low, int | float) and isinstance(high, int | float)
+        if len(fields) != 4 or not (numbers and isinstance(up, bool) and isinstance(unit, str)):
+            raise GRMPError(
+                "expected a rating scale with the numbers low and high, the truth value higher_is_better and the "
+                f"text unit, got {dict(fields)}; write it with RatingScale.to_dict"
+            )
+        return cls(float(low), float(high), up, unit)  # type: ignore[arg-type]  # checked above
+
+    def __str__(self) -> str:
+        ends = ("worst", "best") if self.higher_is_better else ("best", "worst")
+        return f"{self.low:g} ({ends[0]}) to {self.high:g} ({ends[1]}) {self.unit}".rstrip()
+
+
+def infer_scale(ratings: Sequence[float], *, higher_is_better: bool = True) -> tuple[RatingScale, str]:
+    """Choose the narrowest of `NOMINAL_RANGES` that holds all ratings, and say so.
+
+    The guess is a convention, not knowledge: ratings given from 0 to 10 that happen to lie between 1 and 5 look like
+    stars. Orders and correlations are the same either way, the printed scores are not. So the sentence must be shown.
+
+    Args:
+        ratings: finite numbers, at least one.
+        higher_is_better: which way is up, in the result.
+
+    Returns:
+        The scale, and one sentence with what was found, assumed, and how to change it.
+
+    Raises:
+        GRMPError: no range holds all ratings.
+
+    Examples:
+        >>> scale, note = infer_scale([2.5, 4.0, 3.0])
+        >>> print(note)
+        ratings run from 2.5 to 4 and no range was given: taken as 1 (worst) to 5 (best); --range LOW HIGH changes this
+    """
+    smallest, largest = min(ratings), max(ratings)
+    for low, high in NOMINAL_RANGES:
+        if low <= smallest and largest <= high:
+            scale = RatingScale(float(low), float(high), higher_is_better)
+            found = f"ratings run from {smallest:g} to {largest:g} and no range was given"
+            return scale, f"{found}: taken as {scale}; --range LOW HIGH changes this"
+    known = ", ".join(f"{low:g} to {high:g}" for low, high in NOMINAL_RANGES)
+    raise GRMPError(
+        f"expected ratings within one of the usual ranges ({known}), got {smallest:g} to {largest:g}; "
+        "give the range with --range LOW HIGH, or scale=RatingScale(low, high) in Python"
+    )

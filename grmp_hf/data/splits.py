@@ -1,0 +1,247 @@
+"""Which pictures teach and which test: few-shot draws, random splits and folds, all functions of a seed.
+
+Permutations come from numpy's `RandomState`, whose stream is frozen for good (numpy enhancement proposal 19); that of
+the newer generators may change from release to release.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grmp_hf.data.columns import RatedTable, Row, first_few
+from grmp_hf.errors import GRMPError
+
+__all__ = ["Split", "SplitUnit", "draw_shots", "fold_splits", "random_split", "split_rows"]
+
+SplitUnit = Literal["auto", "picture", "reference"]
+"""What a random split keeps together: "auto" is the reference where the table has that column, else the picture."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Names of the pictures that teach and of those that test.
+
+    Attributes:
+        train: in the order drawn, so that the first k are the draw of k.
+        test: in the order of the table; empty when all pictures teach.
+        rule: one sentence on how it was made.
+        seed: of everything random in it.
+    """
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    rule: str
+    seed: int
+
+    @property
+    def hash(self) -> str:
+        """SHA-256, in hexadecimal, of the sorted names of each part: the same on every machine and for every order."""
+        parts = [sorted(unicodedata.normalize("NFC", name) for name in part) for part in (self.train, self.test)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def select(self, table: RatedTable) -> tuple[list[Row], list[Row]]:
+        """Return the rows of both parts, in their order.
+
+        Raises:
+            GRMPError: the table lacks some of the names.
+        """
+        rows = {row.name: row for row in table.rows}
+        absent = [f'"{name}"' for name in (*self.train, *self.test) if name not in rows]
+        if absent:
+            raise GRMPError(
+                f"{table.name}: expected the pictures of the split, {len(absent)} are not in the table: "
+                f"{first_few(absent)}; use the split with the table that it was made from"
+            )
+        return [rows[name] for name in self.train], [rows[name] for name in self.test]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the split and its hash as JSON."""
+        fields = {"rule": self.rule, "seed": self.seed, "hash": self.hash, "train": self.train, "test": self.test}
+        Path(path).write_text(json.dumps(fields, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Split:
+        """Read what `save` wrote.
+
+        Raises:
+            GRMPError: the file is missing, of another form, or was changed by hand.
+        """
+        try:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            train, test = (tuple(map(str, fields[part])) for part in ("train", "test"))
+            split, written = cls(train, test, str(fields["rule"]), int(fields["seed"])), fields["hash"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise GRMPError(
+                f"{path}: expected a split written by Split.save, got ({error!r}); make it again"
+            ) from error
+        if split.hash != written:
+            raise GRMPError(f"{path}: the names do not match the hash in the file; restore it or make it again")
+        return split
+
+
+def draw_shots(
+    n_or_quality: int | Sequence[float] | NDArray[np.float64], k: int, *, seed: int, stratified: bool = False
+) -> list[int]:
+    """Draw k of N pictures; the draw of a smaller k with the same seed is the beginning of this one.
+
+    Stratified, the j-th picture is the free one nearest to the rank u_j N, with u_j = u_0 + j (sqrt(5) - 1) / 2 modulo
+    1 and u_0 random: every prefix of the multiples of the golden ratio, modulo 1, fills [0, 1) evenly. Pictures of
+    equal quality are in random order.
+
+    Args:
+        n_or_quality: N, or (N,) quality of the pictures, which a stratified draw needs.
+        k: 1 to N.
+        seed: 0 to 2**32 - 1.
+        stratified: spread over the range of quality instead of blind to it.
+
+    Returns:
+        (k,) different indices below N.
+
+    Raises:
+        GRMPError: fewer pictures than shots, k below 1, or a stratified draw without quality.
+
+    Examples:
+        >>> draw_shots(10, 4, seed=0), draw_shots(10, 2, seed=0)
+        ([2, 8, 4, 9], [2, 8])
+        >>> draw_shots([0.1, 0.9, 0.2, 0.8, 0.5, 0.4], 3, seed=0, stratified=True)
+        [4, 2, 1]
+    """
+    n = n_or_quality if isinstance(n_or_quality, int) else len(n_or_quality)
+    if not 1 <= k <= n:
+        raise GRMPError(
+            f"expected between 1 and {n} shots, as many as there are pictures to draw from, got {k}; "
+            "ask for fewer shots or rate more pictures"
+        )
+    random = np.random.RandomState(seed)
+    order = random.permutation(n)
+    if not stratified:
+        return [int(index) for index in order[:k]]
+    if isinstance(n_or_quality, int):
+        raise GRMPError(
+            "expected the quality of each picture for a stratified draw, got their number; give the quality"
+        )
+    ranked = order[np.argsort(np.asarray(n_or_quality, dtype=np.float64)[order], kind="stable")]
+    targets = (random.random_sample() + np.arange(k) * ((5**0.5 - 1) / 2)) % 1.0 * n
+    free = np.arange(n)
+    drawn: list[int] = []
+    for target in targets:
+        nearest = int(np.argmin(np.abs(free + 0.5 - target)))
+        drawn.append(int(ranked[free[nearest]]))
+        free = np.delete(free, nearest)
+    return drawn
+
+
+def split_rows(table: RatedTable, *, shots: int | None = None, seed: int = 0, stratified: bool = False) -> Split:
+    """Choose the pictures that teach, and those that test.
+
+    Where the table marks rows as "test", these are the test part, and shots come from its "train" rows (or, if it has
+    none, from all that are not "test"). Else, where it has references, shots come from 80 of 100 references and the
+    others test, so that no content is on both sides. Else what is not drawn is the test part.
+
+    Args:
+        table: rated pictures.
+        shots: how many to draw; None takes the whole pool (without a test part in the table, nothing is left to test).
+        seed: of the draw.
+        stratified: as for `draw_shots`.
+
+    Raises:
+        GRMPError: fewer pictures than shots.
+    """
+    rows = table.rows
+    marked = any(row.split == "test" for row in rows)
+    if marked:
+        pool = [row for row in rows if row.split == "train"] or [row for row in rows if row.split != "test"]
+        test = [row.name for row in rows if row.split == "test"]
+        rule = 'the test part is that of the table\'s "split" column'
+    elif shots is not None and table.has("reference"):
+        by_reference = random_split(table, seed=seed, by="reference")
+        pool, _ = by_reference.select(table)
+        test, rule = list(by_reference.test), by_reference.rule
+    else:
+        pool, test, rule = list(rows), [], "the test part is all that was not drawn"
+    if shots is None:
+        return Split(tuple(row.name for row in pool), tuple(test), rule if test else "all pictures teach", seed)
+    drawn = draw_shots(np.array([row.quality for row in pool]), shots, seed=seed, stratified=stratified)
+    train = tuple(pool[index].name for index in drawn)
+    if not test:
+        taken = set(train)
+        test = [row.name for row in rows if row.name not in taken]
+    how = "spread over the range of quality" if stratified else "at random"
+    return Split(train, tuple(test), f"{shots} of {len(pool)} drawn {how}; {rule}", seed)
+
+
+def random_split(table: RatedTable, *, train_share: float = 0.8, seed: int = 0, by: SplitUnit = "auto") -> Split:
+    """Split at random; floor(train_share * N) of the N pictures, or references, teach.
+
+    Args:
+        table: rated pictures; its column `split` is not looked at.
+        train_share: in (0, 1).
+        seed: of the permutation.
+        by: what stays together. With references in the table only an explicit "picture" splits the versions of one
+            content over both sides, which flatters every method.
+
+    Raises:
+        GRMPError: nothing left on one side, or "reference" without that column.
+    """
+    groups, unit = _groups(table, by)
+    order = np.random.RandomState(seed).permutation(len(groups))
+    n_train = int(len(groups) * train_share + 1e-9)  # 0.29 of 100 is 29
+    if not 0 < n_train < len(groups):
+        raise GRMPError(
+            f"{table.name}: expected pictures on both sides, got {n_train} of {len(groups)} {unit}s to teach; "
+            "choose another train_share or rate more pictures"
+        )
+    rule = f"random split by {unit}, {n_train} of {len(groups)} {unit}s teach"
+    return _split_of(table, groups, order[:n_train], rule, seed)
+
+
+def fold_splits(table: RatedTable, folds: int, *, seed: int = 0, by: SplitUnit = "auto") -> list[Split]:
+    """Split into folds of nearly equal size, each the test part once; arguments as for `random_split`.
+
+    Raises:
+        GRMPError: fewer than two folds, or fewer pictures (references) than folds.
+    """
+    groups, unit = _groups(table, by)
+    if not 2 <= folds <= len(groups):
+        raise GRMPError(
+            f"{table.name}: expected between 2 and {len(groups)} folds, as many as there are {unit}s, got {folds}; "
+            "choose another number"
+        )
+    order = np.random.RandomState(seed).permutation(len(groups))
+    places = np.arange(len(groups)) % folds
+    return [
+        _split_of(table, groups, order[places != fold], f"fold {fold + 1} of {folds} by {unit} tests", seed)
+        for fold in range(folds)
+    ]
+
+
+def _groups(table: RatedTable, by: SplitUnit) -> tuple[list[list[str]], str]:
+    """Return the names of the pictures that stay together, in the order of the table, and what keeps them together."""
+    if by == "reference" and not table.has("reference"):
+        raise GRMPError(f'{table.name}: expected a column "reference" to split by, found none; split by "picture"')
+    if by == "picture" or not table.has("reference"):
+        return [[row.name] for row in table.rows], "picture"
+    groups: dict[tuple[bool, str], list[str]] = {}
+    for row in table.rows:
+        # A picture without a reference is a content of its own.
+        key = (False, row.name) if row.reference is None else (True, row.reference.casefold())
+        groups.setdefault(key, []).append(row.name)
+    return list(groups.values()), "reference"
+
+
+def _split_of(
+    table: RatedTable, groups: Sequence[Sequence[str]], chosen: NDArray[np.int64], rule: str, seed: int
+) -> Split:
+    train = tuple(name for group in chosen for name in groups[group])
+    taken = set(train)
+    return Split(train, tuple(row.name for row in table.rows if row.name not in taken), rule, seed)

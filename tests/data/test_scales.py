@@ -1,0 +1,82 @@
+"""Scales: the fixed map, its ends, its way back, and the guess of the range."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from grmp_hf.data.scales import RatingScale, infer_scale
+from grmp_hf.errors import GRMPError
+
+SCALES = [RatingScale(1, 5), RatingScale(0.1, 0.7), RatingScale(0, 100, higher_is_better=False), RatingScale(-3, 3)]
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=str)
+def test_map_and_way_back(scale: RatingScale) -> None:
+    best, worst = (scale.high, scale.low) if scale.higher_is_better else (scale.low, scale.high)
+    assert (scale.to_quality(best), scale.to_quality(worst)) == (1.0, 0.0)
+    assert (scale.to_score(1.0), scale.to_score(0.0)) == (best, worst)
+    mos = np.linspace(scale.low, scale.high, 17)
+    np.testing.assert_allclose(scale.to_score(scale.to_quality(mos)), mos, rtol=0, atol=1e-12)
+    assert RatingScale.from_dict(json.loads(json.dumps(scale.to_dict()))) == scale
+
+
+@pytest.mark.parametrize(
+    ("scale", "text"),
+    [
+        (RatingScale(1, 5), "1 (worst) to 5 (best)"),
+        (RatingScale(0, 100, higher_is_better=False), "0 (best) to 100 (worst)"),
+        (RatingScale(0, 0.5, unit="points"), "0 (worst) to 0.5 (best) points"),
+    ],
+)
+def test_text_says_which_way_is_up(scale: RatingScale, text: str) -> None:
+    assert str(scale) == text
+
+
+@pytest.mark.parametrize("ends", [(5, 1), (1, 1), (0, float("inf")), (float("nan"), 1)])
+def test_ends_out_of_order(ends: tuple[float, float]) -> None:
+    with pytest.raises(GRMPError, match=r"expected a range .* keeps this order and sets higher_is_better=False"):
+        RatingScale(*ends)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"low": 1, "high": 5, "higher_is_better": True},
+        {"low": "1", "high": 5, "higher_is_better": True, "unit": ""},
+        {"low": 1, "high": 5, "higher_is_better": 1, "unit": ""},
+        {"low": 1, "high": 5, "higher_is_better": True, "unit": "", "more": 0},
+    ],
+)
+def test_from_dict_is_strict(fields: dict[str, object]) -> None:
+    with pytest.raises(GRMPError, match=r"numbers low and high, .* write it with RatingScale.to_dict"):
+        RatingScale.from_dict(fields)
+
+
+@pytest.mark.parametrize(
+    ("ratings", "ends"),
+    [
+        ([0, 1, 1], (0, 1)),
+        ([0.2, 0.9], (0, 1)),
+        ([1, 5, 3], (1, 5)),
+        ([1.0, 2.5], (1, 5)),
+        ([0, 4.5], (0, 5)),
+        ([1, 6], (1, 10)),
+        ([0.5, 6], (0, 10)),
+        ([3.9, 88.4], (0, 100)),
+    ],
+)
+def test_narrowest_range_is_assumed_and_told(ratings: list[float], ends: tuple[float, float]) -> None:
+    scale, note = infer_scale(ratings)
+    assert (scale.low, scale.high) == ends
+    assert f"taken as {scale}; --range LOW HIGH changes this" in note
+    assert not infer_scale(ratings, higher_is_better=False)[0].higher_is_better
+
+
+@pytest.mark.parametrize("ratings", [[-2.64, 111.77], [916.7, 1835.9], [-1, 1]])
+def test_no_range_fits(ratings: list[float]) -> None:
+    with pytest.raises(GRMPError, match=r"within one of the usual ranges .* give the range with --range LOW HIGH"):
+        infer_scale(ratings)

@@ -1,0 +1,383 @@
+"""Reading ratings: every layout gives the same rows, every fault of a table says what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from PIL import Image
+
+from grmp_hf.data import ImageError, RatingScale, Row, decode_row, iter_images, read_ratings
+from grmp_hf.errors import GRMPError
+
+NAMES = [f"{letter}.png" for letter in "abcdef"]
+RATINGS = [1.0, 2.0, 3.5, 4.0, 5.0, 2.0]
+
+
+def write_pictures(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for grey, name in enumerate(NAMES):
+        Image.new("L", (4, 4), grey * 40).save(folder / name)
+
+
+def table(separator: str = ",", header: tuple[str, ...] = ("image", "mos"), extra: tuple[str, ...] = ()) -> str:
+    rows = [(name, f"{mos:g}", *extra) for name, mos in zip(NAMES, RATINGS, strict=True)]
+    return "\n".join(separator.join(row) for row in (header, *rows)) + "\n"
+
+
+def jsonl(**names: str) -> str:
+    pairs = zip(NAMES, RATINGS, strict=True)
+    return "\n".join(json.dumps({names.get("image", "file_name"): name, "mos": mos}) for name, mos in pairs)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_pictures(tmp_path)
+    return tmp_path
+
+
+def embedded(**columns: Any) -> datasets.Dataset:
+    pictures = [None for _ in NAMES]
+    features = {"image": datasets.Image(), "mos": datasets.Value("float64")}
+    features |= {name: datasets.Value("string") for name in columns}
+    return datasets.Dataset.from_dict(
+        {"image": pictures, "mos": RATINGS, **columns}, features=datasets.Features(features)
+    )
+
+
+def embedded_pictures(folder: Path) -> datasets.Dataset:
+    data = {"image": [str(folder / name) for name in NAMES], "mos": RATINGS, "file_name": NAMES}
+    return datasets.Dataset.from_dict(data).cast_column("image", datasets.Image())
+
+
+LAYOUTS: dict[str, tuple[str, str]] = {
+    "comma": ("labels.csv", table()),
+    "semicolon": ("labels.csv", table(";")),
+    "tab": ("ratings.tsv", table("\t")),
+    "byte order mark, Windows lines": ("labels.csv", "\ufeff" + table().replace("\n", "\r\n")),
+    "other names": ("labels.csv", table(header=("Image Name", "Mean-Opinion-Score"))),
+    "quotes": ("labels.csv", table().replace("a.png", '"a.png"').replace("image", '"image"')),
+    "blank lines and empty columns": (
+        "labels.csv",
+        table(header=("image", "mos", ""), extra=("",)).replace("\n", "\n\n"),
+    ),
+    "JSON lines": ("metadata.jsonl", jsonl()),
+    "case of the names": ("labels.csv", table().replace("a.png", "A.PNG")),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("pictures", [".", "images", "Images"])
+@pytest.mark.parametrize("whole_folder", [False, True])
+def test_every_layout_gives_the_same_rows(layout: str, pictures: str, whole_folder: bool, tmp_path: Path) -> None:
+    file, text = LAYOUTS[layout]
+    write_pictures(tmp_path / pictures)
+    (tmp_path / file).write_text(text, encoding="utf-8", newline="")
+    read = read_ratings(tmp_path if whole_folder else tmp_path / file)
+    assert [row.name.lower() for row in read.rows] == NAMES
+    assert [row.mos for row in read.rows] == RATINGS
+    assert read.quality.tolist() == [(mos - 1) / 4 for mos in RATINGS]
+    assert [row.image for row in read.rows] == [tmp_path / pictures / name for name in NAMES]
+    assert read.name == read.rows[0].dataset == (tmp_path.name if whole_folder else file)
+    assert any("taken as 1 (worst) to 5 (best)" in note for note in read.notes)
+
+
+def test_pictures_elsewhere(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("labels") / "labels.csv"
+    path.write_text(table())
+    assert read_ratings(path, images=folder).rows[0].image == folder / "a.png"
+
+
+def test_optional_columns_are_carried(folder: Path) -> None:
+    lines = ["image,mos,SD,ref_img,dist_type,level,subset,set,colour"]
+    for number, (name, mos) in enumerate(zip(NAMES, RATINGS, strict=True)):
+        lines.append(f"{name},{mos},{'' if number else '0.5'},r.png,blur,3,indoor,{'Training' if number else 'test'},x")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    read = read_ratings(folder)
+    assert read.rows[0] == Row(
+        *(folder / "a.png", "a.png", 1.0, 0.0, 0.5, "r.png", "blur", "3", "indoor", "test", folder.name)
+    )
+    assert (read.rows[1].mos_std, read.rows[1].split) == (None, "train")
+    assert read.has("reference")
+    assert any('scene from "subset", split from "set"' in note for note in read.notes)
+
+
+def test_split_column_of_other_words_is_left_out_with_a_note(folder: Path) -> None:
+    (folder / "labels.csv").write_text(table(header=("image", "mos", "set"), extra=("A",)))
+    read = read_ratings(folder)
+    assert not read.has("split")
+    assert any('column "set" is not used: it holds no train, validation or test' in note for note in read.notes)
+
+
+def test_scale_can_be_given(folder: Path) -> None:
+    (folder / "labels.csv").write_text(table())
+    down = read_ratings(folder, scale=(0, 10), higher_is_better=False, unit="points")
+    assert down.scale == RatingScale(0, 10, higher_is_better=False, unit="points")
+    assert down.rows[0].quality == pytest.approx(0.9)
+    assert read_ratings(folder, scale=RatingScale(1, 9)).rows[-2].quality == 0.5
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_dmos_with_a_direction(folder: Path, up: bool) -> None:
+    (folder / "labels.csv").write_text(table(header=("image", "dmos")))
+    assert read_ratings(folder, higher_is_better=up).rows[0].quality == (0.0 if up else 1.0)
+
+
+def test_same_rating_twice_is_merged_with_a_note(folder: Path) -> None:
+    (folder / "labels.csv").write_text(table() + "A.png,1\n")
+    read = read_ratings(folder)
+    assert len(read) == len(NAMES)
+    assert any("1 rows repeat a picture with the same rating and are merged" in note for note in read.notes)
+
+
+def test_hash_depends_on_names_and_ratings_only(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (folder / "labels.csv").write_text(table())
+    first = read_ratings(folder).content_hash
+    lines = table(";", header=("file", "score")).splitlines()
+    other = tmp_path_factory.mktemp("other")
+    (other / "x.csv").write_text("\n".join([lines[0], *reversed(lines[1:])]))
+    assert read_ratings(other / "x.csv", images=folder, scale=(0, 10)).content_hash == first
+    assert first == "3c767a334a2475c07050f66a4ad425df5967c5cd7c4760f258d98bf24f8ca648"
+    (folder / "labels.csv").write_text(table().replace("3.5", "3.6"))
+    assert read_ratings(folder).content_hash != first
+
+
+def test_two_tables_in_a_folder_are_told(folder: Path) -> None:
+    (folder / "labels.csv").write_text(table())
+    (folder / "metadata.jsonl").write_text(jsonl())
+    assert "metadata.jsonl is used, not labels.csv" in read_ratings(folder).notes[0]
+
+
+def test_data_set_rows_are_lazy_and_decoded_on_demand(folder: Path) -> None:
+    read = read_ratings(embedded_pictures(folder))
+    assert [row.name for row in read.rows] == NAMES
+    assert [image.getpixel((0, 0)) for _, image in iter_images(read.rows)] == [(g * 40,) * 3 for g in range(6)]
+
+
+def test_parquet_with_pictures_inside(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    inside = datasets.Dataset.from_dict(
+        {"image": [{"bytes": (folder / name).read_bytes(), "path": None} for name in NAMES], "mos": RATINGS}
+    )
+    path = tmp_path_factory.mktemp("parquet") / "labels.parquet"
+    inside.to_parquet(path)
+    read = read_ratings(path)
+    assert [row.name for row in read.rows] == [f"row {number}" for number in range(1, 7)]
+    assert decode_row(read.rows[2]).getpixel((0, 0)) == (80, 80, 80)
+
+
+def test_parts_of_a_data_set_become_splits(folder: Path) -> None:
+    data = embedded_pictures(folder)
+    read = read_ratings(datasets.DatasetDict(train=data.select(range(4)), test=data.select([4, 5])))
+    assert [row.split for row in read.rows] == ["train"] * 4 + ["test"] * 2
+
+
+def test_hub_name_loads_through_datasets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def load(name: str, config: str | None, revision: str | None) -> datasets.Dataset:
+        asked.append((name, config, revision))
+        return embedded_pictures(folder)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    read = read_ratings("owner/ratings", config="all", revision="v1")
+    assert asked == [("owner/ratings", "all", "v1")]
+    assert read.name == "owner/ratings"
+
+
+def test_broken_pictures_are_yielded_not_raised(folder: Path) -> None:
+    (folder / "labels.csv").write_text(table())
+    read = read_ratings(folder)
+    (folder / "b.png").write_bytes(b"")
+    results = [result for _, result in iter_images(read.rows)]
+    assert isinstance(results[1], ImageError)
+    assert results[1].code == "empty"
+    assert sum(isinstance(result, Image.Image) for result in results) == 5
+
+
+def test_broken_picture_inside_a_data_set_names_its_row() -> None:
+    read = read_ratings(embedded(file_name=NAMES))
+    with pytest.raises(ImageError, match=r"c\.png: row 3 of the data set holds no picture; leave it out"):
+        decode_row(read.rows[2])
+
+
+def replaced(old: str, new: str) -> str:
+    return table().replace(old, new)
+
+
+# name -> (content of labels.csv, options, the whole remedy and what leads to it)
+BAD_TABLES: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
+    "empty": ("", {}, 'expected a header and rows, got an empty file; write "image,mos" and a line for each'),
+    "header only": ("image,mos\n", {}, "expected rows below the header, got none; write a line for each picture"),
+    "no header": (table().partition("\n")[2], {}, 'got a.png, 1; put a header such as "image,mos" above it'),
+    "no rating column": (
+        replaced("image,mos", "image,moss"),
+        {},
+        r'expected a rating column one of mos, .*found "image", "moss" \(did you mean "moss"\?\); .* --rating-column',
+    ),
+    "no picture column": (
+        replaced("image,mos", "url,mos"),
+        {},
+        'expected a picture column one of image, .*found "url", "mos"; name the column with --image-column',
+    ),
+    "wanted column absent": (
+        table(),
+        {"rating_column": "imagf"},
+        r'rating column "imagf", found "image", "mos" \(did you mean "image"\?\); name the column with --rating-column',
+    ),
+    "wanted split absent": (
+        table(),
+        {"split_column": "part"},
+        'expected a split column "part", found none; name the column with --split-column',
+    ),
+    "split without test": (
+        table(header=("image", "mos", "part"), extra=("A",)),
+        {"split_column": "part"},
+        r"expected train and test \(and validation\), got A; write these words or leave --split-column out",
+    ),
+    "repeated column": (replaced("image,mos", "mos,mos"), {}, 'got "mos" more than once; rename one'),
+    "text": (replaced("3.5", "good"), {}, r'1 that are no number: "good" in line 4 \(c\.png\); correct them or remove'),
+    "empty rating": (
+        replaced("3.5", ""),
+        {},
+        r"1 empty: .* line 4 \(c\.png\); rate these pictures or remove their lines",
+    ),
+    "NaN": (replaced("3.5", "nan"), {}, r'1 NaN or infinite: "nan" in line 4 \(c\.png\); correct them or remove'),
+    "infinite": (
+        replaced("3.5", "-inf"),
+        {},
+        r'1 NaN or infinite: "-inf" in line 4 \(c\.png\); correct them or remove',
+    ),
+    "decimal comma": (
+        table(";").replace("3.5", "3,5"),
+        {},
+        r'1 with a decimal comma: "3,5" in line 4 \(c\.png\); write a point in place of the comma',
+    ),
+    "comma in a comma table": (replaced("3.5", "3,5"), {}, "line 4: expected 2 fields .* got 3; .* decimal point"),
+    "short line": (replaced("c.png,3.5", "c.png"), {}, "line 4: expected 2 fields as in the header, got 1; put text"),
+    "open quote": (replaced("c.png", '"c.png'), {}, r"line \d+: .*; check the quotes of that line"),
+    "constant": (
+        "image,mos\n" + "\n".join(f"{name},3" for name in NAMES),
+        {},
+        "expected ratings that differ, got 3 for all 6 pictures; check the rating column, or rate good and bad",
+    ),
+    "outside": (
+        table(),
+        {"scale": (1, 3)},
+        r"1 \(worst\) to 3 \(best\), got 3 outside: 3.5 in line 4 \(c\.png\), .*; correct them, or widen the range",
+    ),
+    "no usual range": (
+        replaced("3.5", "350"),
+        {},
+        r'labels\.csv, column "mos": .* got 1 to 350; give the range with --range',
+    ),
+    "range upside down": (table(), {"scale": (5, 1)}, "got 5 to 1; a scale where low is best keeps this order"),
+    "four ratings": (
+        "\n".join(table().splitlines()[:5]),
+        {},
+        "expected at least 5 rated pictures, got 4; .*: rate some more, ten or better fifty",
+    ),
+    "dmos": (
+        table(header=("image", "dmos")),
+        {"scale": (0, 10)},
+        "rises with quality in some .* falls in others; say which with --higher-is-better or --lower-is-better",
+    ),
+    "two ratings": (
+        table() + "c.png,1\n",
+        {},
+        r"1 repeated with another rating or split: 1 in line 8 \(c\.png\), 3\.5 before; average the votes",
+    ),
+    "no picture named": (replaced("c.png", ""), {}, "got 1 without: line 4; name the pictures or remove the lines"),
+    "absent pictures": (
+        replaced("c.png", "x.png").replace("d.png", "y.png"),
+        {},
+        r'2 of 6 pictures not found in .*: "x.png" \(line 4\), "y.png" \(line 5\); give their folder with --images DIR',
+    ),
+    "absent folder": (
+        table(),
+        {"images": "nowhere"},
+        "expected the folder of the pictures, found none; check --images",
+    ),
+    "Latin-1": (replaced("c.png", "ç.png").encode("latin-1"), {}, "line 4: expected UTF-8 text, got other bytes; save"),
+    "UTF-16": (table().encode("utf-16"), {}, "line 1: expected UTF-8 text, got other bytes; save the table as UTF-8"),
+    "deviation": (
+        table(header=("image", "mos", "std"), extra=("wide",)),
+        {},
+        r'column "std": expected numbers, got 6 that are no number: "wide" in line 2 .* and 3 more; correct them',
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_TABLES)
+def test_bad_tables_say_what_to_do(kind: str, folder: Path) -> None:
+    content, options, match = BAD_TABLES[kind]
+    (folder / "labels.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(GRMPError, match=match):
+        read_ratings(folder / "labels.csv", **options)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ("", "expected a JSON object in each line, got an empty file; write a line a picture"),
+        ('{"file_name": "a.png", "mos": 1}\n{broken', "line 2: expected a JSON object, got .*; correct the line"),
+        ("[1, 2]", 'line 1: expected a JSON object, got a list; write {"file_name": "a.jpg", "mos": 3.5} in each line'),
+        (jsonl().replace("3.5", "true"), r'1 that are no number: "True" in line 3 \(c\.png\); correct them or remove'),
+        (jsonl().replace("3.5", "null"), r'1 empty: "None" in line 3 \(c\.png\); rate these pictures or remove'),
+        (jsonl().replace("3.5", "NaN"), r'1 NaN or infinite: "nan" in line 3 \(c\.png\); correct them or remove'),
+    ],
+)
+def test_bad_json_lines_say_what_to_do(content: str, match: str, folder: Path) -> None:
+    (folder / "metadata.jsonl").write_text(content)
+    with pytest.raises(GRMPError, match=match):
+        read_ratings(folder)
+
+
+def offline(*args: object, **options: object) -> None:
+    raise ConnectionError("offline\n mode")
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda folder: folder, r"expected one of metadata\.csv, .* in this folder, found none; name the table itself"),
+        (lambda folder: folder / "x.csv", r"x\.csv: no such file or folder; check the path"),
+        (lambda folder: "nowhere", r"nowhere: no such file or folder; check the path"),
+        (lambda folder: folder / "a.png", r'expected a table ending in \.csv .*, got "\.png"; rename or convert it'),
+        (lambda folder: "owner/name", r"could not be loaded .* \(offline mode\); check the spelling and the network"),
+        (lambda folder: 7, "expected a path, a Hub name, a Dataset or a DatasetDict, got a int"),
+        (lambda folder: embedded().select([]), "got a data set without rows; check its name and parts"),
+        (
+            lambda folder: datasets.DatasetDict(train=embedded(), test=embedded().remove_columns("mos")),
+            'same columns in every part, got "mos" in some only; pass the one part that is rated, as a Dataset',
+        ),
+    ],
+)
+def test_bad_sources_say_what_to_do(
+    make: Callable[[Path], Any], match: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(GRMPError, match=match):
+        read_ratings(make(folder))
+
+
+def test_file_that_is_no_parquet(folder: Path) -> None:
+    (folder / "labels.parquet").write_bytes(b"text")
+    with pytest.raises(GRMPError, match=r"expected a parquet file, got .*; write it again or use CSV"):
+        read_ratings(folder / "labels.parquet")
+
+
+def test_real_photographs(biq2021_folder: Path) -> None:
+    read = read_ratings(biq2021_folder)
+    assert len(read) == 1800
+    assert (read.scale.low, read.scale.high) == (0, 1)
+    assert sum(row.split == "test" for row in read.rows) == 800
+    assert {row.scene for row in read.rows} == {"ss01", "ss02", "ss03"}
+    images = [image for _, image in iter_images(read.rows[::200])]
+    assert all(isinstance(image, Image.Image) and image.mode == "RGB" for image in images)
