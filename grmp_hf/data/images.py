@@ -172,7 +172,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
         return cast(Image.Image, converted)
     if mode in {"RGBA", "RGBa", "LA", "PA"} or (mode in {"1", "L", "P", "RGB"} and image.has_transparency_data):
-        rgba = image.convert("RGBA")
+        rgba = image if mode == "RGBA" else image.convert("RGBA")
         flat = Image.new("RGB", image.size, BACKGROUND)
         flat.paste(rgba, mask=rgba.getchannel("A"))
         return flat

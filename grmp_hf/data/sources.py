@@ -102,7 +102,11 @@ def read_ratings(
     rating_column = find_column(
         columns, RATING_NAMES, wanted=rating_column, kind="rating", option="--rating-column", where=table.where
     )
-    notes.append(f'{table.where}: pictures from column "{image_column}", ratings from column "{rating_column}"')
+    rivals = [f'"{name}"' for name in columns if name.casefold() in RATING_NAMES and name != rating_column]
+    notes.append(
+        f'{table.where}: pictures from column "{image_column}", ratings from column "{rating_column}"'
+        + (f", not {first_few(rivals)}; --rating-column changes this" if rivals else "")
+    )
     names = _picture_names(table, image_column)
     places = [f"{place} ({name})" for place, name in zip(table.places, names, strict=True)]
     where = f'{table.where}, column "{rating_column}"'
@@ -121,7 +125,9 @@ def read_ratings(
     others = {name: cells for name, cells in table.columns.items() if name not in used}
     for field, cells in _optional_cells(others, places, split_column, table.where, notes).items():
         rows = [replace(row, **{field: cell}) for row, cell in zip(rows, cells, strict=True)]
-    return RatedTable(dataset, _merge_repeated(rows, places, table.where, notes), scale, tuple(notes))
+    merged = _merge_repeated(rows, places, table.where, notes)
+    check_ratings([row.mos for row in merged], [row.name for row in merged], where=where)
+    return RatedTable(dataset, merged, scale, tuple(notes))
 
 
 def decode_row(row: Row, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -106,6 +106,11 @@ def test_optional_columns_are_carried(folder: Path) -> None:
     assert any('scene from "subset", split from "set"' in note for note in read.notes)
 
 
+def test_other_columns_that_may_be_ratings_are_told(folder: Path) -> None:
+    (folder / "labels.csv").write_text(table(header=("image", "mos", "Score"), extra=("7",)))
+    assert 'ratings from column "mos", not "Score"; --rating-column changes this' in read_ratings(folder).notes[0]
+
+
 def test_split_column_of_other_words_is_left_out_with_a_note(folder: Path) -> None:
     (folder / "labels.csv").write_text(table(header=("image", "mos", "set"), extra=("A",)))
     read = read_ratings(folder)
@@ -280,6 +285,11 @@ BAD_TABLES: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "range upside down": (table(), {"scale": (5, 1)}, "got 5 to 1; a scale where low is best keeps this order"),
     "four ratings": (
         "\n".join(table().splitlines()[:5]),
+        {},
+        "expected at least 5 rated pictures, got 4; .*: rate some more, ten or better fifty",
+    ),
+    "four pictures, five rows": (
+        "\n".join([*table().splitlines()[:5], "a.png,1"]),
         {},
         "expected at least 5 rated pictures, got 4; .*: rate some more, ten or better fifty",
     ),
