@@ -1,0 +1,95 @@
+"""The quality-aware gradient rule, and the units that it sees as one: pure functions over named tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+__all__ = ["UNITS", "Gradients", "Unit", "alignment", "global_unit", "regularize", "tensor_unit"]
+
+Gradients = dict[str, Tensor]
+Unit = Callable[[str], str]
+"""Maps a parameter's name to the name of its unit; the rule sees the tensors of a unit as one long vector."""
+
+_QKV = re.compile(r"\.[qkv]_proj\.")
+
+
+def tensor_unit(name: str) -> str:
+    """Each tensor of the reference is a unit: q, k and v of an attention are packed into one there.
+
+    >>> tensor_unit("layers.2.self_attn.k_proj.weight"), tensor_unit("layers.2.mlp.fc1.bias")
+    ('layers.2.self_attn.qkv_proj.weight', 'layers.2.mlp.fc1.bias')
+    """
+    return _QKV.sub(".qkv_proj.", name)
+
+
+def global_unit(name: str) -> str:
+    """All tensors are one unit."""
+    return "all"
+
+
+UNITS: dict[str, Unit] = {"tensor": tensor_unit, "global": global_unit}
+
+
+def regularize(
+    task_grad: Mapping[str, Tensor],
+    semantic_grad: Mapping[str, Tensor],
+    strength: float,
+    unit: Unit = tensor_unit,
+) -> Gradients:
+    """Take the part of the quality gradient that points the way of the semantic gradient out of it.
+
+    For each unit with quality gradient ``g`` and semantic gradient ``h``::
+
+        g' = g                                  if <g, h> <= 0
+        g' = g - lambda (<g, h> / |h|^2) h      otherwise
+
+    Strength 1 makes ``g'`` orthogonal to ``h``; 5, the reference's default, turns that component round, four times as
+    large. A tensor without semantic gradient counts as zero there; a semantic gradient of zero or with a value that is
+    not finite changes nothing.
+
+    Args:
+        task_grad: name -> ``g`` of the whole batch. The rule is not linear: reduce over parts of a batch before it.
+        semantic_grad: name -> ``h``; names may be missing.
+        strength: lambda, at least 0.
+        unit: groups the names.
+
+    Returns:
+        name -> ``g'``, in the types of ``task_grad``.
+
+    Source: method.md, section 3.1; the reference's ``ProGradLoss.prograd_update``.
+    """
+    dots, norms = _dots(task_grad, semantic_grad, unit), _dots(semantic_grad, semantic_grad, unit)
+    result = {}
+    for name, gradient in task_grad.items():
+        key = unit(name)
+        if name not in semantic_grad or key not in dots:
+            result[name] = gradient
+            continue
+        acts = (dots[key] > 0) & (norms[key] > 0) & torch.isfinite(dots[key]) & torch.isfinite(norms[key])
+        factor = torch.where(acts, strength * dots[key] / norms[key], 0.0)
+        removed = (factor * semantic_grad[name].to(factor.dtype)).to(gradient.dtype)
+        result[name] = torch.where(acts, gradient - removed, gradient)
+    return result
+
+
+def alignment(task_grad: Mapping[str, Tensor], semantic_grad: Mapping[str, Tensor]) -> Tensor:
+    """Cosine between the two gradients seen as long vectors, 0 where one of them vanishes."""
+    dot = _dots(task_grad, semantic_grad, global_unit).get("all", torch.zeros(()))
+    squares = [_dots(gradients, gradients, global_unit).get("all", torch.zeros(())) for gradients in (task_grad, semantic_grad)]
+    norm = (squares[0] * squares[1]).sqrt()
+    return torch.where(norm > 0, dot / norm, torch.zeros_like(norm))
+
+
+def _dots(left: Mapping[str, Tensor], right: Mapping[str, Tensor], unit: Unit) -> dict[str, Tensor]:
+    """Unit -> inner product over its tensors, in at least single precision."""
+    dots: dict[str, Tensor] = {}
+    for name in left.keys() & right.keys():
+        dtype = torch.promote_types(left[name].dtype, torch.float32)
+        dot = (left[name].to(dtype) * right[name].to(dtype)).sum()
+        key = unit(name)
+        dots[key] = dots[key] + dot if key in dots else dot
+    return dots
