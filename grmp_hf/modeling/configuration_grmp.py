@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import CLIPConfig, CLIPTokenizer, PreTrainedConfig
+from transformers import AutoConfig, CLIPConfig, CLIPTokenizer, PreTrainedConfig
 
 from grmp_hf.errors import GRMPError
 
@@ -194,3 +194,6 @@ def _view_weights(name: Any, hub_kwargs: dict[str, Any]) -> list[float] | None:
         return None
     weights = values.get("view_weights")
     return None if weights is None else list(weights)
+
+
+AutoConfig.register(GRMPConfig.model_type, GRMPConfig, exist_ok=True)

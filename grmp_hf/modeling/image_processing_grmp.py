@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import BatchFeature
-from transformers.image_processing_base import ImageProcessingMixin
+from transformers.image_processing_utils import BaseImageProcessor
 
 from grmp_hf.errors import GRMPError
 
@@ -62,7 +62,7 @@ def authors_training_view(pixels: Tensor, seed: int, size: int = 224) -> Tensor:
     return normalize(crop.flip(-1) if column < 10 else crop, IMAGENET_MEAN, IMAGENET_STD)
 
 
-class GRMPImageProcessor(ImageProcessingMixin):  # type: ignore[misc]
+class GRMPImageProcessor(BaseImageProcessor):  # type: ignore[misc]
     """Turns RGB pictures into V normalised views of ``size`` pixels.
 
     Views, by name:
@@ -107,7 +107,7 @@ class GRMPImageProcessor(ImageProcessingMixin):  # type: ignore[misc]
             raise GRMPError(f"Expected one weight for each of the {len(views)} views, got {len(view_weights)}.")
         if shortest_edge_limit is not None and shortest_edge_limit < size:
             raise GRMPError(f"Expected shortest_edge_limit of at least the size {size}, got {shortest_edge_limit}.")
-        self.size, self.views = size, list(views)
+        self.size, self.views = int(size), list(views)
         self.view_weights = None if view_weights is None else list(view_weights)
         self.shortest_edge_limit = shortest_edge_limit
         self.image_mean, self.image_std = list(image_mean), list(image_std)
@@ -134,7 +134,7 @@ class GRMPImageProcessor(ImageProcessingMixin):  # type: ignore[misc]
         names = ("size", "views", "view_weights", "shortest_edge_limit", "image_mean", "image_std")
         return {name: getattr(self, name) for name in names}
 
-    def __call__(self, images: Any, return_tensors: str = "pt", **kwargs: Any) -> BatchFeature:
+    def preprocess(self, images: Any, return_tensors: str = "pt", **kwargs: Any) -> BatchFeature:
         """Views of one picture or a list of them.
 
         Args:
@@ -153,6 +153,10 @@ class GRMPImageProcessor(ImageProcessingMixin):  # type: ignore[misc]
         pixels = torch.stack([self.pixels(image) for image in batch])
         values = normalize(pixels, self.image_mean, self.image_std)
         return BatchFeature({"pixel_values": values[:, 0] if len(self.views) == 1 else values})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings and the class's name, as they are saved."""
+        return {**self.settings(), "image_processor_type": type(self).__name__}
 
     def pixels(self, image: Image.Image | np.ndarray[Any, Any]) -> Tensor:
         """The views ``(V, 3, size, size)`` of one picture before normalisation, uint8."""
