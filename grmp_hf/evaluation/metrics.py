@@ -1,0 +1,273 @@
+"""Agreement of scores with ratings, each figure with a bootstrap interval, and paired comparison of two methods.
+
+All functions take arrays and return floats. Two conventions hold throughout: a constant array carries no order, so any
+correlation with it is 0.0 (not NaN: tables, JSON and resamples stay finite), and no function ever warns. "Constant" is
+a spread below 1e-13 of the values themselves, which is what rounding leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import kendalltau
+
+from grmp_hf.errors import GRMPError
+
+from .arrays import FloatArray, finite_array, paired_arrays
+from .logistic import fit_logistic
+from .weighted import BLOCK, WeightedMetric, weighted_krcc, weighted_plcc, weighted_rmse, weighted_srcc
+
+__all__ = [
+    "Comparison",
+    "Interval",
+    "bootstrap_interval",
+    "evaluate_scores",
+    "krcc",
+    "paired_difference",
+    "plcc",
+    "plcc_logistic",
+    "rmse",
+    "srcc",
+]
+
+Metric = Callable[[npt.ArrayLike, npt.ArrayLike], float]
+
+
+class Interval(NamedTuple):
+    """A figure and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Comparison(NamedTuple):
+    """Difference of two methods, its interval, and the share of resamples in which the first had the larger value."""
+
+    difference: float
+    low: float
+    high: float
+    share: float
+
+
+def srcc(scores: npt.ArrayLike, mos: npt.ArrayLike) -> float:
+    """Spearman's rank correlation, ties sharing their mean rank; in [-1, 1].
+
+    Equal to `scipy.stats.spearmanr`, but 0.0 if either array is constant.
+
+    Args:
+        scores: `(n,)`, n >= 2.
+        mos: `(n,)`, ratings of the same pictures.
+
+    Raises:
+        GRMPError: different lengths, fewer than two pictures, NaN or infinity.
+
+    >>> round(srcc([0.1, 0.4, 0.3, 0.9], [1, 2, 3, 4]), 6)
+    0.8
+    """
+    return _once(weighted_srcc, scores, mos)
+
+
+def krcc(scores: npt.ArrayLike, mos: npt.ArrayLike) -> float:
+    """Kendall's rank correlation tau-b; in [-1, 1]. Arguments and errors as for `srcc`.
+
+    Equal to `scipy.stats.kendalltau`, but 0.0 if either array is constant.
+
+    >>> round(krcc([0.1, 0.4, 0.3, 0.9], [1, 2, 3, 4]), 6)
+    0.666667
+    """
+    x, y = paired_arrays(scores, mos)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0
+    return float(kendalltau(x, y).statistic)
+
+
+def plcc(scores: npt.ArrayLike, mos: npt.ArrayLike) -> float:
+    """Pearson's linear correlation of the raw scores; in [-1, 1]. Arguments and errors as for `srcc`.
+
+    Equal to `scipy.stats.pearsonr`, but 0.0 if either array is constant.
+
+    >>> round(plcc([1, 2, 3, 5], [1, 2, 3, 4]), 6)
+    0.982708
+    """
+    return _once(weighted_plcc, scores, mos)
+
+
+def plcc_logistic(scores: npt.ArrayLike, mos: npt.ArrayLike, parameters: int = 4) -> float:
+    """Pearson's correlation after a logistic fit of the scores to the ratings (see `fit_logistic`).
+
+    >>> x = np.linspace(0, 4, 40)
+    >>> round(plcc(x, np.tanh(x)), 3), round(plcc_logistic(x, np.tanh(x)), 3)
+    (0.818, 1.0)
+    """
+    return plcc(fit_logistic(scores, mos, parameters)(scores), mos)
+
+
+def rmse(scores: npt.ArrayLike, mos: npt.ArrayLike) -> float:
+    """Root of the mean squared difference, in the unit of the ratings; map the scores to that unit first.
+
+    >>> rmse([1, 2, 3], [1, 2, 6])
+    1.7320508075688772
+    """
+    return _once(weighted_rmse, scores, mos)
+
+
+def bootstrap_interval(
+    metric: Metric,
+    scores: npt.ArrayLike,
+    mos: npt.ArrayLike,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile bootstrap interval of a metric over pictures drawn with replacement.
+
+    `srcc`, `krcc`, `plcc` and `rmse` are computed for all resamples at once; any other function of two arrays works,
+    one resample at a time.
+
+    Args:
+        metric: function of (scores, mos).
+        scores: `(n,)`.
+        mos: `(n,)`.
+        resamples: at least 1.
+        seed: same seed, same interval.
+        level: in (0, 1).
+
+    Raises:
+        GRMPError: arrays that do not fit together, a level outside (0, 1), no resamples.
+
+    >>> rng = np.random.default_rng(0)
+    >>> mos = rng.normal(size=200)
+    >>> value, low, high = bootstrap_interval(srcc, mos + rng.normal(size=200), mos)
+    >>> 0.5 < low < value < high < 0.8
+    True
+    """
+    x, y = paired_arrays(scores, mos)
+    values = _resampled(metric, x, y, _checked_count(resamples, level), seed)
+    return Interval(metric(x, y), *_percentiles(values, level))
+
+
+def paired_difference(
+    metric: Metric,
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    mos: npt.ArrayLike,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Comparison:
+    """Paired bootstrap of metric(first) - metric(second) over the same pictures, and over draws if there are several.
+
+    Both methods see the same resampled pictures, so what is hard for both cancels. With `(d, n)` scores, row k of both
+    methods belongs to the same draw of labels; the difference is the mean over draws, and draws are resampled as well.
+
+    Args:
+        metric: function of (scores, mos).
+        first: `(n,)` or `(d, n)` scores of one method.
+        second: the same shape, scores of the other method.
+        mos: `(n,)`.
+        resamples: at least 1.
+        seed: same seed, same interval.
+        level: in (0, 1).
+
+    Raises:
+        GRMPError: shapes that do not match, a level outside (0, 1), no resamples.
+    """
+    methods = [finite_array(np.atleast_2d(np.asarray(s)), n, 2) for s, n in ((first, "first"), (second, "second"))]
+    if methods[0].shape != methods[1].shape:
+        raise GRMPError(f"Expected scores of one shape, got {methods[0].shape} and {methods[1].shape}")
+    y = paired_arrays(methods[0][0], mos)[1]
+    count, draws = _checked_count(resamples, level), len(methods[0])
+    plain = [np.array([metric(row, y) for row in method]) for method in methods]  # (d,) each
+    many = [np.stack([_resampled(metric, row, y, count, seed) for row in method]) for method in methods]  # (d, R) each
+    chosen = np.random.default_rng([seed, 1]).integers(draws, size=(draws, count))
+    differences = np.take_along_axis(many[0] - many[1], chosen, axis=0).mean(axis=0)  # (R,)
+    share = float((differences > 0).mean() + 0.5 * (differences == 0).mean())
+    return Comparison(float((plain[0] - plain[1]).mean()), *_percentiles(differences, level), share)
+
+
+def evaluate_scores(
+    scores: npt.ArrayLike, mos: npt.ArrayLike, *, resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> dict[str, int | float | list[float]]:
+    """Every figure that is reported for scores against ratings, ready for JSON.
+
+    Args:
+        scores: `(n,)`, n >= 2.
+        mos: `(n,)`, ratings of the same pictures.
+        resamples, seed, level: of the bootstrap intervals.
+
+    Returns:
+        `n`, then `srcc`, `krcc`, `plcc` (raw), `plcc_logistic` and `rmse` (both after the four-parameter logistic fit,
+        `rmse` in the unit of `mos`), each followed by `<name>_interval` as `[low, high]`. The curve is fitted once to
+        all pictures and held while resampling.
+
+    Raises:
+        GRMPError: as for `srcc` and `bootstrap_interval`.
+
+    >>> figures = evaluate_scores([1.0, 2.0, 4.0, 3.0, 5.0, 6.0], [1, 2, 3, 4, 5, 6], resamples=100)
+    >>> round(figures["srcc"], 4), sorted(name for name in figures if not name.endswith("_interval"))
+    (0.9429, ['krcc', 'n', 'plcc', 'plcc_logistic', 'rmse', 'srcc'])
+    """
+    x, y = paired_arrays(scores, mos)
+    fitted = fit_logistic(x, y)(x)
+    figures: dict[str, int | float | list[float]] = {"n": len(x)}
+    rows: list[tuple[str, Metric, FloatArray]] = [
+        ("srcc", srcc, x),
+        ("krcc", krcc, x),
+        ("plcc", plcc, x),
+        ("plcc_logistic", plcc, fitted),
+        ("rmse", rmse, fitted),
+    ]
+    for name, metric, values in rows:
+        value, low, high = bootstrap_interval(metric, values, y, resamples=resamples, seed=seed, level=level)
+        figures |= {name: value, f"{name}_interval": [low, high]}
+    return figures
+
+
+_WEIGHTED: dict[Metric, WeightedMetric] = {
+    srcc: weighted_srcc,
+    krcc: weighted_krcc,
+    plcc: weighted_plcc,
+    rmse: weighted_rmse,
+}
+
+
+def _once(weighted: WeightedMetric, scores: npt.ArrayLike, mos: npt.ArrayLike) -> float:
+    """A weighted metric with weight one on every picture."""
+    x, y = paired_arrays(scores, mos)
+    return float(weighted(x, y, np.ones((1, len(x))))[0])
+
+
+def _checked_count(resamples: int, level: float) -> int:
+    if not 0 < level < 1:
+        raise GRMPError(f"level: expected a number between 0 and 1, got {level}")
+    if resamples < 1:
+        raise GRMPError(f"resamples: expected at least 1, got {resamples}")
+    return resamples
+
+
+def _percentiles(values: FloatArray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _resampled(metric: Metric, x: FloatArray, y: FloatArray, count: int, seed: int) -> FloatArray:
+    """The metric on `count` resamples of the pictures, `(count,)`; a function of (n, count, seed) and the data."""
+    n, rng = len(x), np.random.default_rng(seed)
+    weighted = _WEIGHTED.get(metric)
+    step = max(1, BLOCK // n)
+    parts = []
+    for start in range(0, count, step):
+        rows = min(step, count - start)
+        chosen = rng.integers(n, size=(rows, n))
+        if weighted is None:
+            parts.append(np.array([metric(x[row], y[row]) for row in chosen]))
+        else:  # how often each picture was drawn, (rows, n)
+            flat = np.bincount((chosen + n * np.arange(rows)[:, None]).ravel(), minlength=rows * n)
+            parts.append(weighted(x, y, flat.reshape(rows, n).astype(np.float64)))
+    return np.concatenate(parts)

@@ -1,0 +1,184 @@
+"""grmp_hf.evaluation.metrics: equal to scipy, defined on constant input, resampling equal to the plain metric."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import scipy.stats
+
+from grmp_hf.errors import GRMPError
+from grmp_hf.evaluation import metrics, weighted
+from grmp_hf.evaluation.metrics import (
+    bootstrap_interval,
+    evaluate_scores,
+    krcc,
+    paired_difference,
+    plcc,
+    plcc_logistic,
+    rmse,
+    srcc,
+)
+
+SCIPY = {srcc: scipy.stats.spearmanr, krcc: scipy.stats.kendalltau, plcc: scipy.stats.pearsonr}
+correlations = pytest.mark.parametrize("metric", SCIPY, ids=lambda metric: metric.__name__)
+Data = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+def rated(n: int = 120, seed: int = 0) -> Data:
+    """Scores and ratings with a correlation of about .7; ratings on a grid, so that many tie."""
+    rng = np.random.default_rng(seed)
+    mos = rng.normal(size=n)
+    return mos + rng.normal(size=n), np.round(mos * 3) / 3
+
+
+@correlations
+@pytest.mark.parametrize("levels", [2, 5, 1000])
+@pytest.mark.parametrize("n", [2, 3, 7, 50, 700])
+def test_equal_to_scipy_with_and_without_ties(metric: metrics.Metric, n: int, levels: int) -> None:
+    rng = np.random.default_rng([n, levels])
+    for _ in range(5):
+        x, y = rng.integers(levels, size=(2, n)).astype(float)
+        x[0], x[1], y[0], y[1] = 0, 1, 1, 0  # neither is constant
+        expected = SCIPY[metric](x, y).statistic
+        assert metric(x, y) == pytest.approx(expected, abs=1e-12)
+        assert metric(1e6 + x, -3 * y) == pytest.approx(-expected, abs=1e-9 if metric is plcc else 1e-12)
+
+
+@correlations
+@pytest.mark.parametrize("constant", [[0.1] * 7, [0.0] * 7, [1e300] * 7])
+def test_constant_input_gives_zero_without_a_warning(metric: metrics.Metric, constant: list[float]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert metric(constant, range(7)) == metric(range(7), constant) == metric(constant, constant) == 0.0
+
+
+def test_values_of_any_size_are_handled() -> None:
+    for size in (1e-300, 1e-160, 1e160, 1e300):
+        assert plcc([size, 2 * size, 3 * size], [1, 2, 4]) == pytest.approx(plcc([1, 2, 3], [1, 2, 4]), abs=1e-12)
+
+
+def test_rmse_is_in_the_unit_of_the_ratings() -> None:
+    assert rmse([1.0, 2.0], [4.0, 6.0]) == pytest.approx(np.sqrt(12.5), abs=1e-15)
+
+
+def test_plcc_after_the_fit_follows_a_bent_relation() -> None:
+    x = np.linspace(-4, 4, 80)
+    y = 2 + 3 / (1 + np.exp(-2 * x))
+    assert plcc(x, y) < 0.95 < 1 - 1e-9 < plcc_logistic(x, y)
+
+
+@pytest.mark.parametrize(
+    ("scores", "mos", "message"),
+    [
+        ([1, 2, 3], [1, 2], "one rating a score, got 3 scores and 2 ratings"),
+        ([1], [1], "at least two rated pictures, got 1"),
+        ([[1, 2]], [1, 2], r"scores: expected 1 dimension\(s\), got the shape \(1, 2\)"),
+        ([1, np.nan, 3], [1, 2, 3], "scores: expected finite numbers, got nan at position 1"),
+        ([1, 2, 3], [1, 2, np.inf], "mos: expected finite numbers, got inf at position 2"),
+        (["good", "bad"], [1, 2], "scores: expected numbers"),
+    ],
+)
+@pytest.mark.parametrize("metric", [*SCIPY, rmse], ids=lambda metric: metric.__name__)
+def test_unfit_input_is_named(metric: metrics.Metric, scores: npt.ArrayLike, mos: npt.ArrayLike, message: str) -> None:
+    with pytest.raises(GRMPError, match=message):
+        metric(scores, mos)
+
+
+@pytest.mark.parametrize("metric", [*SCIPY, rmse], ids=lambda metric: metric.__name__)
+def test_all_resamples_at_once_equal_one_at_a_time(metric: metrics.Metric, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = rated(60)
+    for block in (1 << 20, 70, 1):  # also in pieces
+        monkeypatch.setattr(metrics, "BLOCK", block)
+        monkeypatch.setattr(weighted, "BLOCK", block)
+        many = metrics._resampled(metric, x, y, 50, seed=3)
+        one = metrics._resampled(lambda a, b: metric(a, b), x, y, 50, seed=3)
+        np.testing.assert_allclose(many, one, rtol=0, atol=1e-12)
+
+
+@correlations
+def test_resamples_that_are_constant_count_as_zero(metric: metrics.Metric) -> None:
+    values = metrics._resampled(metric, np.array([0.1, 0.3]), np.array([1.0, 2.0]), 100, seed=0)
+    assert set(values.round(12)) == {0.0, 1.0}
+
+
+def test_interval_depends_on_seed_and_level_only() -> None:
+    x, y = rated()
+    base = bootstrap_interval(srcc, x, y, resamples=500)
+    assert base == bootstrap_interval(srcc, x, y, resamples=500)
+    assert base != bootstrap_interval(srcc, x, y, resamples=500, seed=1)
+    wide = bootstrap_interval(srcc, x, y, resamples=500, level=0.99)
+    assert wide.low < base.low < base.value < base.high < wide.high
+    assert base.value == srcc(x, y)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    rho = 0.6
+    covered = 0
+    for seed in range(200):
+        x, e = np.random.default_rng(seed).normal(size=(2, 100))
+        found = bootstrap_interval(plcc, x, rho * x + np.sqrt(1 - rho**2) * e, resamples=300, seed=seed)
+        covered += found.low < rho < found.high
+    assert 0.88 < covered / 200 <= 0.99
+
+
+@pytest.mark.parametrize(("options", "message"), [({"level": 1.0}, "level"), ({"resamples": 0}, "resamples")])
+def test_senseless_bootstrap_settings_are_refused(options: dict[str, float], message: str) -> None:
+    x, y = rated()
+    with pytest.raises(GRMPError, match=f"{message}: expected"):
+        bootstrap_interval(srcc, x, y, **options)
+
+
+def test_paired_difference_is_narrower_than_two_intervals() -> None:
+    x, y = rated(300)
+    better = x + 0.3 * y
+    found = paired_difference(srcc, better, x, y)
+    assert found.difference == pytest.approx(srcc(better, y) - srcc(x, y), abs=1e-15)
+    assert 0 < found.low < found.difference < found.high
+    assert found.share == 1.0
+    single = bootstrap_interval(srcc, x, y)
+    assert found.high - found.low < 0.5 * (single.high - single.low)
+    back = paired_difference(srcc, x, better, y)
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low), abs=1e-12)
+
+
+def test_a_method_equals_itself() -> None:
+    x, y = rated()
+    assert paired_difference(krcc, x, x, y) == (0.0, 0.0, 0.0, 0.5)
+
+
+def test_draws_are_averaged_and_widen_the_interval() -> None:
+    x, y = rated(200)
+    rng = np.random.default_rng(1)
+    first, second = (np.stack([x + noise * rng.normal(size=200) for _ in range(8)]) for noise in (0.5, 1.5))
+    found = paired_difference(srcc, first, second, y)
+    each = [srcc(a, y) - srcc(b, y) for a, b in zip(first, second, strict=True)]
+    assert found.difference == pytest.approx(np.mean(each), abs=1e-12)
+    # The same draw eight times over brings no spread between draws.
+    same = paired_difference(srcc, np.repeat(first[:1], 8, 0), np.repeat(second[:1], 8, 0), y)
+    one = paired_difference(srcc, first[0], second[0], y)
+    assert same == pytest.approx(one, abs=1e-12)
+    with pytest.raises(GRMPError, match=r"scores of one shape, got \(8, 200\) and \(1, 200\)"):
+        paired_difference(srcc, first, second[0], y)
+
+
+def test_evaluation_holds_every_figure_with_its_interval_and_is_json() -> None:
+    x, y = rated(400)
+    figures = evaluate_scores(x, y, resamples=200)
+    assert json.loads(json.dumps(figures)) == figures
+    assert figures["n"] == 400
+    for name, metric in (("srcc", srcc), ("krcc", krcc), ("plcc", plcc), ("plcc_logistic", plcc_logistic)):
+        low, high = figures[f"{name}_interval"]
+        assert low < figures[name] < high
+        assert figures[name] == pytest.approx(metric(x, y), abs=1e-12)
+    assert figures["rmse"] < np.std(y)
+
+
+def test_evaluation_of_a_constant_scorer_is_finite() -> None:
+    figures = evaluate_scores([0.5] * 6, range(6), resamples=50)
+    assert figures["srcc"] == figures["plcc_logistic"] == 0.0
+    assert figures["rmse"] == pytest.approx(np.std(range(6)))
+    json.dumps(figures, allow_nan=False)
