@@ -1,0 +1,1 @@
+"""Parts of the recipe behind ``modeling/build_tiny_clip.py``; not shipped with the package."""
