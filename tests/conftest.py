@@ -78,3 +78,73 @@ def make_tiny_clip(tiny_clip_config: CLIPConfig) -> Callable[[int], CLIPModel]:
         return model.eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a plain CLIP of 32 pixels with three views, weights large enough to tell pictures apart."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
+
+    folder = tmp_path_factory.mktemp("clip")
+    tower: dict[str, Any] = {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+    }
+    torch.manual_seed(0)
+    model = CLIPModel(
+        CLIPConfig(text_config=tower, vision_config={**tower, "image_size": 32, "patch_size": 8}, projection_dim=8)
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 and "embedding" not in name:
+                parameter.normal_(std=parameter.shape[-1] ** -0.5)
+        model.logit_scale.fill_(1.0)
+    model.save_pretrained(folder)
+    views, weights = ("whole", "center", "bottom_right"), (0.5, 0.3, 0.2)
+    GRMPImageProcessor(32, views, weights, shortest_edge_limit=64).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapter_folder(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an adapter of `clip_folder`, not trained, on a scale from 1 to 5 stars, with one view."""
+    import torch
+    from peft import get_peft_model
+
+    from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+    from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+
+    folder = tmp_path_factory.mktemp("adapters") / "stars"
+    torch.manual_seed(1)
+    config = GRMPPromptConfig(text_prompts=2, visual_prompts=3)
+    model = get_peft_model(GRMPForImageQualityAssessment.from_pretrained(clip_folder), config)
+    stars = {"low": 1.0, "high": 5.0, "higher_is_better": True, "unit": "stars"}
+    settings = {"size": 32, "views": ["center"], "view_weights": None, "shortest_edge_limit": 48}
+    model.peft_config["default"].rating_scale = stars
+    model.peft_config["default"].preprocessing = settings
+    model.peft_config["default"].base_model_name_or_path = str(clip_folder)
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    """Twelve pictures of different sizes and contents in the folder `photos`."""
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    paths = []
+    for index in range(12):
+        random = np.random.default_rng(index)
+        coarse = random.integers(0, 256, (3 + index, 4 + index % 5, 3), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize((40 + 7 * index, 90 - 4 * index), Image.Resampling.BICUBIC)
+        paths.append(folder / f"{index:02}.png")
+        picture.save(paths[-1])
+    return paths

@@ -1,0 +1,120 @@
+"""The card of an adapter: what it is, how good it was found to be on what, how to use it. No figure is invented."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from grmp_hf.errors import GRMPError
+
+__all__ = ["write_adapter_card"]
+
+_METHODS = {"adapted": "this adapter", "zero_shot": "zero-shot (base alone)", "ridge": "ridge on the frozen embedding"}
+_FIGURES = {"srcc": "SRCC", "krcc": "KRCC", "plcc": "PLCC", "plcc_logistic": "PLCC after fit", "rmse": "RMSE after fit"}
+
+
+def write_adapter_card(folder: str | os.PathLike[str], figures: Mapping[str, Any] | None = None) -> None:
+    """Write ``README.md`` into the folder of a saved adapter (PEFT overwrites it on each save: call this last).
+
+    Args:
+        folder: holds ``adapter_config.json``, which says scale, preprocessing and provenance.
+        figures: the content of ``metrics.json``: figures of the adapter, ``n_test``, ``protocol``, ``baselines``;
+            without it the card says that nothing was measured.
+
+    Raises:
+        GRMPError: no adapter there.
+    """
+    target = Path(folder)
+    try:
+        config = json.loads((target / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise GRMPError(f"Expected an adapter in {str(folder)!r}: {error}. Save it before its card.") from error
+    parts = (
+        _header(config),
+        _summary(config),
+        _usage(target.resolve().name),
+        _results(figures),
+        _details(config),
+        _LIMITS,
+    )
+    (target / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _header(config: Mapping[str, Any]) -> str:
+    base = config.get("base_model_name_or_path") or ""
+    lines = ["library_name: peft", "tags:", "- image-quality-assessment", "- grmp_hf", "- few-shot"]
+    if base.count("/") == 1 and not base.startswith(("/", ".", "grmp_hf/")):
+        lines.insert(0, f"base_model: {base}")
+    return "\n".join(["---", *lines, "---"])
+
+
+def _summary(config: Mapping[str, Any]) -> str:
+    provenance = config.get("provenance") or {}
+    base = provenance.get("base") or Path(config.get("base_model_name_or_path") or "unknown").name
+    shots = provenance.get("shots")
+    taught = f"learnt from {shots} rated pictures" if shots else "with learned prompts"
+    return (
+        "# Image quality adapter\n\n"
+        f"Soft prompts for `{base}` that score photographs without a reference, {taught}. "
+        f"Scores are given on the scale of those ratings: {_scale(config.get('rating_scale'))}."
+    )
+
+
+def _scale(scale: Mapping[str, Any] | None) -> str:
+    if scale is None:
+        return "0 (worst) to 1 (best)"
+    low, high = ("worst", "best") if scale["higher_is_better"] else ("best", "worst")
+    return f"{scale['low']:g} ({low}) to {scale['high']:g} ({high}) {scale['unit']}".rstrip()
+
+
+def _usage(name: str) -> str:
+    return (
+        "## Use\n\n"
+        f"```sh\ngrmp-iqa score photos/ --adapter {name} --output scores.csv\n```\n\n"
+        f'```python\nimport grmp_hf\n\nscorer = grmp_hf.load(adapter="{name}")\n'
+        'print(scorer.score(["a.jpg", "b.jpg"]).score)\n```\n\n'
+        "`import grmp_hf` comes first where peft or transformers are to load it: it makes the method known to them."
+    )
+
+
+def _results(figures: Mapping[str, Any] | None) -> str:
+    if not figures or not figures.get("n_test"):
+        return "## Results\n\nNot measured: no rated pictures were left to test on."
+    rows = {"adapted": figures, **figures.get("baselines", {})}
+    names = [name for name in _FIGURES if name in figures]
+    lines = ["| | " + " | ".join(_FIGURES[name] for name in names) + " |", "|---" * (len(names) + 1) + "|"]
+    for method, row in rows.items():
+        lines.append(f"| {_METHODS.get(method, method)} | " + " | ".join(_cell(row, name) for name in names) + " |")
+    return (
+        f"## Results\n\nOn {figures['n_test']} pictures that played no part in training; 95 % bootstrap intervals. "
+        f"{figures.get('protocol', '')}\n\n" + "\n".join(lines)
+    )
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    if row.get(name) is None:
+        return "-"
+    low, high = row[f"{name}_interval"]
+    return f"{row[name]:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _details(config: Mapping[str, Any]) -> str:
+    rows = {**(config.get("provenance") or {}), "preprocessing": config.get("preprocessing")}
+    lines = [f"| {key.replace('_', ' ')} | {_plain(value)} |" for key, value in rows.items() if value is not None]
+    return "## Where it comes from\n\n| | |\n|---|---|\n" + "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+_LIMITS = (
+    "## Limits\n\n"
+    "It has learnt one taste from few pictures. On pictures unlike them (subjects, distortions, sizes) "
+    "nothing is known about its scores. It must not decide about people. The licences of the base and of the rated "
+    "pictures apply to it."
+)

@@ -1,0 +1,1 @@
+"""The command ``grmp-iqa``: one module a sub-command. Nothing here imports anything heavy before a command runs."""

@@ -1,0 +1,135 @@
+"""``grmp-iqa adapt``: ratings -> adapter, card, figures beside the baselines, plot."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grmp_hf.cli.figures import figures_table
+from grmp_hf.cli.options import add_model_options, add_rating_options, load_scorer, read_table
+from grmp_hf.cli.progress import Progress
+from grmp_hf.errors import GRMPError
+
+if TYPE_CHECKING:
+    from grmp_hf.data import Row
+    from grmp_hf.scoring import Scorer
+
+__all__ = ["add_parser", "run"]
+
+_FEWEST = 5
+_TITLES = {"adapted": "adapted", "zero_shot": "zero-shot", "ridge": "ridge on embedding"}
+_EPILOG = """The shots are drawn from the rows marked as train where the table marks a test part, else from all rows,
+and what is left tests. Test ratings choose nothing: they are looked at once, at the end. An interrupted run goes on
+when the same command is started again."""
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the sub-command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "adapt",
+        help="learn a scale from rated pictures",
+        description="Learn a scorer from a few rated pictures and measure it on the others, beside the baselines.",
+        epilog=_EPILOG,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--data", required=True, metavar="X", help="table of ratings, folder with one, or Hub data set (owner/name)"
+    )
+    parser.add_argument("--output", "-o", required=True, type=Path, metavar="DIR", help="folder of the adapter")
+    parser.add_argument("--shots", type=int, metavar="N", help="pictures to learn from (default: all that may teach)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw and of training (default 0)")
+    parser.add_argument("--stratified", action="store_true", help="draw the shots spread over the range of quality")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="folder of metrics, plot and scores (default: --output)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what --output holds")
+    parser.add_argument("--json", action="store_true", help="print metrics.json instead of a table")
+    parser.add_argument("--quiet", "-q", action="store_true", help="no progress and no notes")
+    add_rating_options(parser)
+    add_model_options(parser, adapter=False)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command; 1 if some of the test pictures could not be scored."""
+    start = time.monotonic()
+    if args.shots is not None and args.shots < _FEWEST:
+        raise GRMPError(f"--shots: expected at least {_FEWEST}, got {args.shots}; fewer say nothing about a taste")
+    if not 0 <= args.seed < 2**32:
+        raise GRMPError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}")
+    _check_output(args)
+
+    from grmp_hf.cli import adapting
+    from grmp_hf.data import split_rows
+
+    table = read_table(args.data, args)
+    split = split_rows(table, shots=args.shots, seed=args.seed, stratified=args.stratified)
+    train, test = split.select(table)
+    _say(args, *table.notes, f"{len(train)} pictures teach, {len(test)} test: {split.rule}")
+    base = load_scorer(args)
+    if base.identity["adapter"]:
+        raise GRMPError(f"--model: expected a base, got an adapter in {args.model!r}; name the base that it is for")
+    pixels = _shots(base, train, args)
+    with Progress("train", 0, quiet=args.quiet) as progress:
+        task = adapting.Task(table, split, base, args.model, args.seed, args.output)
+        scorer = adapting.train(task, pixels, progress.tell)
+    with Progress("test", len(test), quiet=args.quiet) as progress:
+        results = adapting.score_both(scorer, test, pixels, train, args.batch_size, progress.advance)
+    metrics = adapting.finish(task, scorer, results, args.report or args.output, start)
+    _print(args, metrics, results.notes)
+    return 1 if metrics["failed"] else 0
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    """Refuse a folder that holds something else than an unfinished run."""
+    output: Path = args.output
+    if output.exists() and not output.is_dir():
+        raise GRMPError(f"--output {output}: expected a folder, got a file; choose another name")
+    for folder in {output, args.report or output}:
+        if (folder / "metrics.json").exists() and not args.overwrite:
+            raise GRMPError(f"{folder}: holds a finished adapter or report; choose another folder or add --overwrite")
+    unfinished = (output / "training").is_dir()
+    if output.is_dir() and any(output.iterdir()) and not unfinished and not args.overwrite:
+        raise GRMPError(f"--output {output}: the folder is not empty; choose another one or add --overwrite")
+
+
+def _shots(base: Scorer, train: list[Row], args: argparse.Namespace) -> Any:
+    """Views of the pictures that teach, uint8 ``(n, V, 3, S, S)``; a bad one is an error, before any work is done."""
+    import torch
+
+    from grmp_hf.data import decode_row
+    from grmp_hf.scoring import iter_views
+
+    views: list[torch.Tensor] = []
+    for part in iter_views(train, lambda row: base.processor.pixels(decode_row(row)), batch_size=args.batch_size):
+        for row, found in part:
+            if not isinstance(found, torch.Tensor):
+                raise GRMPError(f"{row.name}, drawn to learn from: {found}; or remove it from the ratings")
+            views.append(found)
+    return torch.stack(views)
+
+
+def _say(args: argparse.Namespace, *notes: str) -> None:
+    if not args.quiet:
+        for note in notes:
+            print(note, file=sys.stderr)
+
+
+def _print(args: argparse.Namespace, metrics: dict[str, Any], notes: list[str]) -> None:
+    _say(args, *(f"left out: {note}" for note in notes))
+    if args.json:
+        print(json.dumps(metrics))
+        return
+    if metrics["srcc"] is not None:
+        methods = {"adapted": metrics, **metrics["baselines"]}
+        print(f"{metrics['n_test']} test pictures, 95 % bootstrap intervals")
+        print(figures_table({_TITLES[name]: figures for name, figures in methods.items()}))
+    else:
+        print("no rated pictures were left to test on: ask for fewer --shots to see how good it is")
+    size = (args.output / "adapter_model.safetensors").stat().st_size / 1e6
+    print(f"adapter of {size:.1f} MB in {args.output}, for {metrics['model']}@{metrics['revision']}")
+    print(f"scores run from {metrics['scale']}; {metrics['seconds']:.0f} s, {metrics['peak_memory_mib']:.0f} MiB")

@@ -1,0 +1,66 @@
+"""``grmp-iqa convert``: a checkpoint of the method's authors -> a base and an adapter."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from grmp_hf.cli.options import positive
+from grmp_hf.errors import GRMPError
+
+__all__ = ["add_parser", "run"]
+
+_BASE = "base"
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the sub-command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "convert",
+        help="convert a checkpoint of the method's authors",
+        description="Convert a checkpoint of the method's authors into an adapter (OUT) and its base (OUT/base).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", type=Path, metavar="FILE.pt", help="state dict; read without running code from it")
+    parser.add_argument("output", type=Path, metavar="OUT", help="folder to write")
+    parser.add_argument("--vision-heads", type=positive, metavar="N", help="attention heads (default: width / 64)")
+    parser.add_argument("--text-heads", type=positive, metavar="N", help="attention heads (default: width / 64)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what OUT holds")
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command."""
+    if args.output.exists() and not args.output.is_dir():
+        raise GRMPError(f"{args.output}: expected a folder to write to, got a file; choose another name")
+    if args.output.is_dir() and any(args.output.iterdir()) and not args.overwrite:
+        raise GRMPError(f"{args.output}: expected an empty or a new folder; choose another name or add --overwrite")
+
+    from grmp_hf.cards import write_adapter_card
+    from grmp_hf.hub import adapter_sha256, package_versions
+    from grmp_hf.modeling.conversion import from_authors_state_dict, load_authors_file
+    from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
+
+    model = from_authors_state_dict(
+        load_authors_file(args.file), vision_heads=args.vision_heads, text_heads=args.text_heads
+    )
+    config = model.peft_config["default"]
+    processor = GRMPImageProcessor.authors(model.get_base_model().config.clip_config.vision_config.image_size)
+    config.base_model_name_or_path = _BASE
+    config.preprocessing = processor.settings()
+    config.provenance = {"base": f"{args.file.name}, converted", "versions": package_versions()}
+    model.save_pretrained(str(args.output), save_embedding_layers=False)
+    base = model.unload()
+    base.save_pretrained(str(args.output / _BASE))
+    processor.save_pretrained(str(args.output / _BASE))
+    write_adapter_card(args.output)
+    done = {
+        "adapter": str(args.output),
+        "base": str(args.output / _BASE),
+        "adapter_sha256": adapter_sha256(args.output),
+    }
+    print(json.dumps(done) if args.json else f"adapter in {args.output}, its base in {args.output / _BASE}")
+    return 0

@@ -1,0 +1,95 @@
+"""``grmp-iqa``: reads the arguments, runs one sub-command, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from grmp_hf.cli import adapt, convert, evaluate, push, score
+from grmp_hf.errors import GRMPError
+
+__all__ = ["build_parser", "main"]
+
+_COMMANDS = {"adapt": adapt, "score": score, "evaluate": evaluate, "convert": convert, "push": push}
+_INTERRUPTED = 130
+_EPILOG = """examples:
+  grmp-iqa adapt --data ratings.csv --shots 50 --seed 0 --output my-adapter
+  grmp-iqa score photos/ --adapter my-adapter --output scores.csv
+  grmp-iqa evaluate ratings.csv --adapter my-adapter
+
+exit codes: 0 all done, 1 some pictures could not be scored, 2 wrong use or input"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all sub-commands; each leaves its ``run`` and its own parser in the namespace."""
+    parser = argparse.ArgumentParser(
+        prog="grmp-iqa",
+        description="Score photographs on your own scale after a few ratings.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and leave")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, module in _COMMANDS.items():
+        own = module.add_parser(commands)
+        own.set_defaults(run=module.run, parser=own, command=name)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments without the program's name; those of the process if None.
+
+    Returns:
+        Exit code: 0 done, 1 some pictures could not be scored, 2 wrong use or input, 130 interrupted.
+    """
+    try:
+        args = _parse(list(sys.argv[1:] if argv is None else argv))
+        return int(args.run(args))
+    except SystemExit as leaving:  # argparse, after --help or a wrong option
+        return leaving.code if isinstance(leaving.code, int) else 2
+    except GRMPError as error:
+        print(f"grmp-iqa: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("grmp-iqa: interrupted; the same command goes on from here", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has seen enough, as in `grmp-iqa score ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = build_parser()
+    if argv and not argv[0].startswith("-") and argv[0] not in _COMMANDS:
+        parser.error(f"unknown command {argv[0]!r}{_suggestion(argv[0], _COMMANDS)}; known are {', '.join(_COMMANDS)}")
+    args, unknown = parser.parse_known_args(argv)
+    if args.version:
+        import grmp_hf
+
+        print(f"grmp-iqa {grmp_hf.__version__}")
+        raise SystemExit(0)
+    own: argparse.ArgumentParser = getattr(args, "parser", parser)
+    if unknown:
+        options = [option for action in own._actions for option in action.option_strings]
+        word = unknown[0].partition("=")[0]
+        own.error(f"unknown option {word!r}{_suggestion(word, options)}; see {own.prog} --help")
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
+    return args
+
+
+def _suggestion(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Options that several sub-commands share, and what they stand for."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from grmp_hf.errors import GRMPError
+
+if TYPE_CHECKING:
+    from grmp_hf.data import RatedTable
+    from grmp_hf.scoring import Scorer
+
+__all__ = ["add_model_options", "add_rating_options", "load_scorer", "positive", "read_table"]
+
+
+def positive(text: str) -> int:
+    """Whole number of at least 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
+    return number
+
+
+def add_model_options(parser: argparse.ArgumentParser, *, adapter: bool = True) -> None:
+    """Which scorer, and where it runs."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model", default="default", metavar="M",
+        help='"default" (the embedded one), a folder, or a Hub id such as openai/clip-vit-base-patch16',
+    )  # fmt: skip
+    group.add_argument("--revision", metavar="REV", help="branch, tag or commit of --model")
+    if adapter:
+        group.add_argument("--adapter", metavar="DIR", help="folder or Hub id of an adapter; it knows its base")
+        group.add_argument("--adapter-revision", metavar="REV", help="branch, tag or commit of --adapter")
+    group.add_argument("--device", help="such as cpu or cuda (default: cuda where there is one)")
+    group.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="default fp32, the only exact one")
+    group.add_argument("--batch-size", type=positive, default=16, metavar="N", help="pictures at once (default 16)")
+    group.add_argument("--offline", action="store_true", help="never ask the Hub: folders and the local cache only")
+
+
+def load_scorer(args: argparse.Namespace) -> Scorer:
+    """The scorer that the options of ``add_model_options`` name."""
+    import transformers
+
+    from grmp_hf.hub import load
+
+    transformers.utils.logging.disable_progress_bar()
+    return load(
+        args.model,
+        adapter=getattr(args, "adapter", None),
+        revision=args.revision,
+        adapter_revision=getattr(args, "adapter_revision", None),
+        device=args.device,
+        dtype=args.dtype,
+        local_files_only=True if args.offline else None,
+    )
+
+
+def add_rating_options(parser: argparse.ArgumentParser) -> None:
+    """How a table of ratings is to be read where its own words do not say it."""
+    group = parser.add_argument_group("ratings")
+    group.add_argument("--images", metavar="DIR", help="folder of the pictures, where they do not lie beside the table")
+    group.add_argument("--image-column", metavar="NAME", help="column of the pictures")
+    group.add_argument("--rating-column", metavar="NAME", help="column of the ratings")
+    group.add_argument("--split-column", metavar="NAME", help="column that says train or test")
+    group.add_argument(
+        "--range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="nominal ends of the scale (default: guessed, and said)",
+    )
+    direction = group.add_mutually_exclusive_group()
+    direction.add_argument(
+        "--higher-is-better", action="store_const", const=True, dest="up", help="high ratings are good"
+    )
+    direction.add_argument(
+        "--lower-is-better", action="store_const", const=False, dest="up", help="low ratings are good"
+    )
+    group.add_argument("--unit", default="", metavar="WORD", help='unit of the scale, such as "stars"')
+    group.add_argument("--data-revision", metavar="REV", help="branch, tag or commit of a Hub data set")
+
+
+def read_table(source: str, args: argparse.Namespace) -> RatedTable:
+    """Read the ratings that the options of ``add_rating_options`` describe."""
+    from grmp_hf.data import read_ratings
+
+    if args.range is not None and args.range[0] >= args.range[1]:
+        raise GRMPError(
+            f"--range: expected the low end before the high one, got {args.range[0]:g} {args.range[1]:g}; "
+            "where low is best keep this order and add --lower-is-better"
+        )
+    return read_ratings(
+        source,
+        images=args.images,
+        image_column=args.image_column,
+        rating_column=args.rating_column,
+        split_column=args.split_column,
+        scale=None if args.range is None else (args.range[0], args.range[1]),
+        higher_is_better=args.up,
+        unit=args.unit,
+        revision=args.data_revision,
+    )

@@ -1,0 +1,122 @@
+"""``grmp-iqa score``: files, folders and patterns -> one row a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grmp_hf.cli.options import add_model_options, load_scorer
+from grmp_hf.cli.progress import Progress
+from grmp_hf.cli.writing import FORMATS, choose_format, describe_scorer, write_table
+from grmp_hf.errors import GRMPError
+
+if TYPE_CHECKING:
+    from grmp_hf.scoring import ScoredPicture, Scorer
+
+__all__ = ["add_parser", "run"]
+
+_EPILOG = """A picture that cannot be read is a row with a code in its status and no score; the exit code is then 1.
+With --output, rows are kept in OUTPUT.part while the run lasts: started again after a crash, the same command goes on
+and ends with the same table. OUTPUT.json says what exactly scored."""
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the sub-command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "score", help="score pictures", description="Score pictures: one row each.", epilog=_EPILOG, allow_abbrev=False
+    )
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="picture, folder (with all below it) or quoted pattern"
+    )
+    parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="table to write (default: print it)")
+    parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of --output, else table")
+    parser.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
+    parser.add_argument("--json", action="store_true", help="print a summary (and the rows, without --output) as JSON")
+    parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
+    add_model_options(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command; 0 if every picture was scored, else 1."""
+    import sys
+
+    from grmp_hf.data import find_images
+
+    if args.output is not None and (args.output.is_dir() or (args.output.exists() and not args.overwrite)):
+        what = "is a folder; name a file" if args.output.is_dir() else "exists; choose another name or add --overwrite"
+        raise GRMPError(f"--output {args.output}: {what}")
+    kind = choose_format(args.format, args.output)
+    paths = find_images(args.paths)
+    scorer = load_scorer(args)
+    about: dict[str, Any] = {
+        "scale": str(scorer.unit),
+        "rating_scale": scorer.unit.to_dict(),
+        "scorer": describe_scorer(scorer.identity),
+        "identity": scorer.identity,
+        "pictures": len(paths),
+    }
+    quiet = args.quiet or (args.output is None and not args.json and sys.stdout.isatty())
+    if args.output is not None:
+        failed, seconds = _to_file(scorer, paths, kind, about, args, quiet)
+    else:
+        failed, seconds = _to_stdout(scorer, paths, kind, about, args, quiet)
+    if not args.quiet:
+        print(f"scale {about['scale']}; scored by {about['scorer']}", file=sys.stderr)
+        if failed:
+            print(f"{failed} of {len(paths)} pictures could not be scored: see their status", file=sys.stderr)
+    if args.json and args.output is not None:
+        print(json.dumps({**about, "failed": failed, "seconds": seconds, "output": str(args.output)}))
+    return 1 if failed else 0
+
+
+def _to_file(
+    scorer: Scorer, paths: list[Path], kind: str, about: dict[str, Any], args: argparse.Namespace, quiet: bool
+) -> tuple[int, float]:
+    """Score what an earlier run has not, then turn all rows into the table; pictures that failed, and seconds."""
+    from grmp_hf.cli.resuming import PartialRows, run_key
+
+    partial = PartialRows(args.output, run_key(paths, scorer.identity, args.batch_size), args.batch_size)
+    failed = partial.failed
+    try:
+        with Progress("score", len(paths), done=partial.done, quiet=quiet) as progress:
+            for rows in scorer.iter_scores(paths[partial.done :], batch_size=args.batch_size):
+                partial.add(rows)
+                failed += sum(row.status != "ok" for row in rows)
+                progress.advance(len(rows))
+        about["failed"] = failed
+        write_table((_row(row, about) for row in partial.read()), kind, args.output, about)
+    except BaseException:
+        partial.close()
+        raise
+    partial.remove()
+    return failed, progress.seconds
+
+
+def _to_stdout(
+    scorer: Scorer, paths: list[Path], kind: str, about: dict[str, Any], args: argparse.Namespace, quiet: bool
+) -> tuple[int, float]:
+    """Print rows as they come; pictures that failed, and seconds."""
+    failed = 0
+    with Progress("score", len(paths), quiet=quiet) as progress:
+
+        def stream() -> Iterator[dict[str, Any]]:
+            nonlocal failed
+            for rows in scorer.iter_scores(paths, batch_size=args.batch_size):
+                failed += sum(row.status != "ok" for row in rows)
+                progress.advance(len(rows))
+                yield from (_row(row, about) for row in rows)
+
+        if args.json:
+            rows = list(stream())
+            print(json.dumps({**about, "failed": failed, "seconds": progress.seconds, "rows": rows}))
+        else:
+            write_table(stream(), kind, None, about)
+    return failed, progress.seconds
+
+
+def _row(row: ScoredPicture, about: dict[str, Any]) -> dict[str, Any]:
+    return {**row._asdict(), "scale": about["scale"], "scorer": about["scorer"]}

@@ -1,0 +1,148 @@
+"""Tables of scores in four formats, written whole or not at all.
+
+Columns: ``path, score, quality, status, message, scale, scorer``, and those that a command adds before ``scale``. The
+last two stand in every row, so that rows of different runs can be put together and still be told apart; the whole
+identity of the scorer lies beside the table as ``<table>.json`` and, for parquet, in the file's own metadata.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from grmp_hf.errors import GRMPError
+
+__all__ = ["COLUMNS", "FORMATS", "atomic_path", "choose_format", "describe_scorer", "write_json", "write_table"]
+
+COLUMNS = ("path", "score", "quality", "status", "message", "scale", "scorer")
+FORMATS = ("table", "csv", "jsonl", "parquet")
+_SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "table"}
+_ROW_GROUP = 10_000
+
+Row = Mapping[str, Any]
+
+
+def choose_format(wanted: str | None, output: Path | None) -> str:
+    """The format asked for, else that of the file's suffix, else a table for reading.
+
+    Raises:
+        GRMPError: an unknown suffix, or parquet without a file.
+    """
+    if wanted == "parquet" and output is None:
+        raise GRMPError("--format parquet: expected a file to write to, got none; add --output FILE.parquet")
+    if wanted is not None or output is None:
+        return wanted or "table"
+    if output.suffix.lower() not in _SUFFIXES:
+        known = " ".join(_SUFFIXES)
+        raise GRMPError(f"--output {output}: expected a name ending in {known}, or --format; the format is not clear")
+    return _SUFFIXES[output.suffix.lower()]
+
+
+def describe_scorer(identity: Mapping[str, Any]) -> str:
+    """Model, revision and adapter in one cell.
+
+    >>> describe_scorer({"model": "owner/clip", "revision": "0a1b2c3d", "adapter": "mine", "adapter_sha256": "9f" * 32})
+    'owner/clip@0a1b2c3d + mine@9f9f9f9f9f9f'
+    """
+    base = f"{identity['model']}@{identity['revision']}"
+    return f"{base} + {identity['adapter']}@{identity['adapter_sha256'][:12]}" if identity.get("adapter") else base
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path to write to, beside the wanted one, that takes its name once the block has ended well.
+
+    Raises:
+        GRMPError: the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise GRMPError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
+
+
+def write_table(
+    rows: Iterable[Row], kind: str, output: Path | None, about: Mapping[str, Any], columns: tuple[str, ...] = COLUMNS
+) -> None:
+    """Write rows as they come to a file, or to stdout where ``output`` is None.
+
+    Args:
+        rows: with the keys ``columns``.
+        kind: one of ``FORMATS``.
+        output: takes its place when all rows are written.
+        about: scale, identity and counts; goes beside a file, and in front of a table.
+        columns: in their order.
+    """
+    if output is None:
+        _TEXT_WRITERS[kind](rows, sys.stdout, about, columns)
+        return
+    with atomic_path(output) as temporary:
+        if kind == "parquet":
+            _write_parquet(rows, temporary, about, columns)
+        else:
+            with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                _TEXT_WRITERS[kind](rows, file, about, columns)
+    write_json(output.with_name(f"{output.name}.json"), about)
+
+
+def _write_csv(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], columns: tuple[str, ...]) -> None:
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def _write_jsonl(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], columns: tuple[str, ...]) -> None:
+    for row in rows:
+        file.write(json.dumps({name: row[name] for name in columns}) + "\n")
+
+
+def _write_plain(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], columns: tuple[str, ...]) -> None:
+    file.write(f"# scores from {about['scale']}, quality from 0 (worst) to 1 (best), by {about['scorer']}\n")
+    file.write(f"{'score':>10} {'quality':>8}  {'status':<8} path\n")
+    for row in rows:
+        numbers = " " * 16 + "-" + " " * 2 if row["score"] is None else f"{row['score']:>10.4f} {row['quality']:>8.4f}"
+        path = row["path"].encode("utf-8", "backslashreplace").decode()
+        file.write(f"{numbers:<19}  {row['status']:<8} {path}{'  # ' + row['message'] if row['message'] else ''}\n")
+
+
+_TEXT_WRITERS: dict[str, Callable[[Iterable[Row], TextIO, Mapping[str, Any], tuple[str, ...]], None]] = {
+    "table": _write_plain,
+    "csv": _write_csv,
+    "jsonl": _write_jsonl,
+}
+
+
+def _write_parquet(rows: Iterable[Row], path: Path, about: Mapping[str, Any], columns: tuple[str, ...]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    text = {"path", "status", "message", "scale", "scorer"}
+    fields = [(name, pyarrow.string() if name in text else pyarrow.float64()) for name in columns]
+    schema = pyarrow.schema(fields, metadata={"grmp_hf": json.dumps(about)})
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        group: list[dict[str, Any]] = []
+        for row in rows:
+            clean = {n: v.encode("utf-8", "backslashreplace").decode() if n in text else v for n, v in row.items()}
+            group.append(clean)
+            if len(group) == _ROW_GROUP:
+                writer.write_table(pyarrow.Table.from_pylist(group, schema))
+                group = []
+        if group:
+            writer.write_table(pyarrow.Table.from_pylist(group, schema))

@@ -1,0 +1,327 @@
+"""Scorers from anywhere and back: ``load`` a base with an adapter, ``save`` it, ``push`` it to the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+from peft import PeftModel
+from safetensors import SafetensorError
+
+from grmp_hf.cards import write_adapter_card
+from grmp_hf.data.scales import RatingScale
+from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
+from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, base_fingerprint
+from grmp_hf.scoring import Scorer
+
+__all__ = ["EMBEDDED", "adapter_sha256", "load", "package_versions", "push", "recorded_name", "save"]
+
+EMBEDDED = "grmp_hf/tiny"
+"""Name under which the base inside the package is recorded, the same on every machine."""
+
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_PUSHED = (
+    "*.safetensors",
+    "*config.json",
+    "*.safetensors.index.json",
+    "tokenizer*",
+    "README.md",
+    "metrics.json",
+    "*.png",
+)
+_HUB_ERRORS = (OSError, HfHubHTTPError, ValueError, RuntimeError, SafetensorError)
+
+
+class _AdapterFiles(NamedTuple):
+    """An adapter on this machine: its folder, how to call it, and its commit if it came from the Hub."""
+
+    folder: Path
+    name: str
+    revision: str | None
+
+
+def load(
+    model: str | os.PathLike[str] | None = "default",
+    *,
+    adapter: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
+    adapter_revision: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    local_files_only: bool | None = None,
+) -> Scorer:
+    """Load a scorer.
+
+    Args:
+        model: folder or Hub id of a plain CLIP, a GRMP model or an adapter (its base is the one recorded with it);
+            "default" or None is the base inside the package or, with ``adapter``, the one recorded there.
+        adapter: folder or Hub id of an adapter.
+        revision: branch, tag or commit of ``model``.
+        adapter_revision: likewise of ``adapter``.
+        device: "cuda" where there is one, else "cpu", if None.
+        dtype: "fp32" (if None), "bf16", "fp16" or a ``torch.dtype``. Only fp32 gives the same score to 1e-5 whatever
+            the batch.
+        local_files_only: never ask the network; if None the environment decides (``HF_HUB_OFFLINE``).
+
+    Raises:
+        GRMPError: there is no such model or adapter, it cannot be reached, or the two do not belong together.
+
+    >>> scorer = load()
+    >>> scorer.identity["model"], str(scorer.unit)
+    ('grmp_hf/tiny', '0 (worst) to 1 (best)')
+    """
+    name = "default" if model is None else os.fspath(model)
+    offline = bool(local_files_only)
+    found = None
+    if adapter is not None:
+        found = _find_adapter(os.fspath(adapter), adapter_revision, offline)
+        if found is None:
+            raise GRMPError(
+                f"Expected an adapter ({_CONFIG}, {_WEIGHTS}) at {os.fspath(adapter)!r}, found none or could not "
+                "reach it. Check the spelling; without a network it has to be a folder or in the local cache."
+            )
+    elif name not in ("default", EMBEDDED):
+        found = _find_adapter(name, adapter_revision or revision, offline)
+        name, revision = ("default", None) if found else (name, revision)
+    config = None if found is None else _adapter_config(found)
+    if found is not None and config is not None and name == "default":
+        name, revision = _recorded_base(found.folder, config), revision or config.revision
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    base, processor = _load_base(name, revision, _as_dtype(dtype), offline)
+    fingerprint = base_fingerprint(base)
+    commit = getattr(base.config, "_commit_hash", None)
+    network, scale = base.to(place), None
+    if found is not None and config is not None:
+        network, scale = _attach(base, found, config), _scale(config)
+        if config.preprocessing is not None:
+            processor = GRMPImageProcessor(**config.preprocessing)
+    _match(base, processor)
+    identity = {
+        "model": Path(name).name if Path(name).is_dir() else recorded_name(name),
+        "revision": commit or f"weights-{fingerprint}",
+        "base_fingerprint": fingerprint,
+        "adapter": found.name if found else None,
+        "adapter_revision": found.revision if found else None,
+        "adapter_sha256": adapter_sha256(found.folder) if found else None,
+        "preprocessing": processor.settings(),
+        "dtype": str(_as_dtype(dtype)).removeprefix("torch."),
+        "versions": package_versions(),
+    }
+    return Scorer(network.eval(), processor, scale, identity)
+
+
+def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
+    """Write the adapter of a scorer, with its card, or the base and its preprocessing where it has none."""
+    if isinstance(scorer.model, PeftModel):
+        scorer.model.save_pretrained(os.fspath(folder), save_embedding_layers=False)
+        write_adapter_card(folder)
+    else:
+        scorer.model.save_pretrained(os.fspath(folder))  # type: ignore[operator]
+        scorer.processor.save_pretrained(os.fspath(folder))
+
+
+def push(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    private: bool = True,
+    revision: str | None = None,
+    token: str | None = None,
+    message: str = "Upload with grmp_hf",
+) -> str:
+    """Upload the folder of an adapter or model to the Hub: weights, settings, card and figures, no list of pictures.
+
+    Args:
+        folder: what :func:`save` or ``grmp-iqa adapt`` wrote.
+        repo_id: "owner/name"; made if it does not exist.
+        private: who may see it; a repository that exists is never made public by this, nor used if it is public.
+        revision: branch to commit to.
+        token: else the one that the Hub's client has stored.
+        message: of the commit.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        GRMPError: nothing to push, a base that nobody else could load, no network, or no permission.
+    """
+    source = Path(folder)
+    if not any((source / name).is_file() for name in (_CONFIG, "config.json")):
+        raise GRMPError(
+            f"Expected {_CONFIG} or config.json in the folder {str(folder)!r}, found neither. Save there first."
+        )
+    if (source / _CONFIG).is_file():
+        recorded = json.loads((source / _CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        if recorded != EMBEDDED and (not recorded or os.path.isabs(recorded) or (source / recorded).exists()):
+            raise GRMPError(
+                f"Expected an adapter of a base that others can load, got one of {recorded!r} on this machine. Push "
+                f"the base first and write its id as base_model_name_or_path into {_CONFIG}."
+            )
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if private and not api.model_info(repo_id).private:
+            raise GRMPError(
+                f"Expected {repo_id!r} to be private, but it is public. Choose another name, or allow it: --public."
+            )
+        done = api.upload_folder(
+            folder_path=source, repo_id=repo_id, revision=revision, commit_message=message, allow_patterns=list(_PUSHED)
+        )
+    except GRMPError:
+        raise
+    except _HUB_ERRORS as error:
+        raise GRMPError(
+            f"Could not push to {repo_id!r} ({_first_line(error)}). "
+            "Check the network, the name and your token (`hf auth login`)."
+        ) from error
+    return str(done.commit_url)
+
+
+def recorded_name(model: str | os.PathLike[str] | None) -> str:
+    """The name under which an adapter records its base: stable for the embedded one, absolute for a folder.
+
+    >>> recorded_name("default"), recorded_name("openai/clip-vit-base-patch16")
+    ('grmp_hf/tiny', 'openai/clip-vit-base-patch16')
+    """
+    name = "default" if model is None else os.fspath(model)
+    if name in ("default", EMBEDDED):
+        return EMBEDDED
+    return os.path.abspath(name) if os.path.isdir(name) else name
+
+
+def adapter_sha256(folder: str | os.PathLike[str]) -> str:
+    """SHA-256 of an adapter's weights file, in hexadecimal."""
+    with open(Path(folder) / _WEIGHTS, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of this package and of those that decide about its numbers."""
+    own = str(sys.modules["grmp_hf"].__version__)
+    return {"grmp_hf": own} | {n: importlib.metadata.version(n) for n in ("torch", "transformers", "peft", "pillow")}
+
+
+def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype is not None and dtype not in _DTYPES:
+        raise GRMPError(f"Expected a dtype out of {', '.join(_DTYPES)}, got {dtype!r}.")
+    return _DTYPES[dtype or "fp32"]
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _find_adapter(name: str, revision: str | None, offline: bool) -> _AdapterFiles | None:
+    """The adapter of that name, or None where there is none or it cannot be reached."""
+    if os.path.isdir(name):
+        folder = Path(name)
+        if not (folder / _CONFIG).is_file():
+            return None
+        if not (folder / _WEIGHTS).is_file():
+            raise GRMPError(
+                f"Expected {_WEIGHTS} beside {_CONFIG} in {name!r}, found none. Save it again as safetensors."
+            )
+        return _AdapterFiles(folder, folder.resolve().name, None)
+    try:
+        path = Path(hf_hub_download(name, _CONFIG, revision=revision, local_files_only=offline))
+        hf_hub_download(name, _WEIGHTS, revision=path.parent.name, local_files_only=offline)
+    except _HUB_ERRORS:
+        return None
+    return _AdapterFiles(path.parent, name, path.parent.name)
+
+
+def _adapter_config(adapter: _AdapterFiles) -> GRMPPromptConfig:
+    try:
+        values = json.loads((adapter.folder / _CONFIG).read_text(encoding="utf-8"))
+        kind = values.get("peft_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise GRMPError(f"Expected settings in {_CONFIG} of adapter {adapter.name!r}, got {error}.") from error
+    if kind != "GRMP":
+        raise GRMPError(
+            f"Expected an adapter of the method GRMP, got {kind!r} in {adapter.name!r}. Load it with peft itself."
+        )
+    return GRMPPromptConfig.from_pretrained(str(adapter.folder))  # type: ignore[no-any-return]
+
+
+def _recorded_base(folder: Path, config: GRMPPromptConfig) -> str:
+    recorded = config.base_model_name_or_path
+    if not recorded or recorded == EMBEDDED:
+        return EMBEDDED
+    return str(folder / recorded) if (folder / recorded).is_dir() else recorded
+
+
+def _load_base(
+    name: str, revision: str | None, dtype: torch.dtype, offline: bool
+) -> tuple[GRMPForImageQualityAssessment, GRMPImageProcessor]:
+    place = name
+    if name in ("default", EMBEDDED):
+        place, revision = str(files("grmp_hf") / "assets" / "tiny"), None
+    options = {"revision": revision, "local_files_only": offline}
+    with _clear_errors(name, place):
+        base = GRMPForImageQualityAssessment.from_pretrained(place, dtype=dtype, **options)
+    try:
+        processor = GRMPImageProcessor.from_pretrained(place, **options)
+    except OSError:  # weights without preprocessing: CLIP's own at the model's size
+        size = base.config.clip_config.vision_config.image_size
+        processor = GRMPImageProcessor(size, shortest_edge_limit=max(size, 768))
+    return base, processor
+
+
+@contextmanager
+def _clear_errors(name: str, place: str) -> Iterator[None]:
+    try:
+        yield
+    except GRMPError:
+        raise
+    except _HUB_ERRORS as error:
+        if os.path.isdir(place):
+            raise GRMPError(
+                f"Expected a complete CLIP or GRMP model in the folder {name!r}, got: {_first_line(error)}"
+            ) from error
+        raise GRMPError(
+            f"{name!r} is no folder here and could not be loaded from the Hub or its cache ({_first_line(error)}). "
+            "Check the spelling; without a network, name a folder, or leave --model out for the embedded default."
+        ) from error
+
+
+def _attach(base: GRMPForImageQualityAssessment, adapter: _AdapterFiles, config: GRMPPromptConfig) -> PeftModel:
+    try:
+        return PeftModel.from_pretrained(base, str(adapter.folder), config=config)
+    except GRMPError as error:
+        raise GRMPError(f"Adapter {adapter.name!r}: {error}") from error
+    except (RuntimeError, SafetensorError) as error:
+        raise GRMPError(
+            f"Adapter {adapter.name!r} does not fit the base, or is damaged: {_first_line(error)}"
+        ) from error
+
+
+def _scale(config: GRMPPromptConfig) -> RatingScale | None:
+    return None if config.rating_scale is None else RatingScale.from_dict(config.rating_scale)
+
+
+def _match(base: GRMPForImageQualityAssessment, processor: GRMPImageProcessor) -> None:
+    """Give the model the weights of the views that the processor makes, and compare the sizes."""
+    size = base.config.clip_config.vision_config.image_size
+    if processor.size != size:
+        raise GRMPError(
+            f"Expected preprocessing to the model's {size} pixels, got {processor.size}. Correct size in "
+            "preprocessor_config.json or in the adapter's preprocessing."
+        )
+    if processor.view_weights is not None:
+        base.config.view_weights = list(processor.view_weights)

@@ -1,0 +1,106 @@
+"""The task ``image-quality-assessment`` for ``transformers.pipeline``; registered when this module is imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from grmp_hf.data.images import decode_image, to_rgb
+from grmp_hf.data.scales import RatingScale
+from grmp_hf.hub import load
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
+
+__all__ = ["TASK", "ImageQualityAssessmentPipeline", "register"]
+
+TASK = "image-quality-assessment"
+
+
+class _AnyScorer:
+    """What ``transformers.pipeline`` loads a name with: everything that :func:`grmp_hf.load` takes."""
+
+    @classmethod
+    def from_pretrained(cls, name: str, *, revision: str | None = None, dtype: Any = "auto", **_: Any) -> Any:
+        """The model alone, in single precision unless another was asked for."""
+        return load(name, revision=revision, dtype=None if dtype == "auto" else dtype).model
+
+
+class ImageQualityAssessmentPipeline(Pipeline):
+    """Scores pictures: files, PIL images or lists of them -> ``{"quality": ..., "score": ...}`` for each.
+
+    ``quality`` is in [0, 1], 1 = best; ``score`` is the same on the scale of the adapter's ratings, or the quality
+    where there is none. The model is a folder, a Hub id, a ``GRMPForImageQualityAssessment`` or a ``PeftModel`` around
+    one, such as ``grmp_hf.load(...).model``; the preprocessing is ``image_processor=`` if given, else the adapter's,
+    else that of the model's folder.
+
+    A picture that cannot be read raises ``grmp_hf.data.ImageError``; for many files ``Scorer.iter_scores`` reports it
+    as a row instead.
+    """
+
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = False
+    _load_processor = False
+    _load_video_processor = False
+
+    def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
+        processor = kwargs.pop("image_processor", None)
+        super().__init__(model, *args, **kwargs)
+        adapter = _active_config(self.model)
+        scale = getattr(adapter, "rating_scale", None)
+        self.scale = RatingScale(0.0, 1.0) if scale is None else RatingScale.from_dict(scale)
+        self.image_processor = processor or _preprocessing(self.model, getattr(adapter, "preprocessing", None))
+        if self.image_processor.view_weights is not None:
+            self.model.config.view_weights = list(self.image_processor.view_weights)
+
+    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if kwargs:
+            raise TypeError(f"{TASK} takes no options, got {sorted(kwargs)}")
+        return {}, {}, {}
+
+    def preprocess(self, input_: Any, **_: Any) -> Any:
+        """Views of one picture."""
+        picture = to_rgb(input_) if hasattr(input_, "getbands") else decode_image(input_)
+        return self.image_processor(picture)
+
+    def _forward(self, input_tensors: Any, **_: Any) -> Any:
+        return {"quality": self.model(**input_tensors).quality}
+
+    def postprocess(self, model_outputs: Any, **_: Any) -> dict[str, float]:
+        """Quality and score of one picture."""
+        quality = float(model_outputs["quality"])
+        return {"quality": quality, "score": self.scale.to_score(quality)}
+
+
+def _active_config(model: Any) -> Any:
+    """Config of the active adapter, held by peft's model or by transformers' own; None without an adapter."""
+    if not getattr(model, "peft_config", None):
+        return None
+    names = model.active_adapters  # a list in peft, a method in transformers
+    return model.peft_config[(names() if callable(names) else names)[0]]
+
+
+def _preprocessing(model: Any, settings: dict[str, Any] | None) -> GRMPImageProcessor:
+    if settings is not None:
+        return GRMPImageProcessor(**settings)
+    try:
+        found: GRMPImageProcessor = GRMPImageProcessor.from_pretrained(model.config._name_or_path)
+    except OSError:  # a model without a folder, or one without preprocessing: CLIP's own at the model's size
+        size = model.config.clip_config.vision_config.image_size
+        return GRMPImageProcessor(size, shortest_edge_limit=max(size, 768))
+    return found
+
+
+def register() -> None:
+    """Make the task known to ``transformers.pipeline``; harmless when it is known already."""
+    if TASK not in PIPELINE_REGISTRY.supported_tasks:
+        PIPELINE_REGISTRY.register_pipeline(
+            TASK,
+            pipeline_class=ImageQualityAssessmentPipeline,
+            pt_model=_AnyScorer,
+            type="image",
+        )
+
+
+register()

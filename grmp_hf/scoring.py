@@ -1,0 +1,228 @@
+"""``Scorer``: a model with its preprocessing and scale, turned on pictures one batch at a time.
+
+Letters in shapes: B pictures, V views, S side of a view.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from grmp_hf.data.images import ImageError, decode_image, to_rgb
+from grmp_hf.data.scales import RatingScale
+from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
+
+__all__ = ["Picture", "ScoredPicture", "Scorer", "Scores", "iter_views"]
+
+Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
+"""What can be scored: a file, its content, a PIL image of any mode, a uint8 array ``(H, W, 3)`` or ``(H, W)``."""
+
+_UNIT = RatingScale(0.0, 1.0)
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class Scores(NamedTuple):
+    """Scores of B pictures.
+
+    Attributes:
+        quality: ``(B,)`` in [0, 1], 1 = best.
+        score: ``(B,)``, the same on the scorer's scale.
+    """
+
+    quality: NDArray[np.float64]
+    score: NDArray[np.float64]
+
+
+class ScoredPicture(NamedTuple):
+    """One row of a table of scores.
+
+    Attributes:
+        path: as it was given.
+        score: on the scorer's scale, rounded to six digits; None for a bad picture.
+        quality: in [0, 1], 1 = best, rounded to six digits; None for a bad picture.
+        status: "ok", "not_finite", or one of ``grmp_hf.data.IMAGE_ERROR_CODES``.
+        message: what is wrong and what to do; empty for a good picture.
+    """
+
+    path: str
+    score: float | None
+    quality: float | None
+    status: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores pictures; made by :func:`grmp_hf.load`.
+
+    Attributes:
+        model: ``GRMPForImageQualityAssessment``, alone (zero-shot) or with an adapter as ``PeftModel``; in eval mode.
+        processor: makes the views.
+        scale: the user's own scale; None without an adapter, or with one that records none: the score is the quality.
+        identity: what exactly scores: model, revision, base_fingerprint, adapter, adapter_revision, adapter_sha256,
+            preprocessing, dtype, versions.
+    """
+
+    model: nn.Module
+    processor: GRMPImageProcessor
+    scale: RatingScale | None
+    identity: dict[str, Any]
+
+    @property
+    def unit(self) -> RatingScale:
+        """The scale on which scores are given; 0 (worst) to 1 (best) where the scorer has none."""
+        return self.scale or _UNIT
+
+    def score(self, pictures: Picture | Sequence[Picture], *, batch_size: int = 16) -> Scores:
+        """Score one picture or a list of them.
+
+        Args:
+            pictures: see :data:`Picture`.
+            batch_size: pictures that go through the model at once; changes nothing but speed.
+
+        Returns:
+            Arrays ``(B,)``, with B = 1 for a single picture.
+
+        Raises:
+            ImageError: a picture cannot be read; :meth:`iter_scores` reports it instead.
+        """
+        batch: list[Picture] = [*pictures] if isinstance(pictures, list | tuple) else [pictures]  # type: ignore[list-item]
+        if not batch:
+            raise GRMPError("Expected at least one picture to score, got none.")
+        quality = []
+        for part in iter_views(batch, self.views, batch_size=batch_size):
+            bad = next((found for _, found in part if isinstance(found, ImageError)), None)
+            if bad is not None:
+                raise bad
+            quality.append(self.quality(torch.stack([found for _, found in part if isinstance(found, Tensor)])))
+        joined = np.concatenate(quality)
+        return Scores(joined, self.unit.to_score(joined))
+
+    def iter_scores(
+        self, paths: Iterable[str | os.PathLike[str]], *, batch_size: int = 16, workers: int | None = None
+    ) -> Iterator[list[ScoredPicture]]:
+        """Score files as a stream: a list of ``batch_size`` rows at a time, in the order of the paths.
+
+        Pictures are decoded in threads ahead of the model; never more than three batches of views are held.
+
+        Args:
+            paths: any number of files.
+            batch_size: rows of each list (the last may be shorter).
+            workers: decoding threads; the number of cores, at most 8, if None.
+        """
+        for part in iter_views(paths, self.views, batch_size=batch_size, workers=workers):
+            good = [views for _, views in part if isinstance(views, Tensor)]
+            quality = iter(self.quality(torch.stack(good)) if good else ())
+            yield [
+                self.row(os.fspath(path), views if isinstance(views, ImageError) else next(quality))
+                for path, views in part
+            ]
+
+    def row(self, path: str, found: float | ImageError) -> ScoredPicture:
+        """The row of one picture, from its quality or from what is wrong with it."""
+        if isinstance(found, ImageError):
+            return ScoredPicture(path, None, None, found.code, str(found))
+        quality = float(found)
+        if not math.isfinite(quality):
+            return ScoredPicture(path, None, None, "not_finite", "the model gave no number; use --dtype fp32")
+        return ScoredPicture(path, round(self.unit.to_score(quality), 6), round(quality, 6), "ok", "")
+
+    def views(self, picture: Picture) -> Tensor:
+        """The views of a picture before normalisation, uint8 ``(V, 3, S, S)``.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        if isinstance(picture, str | os.PathLike | bytes):
+            return self.processor.pixels(decode_image(picture))
+        if isinstance(picture, np.ndarray):
+            return self.processor.pixels(to_rgb(_from_array(picture)))
+        return self.processor.pixels(to_rgb(picture))
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Normalise views, uint8 ``(B, V, 3, S, S)``, for the model: its device and type."""
+        weight = next(self.model.parameters())
+        values = normalize(pixels, self.processor.image_mean, self.processor.image_std)
+        return values.to(weight.device, weight.dtype)
+
+    def quality(self, pixels: Tensor) -> NDArray[np.float64]:
+        """Quality ``(B,)`` of views, uint8 ``(B, V, 3, S, S)``."""
+        with torch.inference_mode():
+            quality = self.model(pixel_values=self.prepare(pixels)).quality
+        return quality.double().cpu().numpy()  # type: ignore[no-any-return]
+
+
+def iter_views(
+    items: Iterable[_Item], views: Callable[[_Item], Tensor], *, batch_size: int, workers: int | None = None
+) -> Iterator[list[tuple[_Item, Tensor | ImageError]]]:
+    """Decode pictures in threads, ahead of whoever uses them, and give them in order, ``batch_size`` at a time.
+
+    At most three batches of views are held. A batch is always made of the same consecutive items, whether they can be
+    decoded or not.
+
+    Args:
+        items: whatever ``views`` takes.
+        views: gives uint8 ``(V, 3, S, S)`` or raises an ``ImageError``, which is handed on in the place of the views.
+        batch_size: at least 1.
+        workers: threads; the number of cores, at most 8, if None.
+    """
+    if batch_size < 1:
+        raise GRMPError(f"Expected a batch size of at least 1, got {batch_size}.")
+
+    def decode(item: _Item) -> tuple[_Item, Tensor | ImageError]:
+        try:
+            return item, views(item)
+        except ImageError as error:
+            return item, error
+
+    return _chunks(_read_ahead(decode, items, 2 * batch_size, workers), batch_size)
+
+
+def _read_ahead(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int, workers: int | None
+) -> Iterator[_Result]:
+    pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
+    pending: collections.deque[Future[_Result]] = collections.deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    chunk: list[_Item] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _from_array(array: NDArray[Any]) -> Image.Image:
+    grey_or_colour = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+    if array.dtype != np.uint8 or not grey_or_colour or not array.size:
+        raise GRMPError(
+            f"Expected a uint8 array of shape (height, width) or (height, width, 3), got {array.dtype} {array.shape}. "
+            "Scale to 0..255, put the channels last and convert with astype('uint8')."
+        )
+    return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grmp_hf.cli.main import main
+from grmp_hf.scoring import ScoredPicture, Scorer
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def score(adapter_folder: Path, photos: list[Path]) -> Run:
+    """Runs the command on the twelve pictures with the adapter."""
+    return lambda *options: main(
+        ["score", str(photos[0].parent), "--adapter", str(adapter_folder), "--batch-size", "3", *map(str, options)]
+    )
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".csv":
+        with open(path, newline="", encoding="utf-8") as file:
+            return [
+                {k: float(v) if k in ("score", "quality") and v else v for k, v in row.items()}
+                for row in csv.DictReader(file)
+            ]
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(path).to_pylist()  # type: ignore[no-any-return]
+
+
+def test_the_formats_hold_the_same_rows(score: Run, photos: list[Path], tmp_path: Path) -> None:
+    tables = []
+    for suffix in ("csv", "jsonl", "parquet"):
+        assert score("--output", tmp_path / f"scores.{suffix}") == 0
+        tables.append(read(tmp_path / f"scores.{suffix}"))
+    assert tables[0] == tables[1] == tables[2]
+    assert [row["path"] for row in tables[0]] == [str(path) for path in photos]
+    for row in tables[0]:
+        assert list(row)[:4] == ["path", "score", "quality", "status"]
+        assert row["score"] == pytest.approx(1 + 4 * row["quality"], abs=1e-5)
+        assert row["status"] == "ok"
+        assert row["scale"] == "1 (worst) to 5 (best) stars"
+        assert "weights-" in row["scorer"] and "stars@" in row["scorer"]
+    about = json.loads((tmp_path / "scores.csv.json").read_text())
+    assert about["identity"]["adapter_sha256"] and about["failed"] == 0
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == sorted(
+        f"scores.{suffix}{more}" for suffix in ("csv", "jsonl", "parquet") for more in ("", ".json")
+    )
+
+
+def test_parquet_carries_the_identity(score: Run, tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    score("--output", tmp_path / "scores.parquet")
+    metadata = pyarrow.parquet.read_schema(tmp_path / "scores.parquet").metadata
+    assert json.loads(metadata[b"grmp_hf"])["identity"]["adapter"] == "stars"
+
+
+def test_a_table_on_the_terminal(score: Run, photos: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert score() == 0
+    streams = capsys.readouterr()
+    lines = streams.out.splitlines()
+    assert lines[0].startswith("# scores from 1 (worst) to 5 (best) stars")
+    assert len(lines) == 2 + len(photos)
+    assert lines[-1].endswith(str(photos[-1]))
+    assert "12 of 12 pictures" in streams.err and "pictures/s" in streams.err
+    assert "weights-" in streams.err
+
+
+def test_json_for_machines(score: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score("--json", "--quiet") == 0
+    streams = capsys.readouterr()
+    found = json.loads(streams.out)
+    assert len(found["rows"]) == 12 and found["failed"] == 0 and not streams.err
+    assert score("--json", "--output", tmp_path / "a.csv") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["output"] == str(tmp_path / "a.csv") and "rows" not in summary
+
+
+@pytest.mark.parametrize("kind", ["table", "csv", "jsonl"])
+def test_bad_files_are_rows_and_the_exit_code_tells(
+    score: Run, photos: list[Path], tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos[4].write_bytes(photos[4].read_bytes()[:60])
+    photos[7].write_bytes(b"")
+    assert score("--format", kind, "--output", tmp_path / "scores.x") == 1
+    text = (tmp_path / "scores.x").read_text()
+    assert "truncated" in text and "empty" in text
+    assert "2 of 12 pictures could not be scored" in capsys.readouterr().err
+    if kind == "jsonl":
+        rows = [json.loads(line) for line in text.splitlines()]
+        assert [row["status"] for row in rows].count("ok") == 10
+        assert rows[4]["score"] is None and "04.png" in rows[4]["message"]
+
+
+def test_a_missing_file_is_a_row_and_patterns_are_expanded(
+    photos: list[Path], clip_folder: Path, tmp_path: Path
+) -> None:
+    pattern, missing = str(photos[0].parent / "0[12].png"), str(tmp_path / "gone.jpg")
+    target = tmp_path / "scores.jsonl"
+    assert main(["score", pattern, missing, "--model", str(clip_folder), "-o", str(target)]) == 1
+    assert [row["status"] for row in read(target)] == ["ok", "ok", "not_found"]
+
+
+class Killed(BaseException):
+    """Stands for a signal."""
+
+
+def kill_after(batches: int) -> Callable[..., Iterator[list[ScoredPicture]]]:
+    original = Scorer.iter_scores
+
+    def dying(self: Scorer, *arguments: Any, **options: Any) -> Iterator[list[ScoredPicture]]:
+        for number, rows in enumerate(original(self, *arguments, **options)):
+            if number == batches:
+                raise Killed
+            yield rows
+
+    return dying
+
+
+@pytest.mark.parametrize("batches", [0, 1, 3])
+@pytest.mark.parametrize("tail", ["", '["half a row'])
+def test_a_killed_run_ends_with_the_same_table(
+    score: Run, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int, tail: str
+) -> None:
+    photos[1].write_bytes(b"")
+    assert score("--output", tmp_path / "whole.csv") == 1
+    target = tmp_path / "scores.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "iter_scores", kill_after(batches))
+        with pytest.raises(Killed):
+            score("--output", target)
+    assert not target.exists()
+    part = tmp_path / "scores.csv.part"
+    with open(part, "a") as file:
+        file.write(tail)
+    scored: list[int] = []
+    original = Scorer.iter_scores
+
+    def counting(self: Scorer, paths: Any, **options: Any) -> Iterator[list[ScoredPicture]]:
+        scored.append(len(paths))
+        return original(self, paths, **options)
+
+    monkeypatch.setattr(Scorer, "iter_scores", counting)
+    assert score("--output", target) == 1
+    assert scored == [12 - 3 * batches]
+    assert target.read_text() == (tmp_path / "whole.csv").read_text()
+    assert not part.exists()
+
+
+def test_rows_of_other_pictures_or_another_scorer_are_not_used(
+    score: Run, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "iter_scores", kill_after(2))
+        with pytest.raises(Killed):
+            score("--output", tmp_path / "a.csv")
+    photos[0].write_bytes(photos[5].read_bytes())
+    assert score("--output", tmp_path / "a.csv") == 0
+    rows = read(tmp_path / "a.csv")
+    assert rows[0]["score"] == pytest.approx(rows[5]["score"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output", "there.csv"], "there.csv: exists; choose another name or add --overwrite"),
+        (["--output", "folder"], "is a folder; name a file"),
+        (["--output", "scores.xls"], "expected a name ending in .csv .jsonl .ndjson .parquet .txt, or --format"),
+        (["--format", "parquet"], "--format parquet: expected a file to write to, got none"),
+        (["--output", "there.csv/a.csv"], "cannot be written"),
+    ],
+)
+def test_where_nothing_can_be_written(
+    score: Run,
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there.csv").write_text("mine")
+    Path("folder").mkdir()
+    assert score(*options) == 2
+    assert message in capsys.readouterr().err
+    assert Path("there.csv").read_text() == "mine"
+
+
+def test_overwrite(score: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("old")
+    assert score("--output", tmp_path / "a.csv", "--overwrite") == 0
+    assert len(read(tmp_path / "a.csv")) == 12
+
+
+def test_a_folder_without_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "none").mkdir()
+    assert main(["score", str(tmp_path / "none")]) == 2
+    assert "holds no picture" in capsys.readouterr().err

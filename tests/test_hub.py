@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPConfig, CLIPModel
+
+import grmp_hf
+from grmp_hf import hub
+from grmp_hf.errors import GRMPError
+
+
+def edited(folder: Path, target: Path, **fields: Any) -> Path:
+    """Copy of an adapter with other fields in its config."""
+    shutil.copytree(folder, target)
+    path = target / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    return target
+
+
+def small_clip(folder: Path, seed: int = 3, **vision: Any) -> Path:
+    tower = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
+    torch.manual_seed(seed)
+    vision = {**tower, "image_size": 32, "patch_size": 8, **vision}
+    CLIPModel(CLIPConfig(text_config=tower, vision_config=vision, projection_dim=8)).save_pretrained(folder)
+    return folder
+
+
+def test_the_embedded_default() -> None:
+    scorer = grmp_hf.load()
+    assert scorer.scale is None
+    assert scorer.identity["model"] == hub.EMBEDDED
+    assert scorer.identity["revision"] == f"weights-{scorer.identity['base_fingerprint']}"
+    assert not scorer.model.training
+    assert {weight.dtype for weight in scorer.model.parameters()} == {torch.float32}
+    assert scorer.identity["versions"]["grmp_hf"] == grmp_hf.__version__
+    json.dumps(scorer.identity)
+
+
+def test_a_plain_clip_folder_is_a_zero_shot_scorer(clip_folder: Path, photos: list[Path]) -> None:
+    scorer = grmp_hf.load(clip_folder)
+    quality, score = scorer.score(photos)
+    assert np.array_equal(quality, score)
+    assert scorer.identity["model"] == clip_folder.name  # no path of a machine
+    assert scorer.processor.views == ["whole", "center", "bottom_right"]
+
+
+def test_a_saved_base_scores_the_same(clip_folder: Path, photos: list[Path], tmp_path: Path) -> None:
+    scorer = grmp_hf.load(clip_folder)
+    hub.save(scorer, tmp_path / "model")
+    again = grmp_hf.load(tmp_path / "model")
+    assert np.array_equal(scorer.score(photos).quality, again.score(photos).quality)
+    assert again.identity["base_fingerprint"] == scorer.identity["base_fingerprint"]
+
+
+def test_a_saved_adapter_scores_the_same(adapter_folder: Path, photos: list[Path], tmp_path: Path) -> None:
+    scorer = grmp_hf.load(adapter=adapter_folder)
+    hub.save(scorer, tmp_path / "mine")
+    again = grmp_hf.load(adapter=tmp_path / "mine")
+    assert np.array_equal(scorer.score(photos).score, again.score(photos).score)
+    assert again.identity["adapter_sha256"] == scorer.identity["adapter_sha256"]
+    card = (tmp_path / "mine" / "README.md").read_text()
+    assert "1 (worst) to 5 (best) stars" in card
+    assert "Not measured" in card
+    assert "More Information Needed" not in card
+
+
+def test_an_adapter_in_the_place_of_the_model(clip_folder: Path, adapter_folder: Path, photos: list[Path]) -> None:
+    ways = [{"adapter": adapter_folder}, {"model": adapter_folder}, {"model": clip_folder, "adapter": adapter_folder}]
+    first, *others = [grmp_hf.load(**way).score(photos).score for way in ways]  # type: ignore[arg-type]
+    assert all(np.array_equal(first, other) for other in others)
+
+
+def test_the_adapters_preprocessing_wins(adapter_folder: Path) -> None:
+    scorer = grmp_hf.load(adapter=adapter_folder)
+    assert scorer.processor.views == ["center"]
+    assert scorer.identity["preprocessing"]["shortest_edge_limit"] == 48
+
+
+def test_a_base_beside_the_adapter_is_found(clip_folder: Path, adapter_folder: Path, tmp_path: Path) -> None:
+    folder = edited(adapter_folder, tmp_path / "both", base_model_name_or_path="base")
+    shutil.copytree(clip_folder, folder / "base")
+    assert grmp_hf.load(folder).identity["adapter"] == "both"
+
+
+def test_weights_without_preprocessing_get_that_of_clip(tmp_path: Path) -> None:
+    scorer = grmp_hf.load(small_clip(tmp_path / "bare"))
+    assert scorer.processor.settings()["views"] == ["whole"]
+    assert scorer.processor.size == 32
+
+
+def case_other_weights(adapter: Path, tmp: Path) -> dict[str, Any]:
+    return {"model": small_clip(tmp / "other"), "adapter": adapter}
+
+
+def case_other_size(adapter: Path, tmp: Path) -> dict[str, Any]:
+    return {"model": small_clip(tmp / "wide", hidden_size=24), "adapter": adapter}
+
+
+def case_cut_weights(adapter: Path, tmp: Path) -> dict[str, Any]:
+    folder = edited(adapter, tmp / "cut")
+    path = folder / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:200])
+    return {"adapter": folder}
+
+
+def case_missing_tensor(adapter: Path, tmp: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file, save_file
+
+    folder = edited(adapter, tmp / "less")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    tensors.pop(sorted(tensors)[0])
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return {"adapter": folder}
+
+
+def case_no_weights(adapter: Path, tmp: Path) -> dict[str, Any]:
+    folder = edited(adapter, tmp / "bin")
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    return {"adapter": folder}
+
+
+def case_text(adapter: Path, tmp: Path) -> dict[str, Any]:
+    folder = edited(adapter, tmp / "text")
+    (folder / "adapter_config.json").write_text("{")
+    return {"adapter": folder}
+
+
+def case_empty_folder(adapter: Path, tmp: Path) -> dict[str, Any]:
+    (tmp / "empty").mkdir()
+    return {"model": tmp / "empty"}
+
+
+def case_not_a_clip(adapter: Path, tmp: Path) -> dict[str, Any]:
+    (tmp / "bert").mkdir()
+    (tmp / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    return {"model": tmp / "bert"}
+
+
+def case_incomplete(adapter: Path, tmp: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file, save_file
+
+    folder = small_clip(tmp / "incomplete")
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("visual_projection.weight")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return {"model": folder}
+
+
+def case_size(adapter: Path, tmp: Path) -> dict[str, Any]:
+    return {"adapter": edited(adapter, tmp / "size", preprocessing={"size": 64})}
+
+
+BAD = [
+    (case_other_weights, r"Adapter 'stars': Expected the base .* other base_fingerprint"),
+    (case_other_size, r"Adapter 'stars': Expected the base .* other base_sizes"),
+    (case_cut_weights, r"Adapter 'cut' does not fit the base, or is damaged"),
+    (case_missing_tensor, r"Adapter 'less': Expected the \d+ tensors .* missing: \['"),
+    (case_no_weights, r"Expected adapter_model.safetensors beside adapter_config.json .* found none"),
+    (case_text, r"Expected settings in adapter_config.json of adapter 'text', got"),
+    (lambda a, t: {"adapter": edited(a, t / "lora", peft_type="LORA")}, r"method GRMP, got 'LORA' in 'lora'"),
+    (lambda a, t: {"adapter": t}, r"Expected an adapter \(adapter_config.json, .* found none"),
+    (lambda a, t: {"adapter": edited(a, t / "gone", base_model_name_or_path="x/gone")}, r"'x/gone' is no folder here"),
+    (case_empty_folder, r"Expected a complete CLIP or GRMP model in the folder"),
+    (case_not_a_clip, r"Expected a CLIP or a GRMP model at .*, got model_type 'bert'"),
+    (case_incomplete, r"missing keys: .*visual_projection"),
+    (case_size, r"Expected preprocessing to the model's 32 pixels, got 64"),
+    (lambda a, t: {"model": "owner/never-published"}, r"'owner/never-published' is no folder here .*without a network"),
+    (lambda a, t: {"model": "no/such/folder"}, r"'no/such/folder' is no folder here"),
+    (lambda a, t: {"dtype": "float128"}, r"Expected a dtype out of fp32, bf16, fp16, got 'float128'"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD, ids=lambda value: getattr(value, "__name__", str(value))[:40])
+def test_what_cannot_be_loaded_says_why(make: Any, message: str, adapter_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(GRMPError, match=message):
+        grmp_hf.load(**make(adapter_folder, tmp_path))
+
+
+class FakeApi:
+    """Takes the place of the Hub's client and keeps what it was told."""
+
+    calls: list[tuple[str, dict[str, Any]]] = []
+    is_private = True
+
+    def __init__(self, token: str | None = None) -> None:
+        type(self).calls = []
+
+    def create_repo(self, repo_id: str, **options: Any) -> None:
+        self.calls.append(("create", {"repo_id": repo_id, **options}))
+
+    def model_info(self, repo_id: str) -> Any:
+        return type("Info", (), {"private": self.is_private})
+
+    def upload_folder(self, **options: Any) -> Any:
+        from huggingface_hub.utils import filter_repo_objects
+
+        names = [path.name for path in sorted(Path(options["folder_path"]).iterdir())]
+        kept = list(filter_repo_objects(names, allow_patterns=options["allow_patterns"]))
+        self.calls.append(("upload", {**options, "kept": kept}))
+        return type("Commit", (), {"commit_url": "https://example.org/commit/1"})
+
+
+def test_push_is_private_and_leaves_tables_of_pictures_at_home(
+    adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "HfApi", FakeApi)
+    folder = edited(adapter_folder, tmp_path / "mine", base_model_name_or_path=hub.EMBEDDED)
+    for name in ("scores.csv", "split.json", "metrics.json", "scatter.png"):
+        (folder / name).touch()
+    assert hub.push(folder, "owner/mine") == "https://example.org/commit/1"
+    (_, created), (_, uploaded) = FakeApi.calls
+    assert created == {"repo_id": "owner/mine", "private": True, "exist_ok": True}
+    wanted = {"README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json", "scatter.png"}
+    assert set(uploaded["kept"]) == wanted
+
+
+def test_push_refuses_what_nobody_could_load_or_everybody_could_see(
+    adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "HfApi", FakeApi)
+    with pytest.raises(GRMPError, match="an adapter of a base that others can load"):
+        hub.push(adapter_folder, "owner/mine")
+    with pytest.raises(GRMPError, match=r"adapter_config.json or config.json in the folder .* found neither"):
+        hub.push(tmp_path, "owner/mine")
+    folder = edited(adapter_folder, tmp_path / "mine", base_model_name_or_path="owner/clip")
+    monkeypatch.setattr(FakeApi, "is_private", False)
+    with pytest.raises(GRMPError, match="Expected 'owner/mine' to be private, but it is public"):
+        hub.push(folder, "owner/mine")
+
+
+def test_push_without_a_network_is_one_clear_error(adapter_folder: Path, tmp_path: Path) -> None:
+    folder = edited(adapter_folder, tmp_path / "mine", base_model_name_or_path="owner/clip")
+    with pytest.raises(GRMPError, match=r"Could not push to 'owner/mine' \(.*Check the network"):
+        hub.push(folder, "owner/mine")

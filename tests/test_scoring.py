@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import grmp_hf
+from grmp_hf.data import IMAGE_ERROR_CODES, ImageError, RatingScale
+from grmp_hf.errors import GRMPError
+from grmp_hf.scoring import Scorer, iter_views
+
+
+@pytest.fixture(scope="module")
+def scorer(clip_folder: Path, adapter_folder: Path) -> Scorer:
+    return grmp_hf.load(adapter=adapter_folder)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 32])
+def test_batch_and_order_do_not_change_a_score(scorer: Scorer, photos: list[Path], batch_size: int) -> None:
+    alone = {path: scorer.score(path).score[0] for path in photos}
+    assert np.ptp(list(alone.values())) > 0.01
+    shuffled = random.Random(0).sample(photos, len(photos))
+    for path, score in zip(shuffled, scorer.score(shuffled, batch_size=batch_size).score, strict=True):
+        assert score == pytest.approx(alone[path], abs=1e-5)
+
+
+def test_a_file_its_content_a_picture_and_an_array_are_the_same(scorer: Scorer, photos: list[Path]) -> None:
+    picture = Image.open(photos[3])
+    forms = [photos[3], str(photos[3]), photos[3].read_bytes(), picture, np.asarray(picture)]
+    assert np.ptp(scorer.score(forms).quality) < 1e-6
+
+
+def test_grey_and_transparent_pictures_are_converted(scorer: Scorer) -> None:
+    grey = Image.effect_noise((50, 40), 80)
+    as_rgb = scorer.score([grey, grey.convert("RGB"), grey.convert("RGBA"), np.asarray(grey)]).quality
+    assert np.ptp(as_rgb) < 1e-6
+
+
+@pytest.mark.parametrize("array", [np.zeros((4, 4, 3)), np.zeros((3, 40, 40), np.uint8), np.zeros((0, 4, 3), np.uint8)])
+def test_other_arrays_are_refused(scorer: Scorer, array: np.ndarray) -> None:  # type: ignore[type-arg]
+    with pytest.raises(
+        GRMPError, match=r"Expected a uint8 array of shape \(height, width\) or \(height, width, 3\), got"
+    ):
+        scorer.score(array)
+
+
+def test_scores_are_on_the_users_scale(scorer: Scorer, photos: list[Path]) -> None:
+    quality, score = scorer.score(photos)
+    assert scorer.scale == RatingScale(1, 5, unit="stars")
+    np.testing.assert_allclose(score, 1 + 4 * quality)
+
+
+def test_a_scale_where_low_is_best(scorer: Scorer, photos: list[Path]) -> None:
+    damage = Scorer(scorer.model, scorer.processor, RatingScale(0, 10, higher_is_better=False), scorer.identity)
+    quality, score = damage.score(photos)
+    np.testing.assert_allclose(score, 10 - 10 * quality)
+
+
+def bad_files(folder: Path, good: Path) -> dict[Path, str]:
+    content = good.read_bytes()
+    (folder / "empty.jpg").touch()
+    (folder / "text.png").write_text("no picture")
+    (folder / "half.png").write_bytes(content[: len(content) // 2])
+    (folder / "folder.jpg").mkdir()
+    codes = {"empty.jpg": "empty", "text.png": "unsupported_format", "half.png": "truncated"}
+    codes |= {"folder.jpg": "is_a_directory", "missing.jpg": "not_found"}
+    return {folder / name: code for name, code in codes.items()}
+
+
+def test_bad_files_are_rows_with_a_code(scorer: Scorer, photos: list[Path], tmp_path: Path) -> None:
+    bad = bad_files(tmp_path, photos[0])
+    paths = [photos[0], *bad, photos[1]]
+    rows = [row for part in scorer.iter_scores(paths, batch_size=2) for row in part]
+    assert [row.path for row in rows] == [str(path) for path in paths]
+    assert [row.status for row in rows] == ["ok", *bad.values(), "ok"]
+    assert set(bad.values()) <= set(IMAGE_ERROR_CODES)
+    for row in rows[1:-1]:
+        assert row.score is None and row.quality is None and Path(row.path).name in row.message
+    expected = scorer.score([photos[0], photos[1]]).score
+    assert [rows[0].score, rows[-1].score] == pytest.approx(expected, abs=2e-6)
+
+
+def test_a_bad_picture_alone_is_an_error(scorer: Scorer, photos: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"missing\.jpg"):
+        scorer.score([photos[0], tmp_path / "missing.jpg"])
+
+
+def test_a_score_that_is_no_number_is_a_row_too(scorer: Scorer) -> None:
+    assert scorer.row("a.jpg", float("nan"))[:4] == ("a.jpg", None, None, "not_finite")
+
+
+def test_nothing_to_score_and_no_batch(scorer: Scorer, photos: list[Path]) -> None:
+    with pytest.raises(GRMPError, match="at least one picture to score"):
+        scorer.score([])
+    with pytest.raises(GRMPError, match="batch size of at least 1, got 0"):
+        next(scorer.iter_scores(photos, batch_size=0))
+
+
+def test_pictures_are_read_at_most_three_batches_ahead(scorer: Scorer, photos: list[Path]) -> None:
+    started = 0
+
+    def endless() -> object:
+        nonlocal started
+        while True:
+            started += 1
+            yield photos[0]
+
+    stream = iter_views(endless(), scorer.views, batch_size=2)  # type: ignore[arg-type]
+    next(stream)
+    assert started <= 7
+    stream.close()  # type: ignore[attr-defined]
