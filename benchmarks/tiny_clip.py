@@ -1,10 +1,11 @@
-"""How good is the embedded default? Zero-shot and ridge at 20 to 200 labels on BIQ2021, ten draws.
+"""How good is the embedded default? Zero-shot and ridge at 20 to 200 labels on rated photographs, ten draws.
 
-    python benchmarks/tiny_clip.py --data DIR [--model grmp_hf/assets/tiny] [--split train|test] [--out results.json]
+    python benchmarks/tiny_clip.py [--data DIR] [--model DIR] [--splits train test] [--out FILE]
 
-Split ``train``: each draw permutes the 1,000 train pictures into 500 for labels and 500 to score; settings are chosen
-on it. Split ``test``: labels come from all train pictures, the 800 test pictures are scored. Ratings measure; no weight
-of the embedded default has seen any.
+DIR holds the BIQ2021 excerpt: ``labels.csv`` (image, mos, split, subset) and ``images/``; without it, the environment
+variable GRMP_HF_TEST_BIQ2021 names the folder. On split ``train`` each draw permutes the train pictures into half for
+labels and half to score; settings are chosen there. On split ``test`` labels come from all train pictures and the test
+pictures are scored. Ratings measure: no weight of the embedded default has seen any.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.stats import spearmanr
-from sklearn.linear_model import RidgeCV
 from transformers import CLIPModel, CLIPTokenizer
+
+from grmp_hf.evaluation.baselines import STATISTICS, fit_ridge, handmade_statistics
+from grmp_hf.evaluation.metrics import srcc
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 
 ROOT = Path(__file__).resolve().parent.parent
 ANCHORS = ("X X X X high quality.", "X X X X low quality.")
@@ -48,6 +51,15 @@ class Pictures:
     subset: NDArray[np.str_]
 
 
+@dataclass(frozen=True)
+class Scorer:
+    """Features of the labelled and the scored pictures ``(N, D)``, and zero-shot scores ``(N,)`` of the latter."""
+
+    labelled: Floats
+    scored: Floats
+    zero_shot: Floats
+
+
 def read_pictures(data: Path, split: str) -> Pictures:
     """The rows of ``labels.csv`` that belong to ``split``."""
     with (data / "labels.csv").open(encoding="utf-8", newline="") as handle:
@@ -56,44 +68,24 @@ def read_pictures(data: Path, split: str) -> Pictures:
     return Pictures([data / "images" / row["image"] for row in rows], mos, np.array([row["subset"] for row in rows]))
 
 
-def native_crops(picture: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Centre, then the four corners, ``(5, size, size, 3)``; smaller pictures are enlarged to ``size`` first."""
-    if min(picture.size) < size:
-        factor = size / min(picture.size)
-        picture = picture.resize((max(size, round(picture.width * factor)), max(size, round(picture.height * factor))))
-    pixels = np.asarray(picture.convert("RGB"))
-    bottom, right = pixels.shape[0] - size, pixels.shape[1] - size
-    corners = ((bottom // 2, right // 2), (0, 0), (0, right), (bottom, 0), (bottom, right))
-    return np.stack([pixels[top : top + size, left : left + size] for top, left in corners])
-
-
 @torch.inference_mode()
-def embed_pictures(
-    model: CLIPModel, preprocessing: dict[str, list[float]], files: Sequence[Path], batch: int = 8
-) -> Floats:
-    """Unit-norm embeddings of five native crops, ``(N, 5, projection)``."""
-    size = model.config.vision_config.image_size
-    mean, std = (torch.tensor(preprocessing[key])[:, None, None] for key in ("image_mean", "image_std"))
+def embed_views(model: CLIPModel, processor: GRMPImageProcessor, files: Sequence[Path], batch: int = 8) -> Floats:
+    """Unit-norm embeddings of the processor's V views, ``(N, V, projection)``."""
     parts = []
     for start in range(0, len(files), batch):
-        crops = np.concatenate([native_crops(Image.open(path), size) for path in files[start : start + batch]])
-        pixels = (torch.from_numpy(crops).permute(0, 3, 1, 2) / 255 - mean) / std
-        with torch.autocast("cpu", torch.bfloat16, enabled=model.dtype == torch.bfloat16):
-            parts.append(model.get_image_features(pixel_values=pixels).pooler_output.float())
-    embeddings = torch.nn.functional.normalize(torch.cat(parts), dim=-1)
-    return embeddings.unflatten(0, (-1, 5)).double().numpy()
+        views = torch.cat([processor.pixels(Image.open(path).convert("RGB")) for path in files[start : start + batch]])
+        pixels = normalize(views, processor.image_mean, processor.image_std)
+        parts.append(model.get_image_features(pixel_values=pixels).pooler_output)
+    embeddings = torch.nn.functional.normalize(torch.cat(parts), dim=-1).double().numpy()
+    return np.asarray(embeddings.reshape(len(files), len(processor.views), -1))
 
 
 @torch.inference_mode()
 def embed_texts(model: CLIPModel, tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Floats:
     """Unit-norm embeddings ``(T, projection)``."""
     tokens = tokenizer(list(texts), padding=True, return_tensors="pt")
-    return torch.nn.functional.normalize(model.get_text_features(**tokens).pooler_output, dim=-1).double().numpy()
-
-
-def srcc(a: Floats, b: Floats) -> float:
-    """Spearman's rank correlation."""
-    return float(spearmanr(a, b)[0])
+    embeddings = model.get_text_features(**tokens).pooler_output
+    return np.asarray(torch.nn.functional.normalize(embeddings, dim=-1).double().numpy())
 
 
 def inside_subsets(scores: Floats, mos: Floats, subset: NDArray[np.str_]) -> list[float]:
@@ -101,86 +93,111 @@ def inside_subsets(scores: Floats, mos: Floats, subset: NDArray[np.str_]) -> lis
     return [srcc(scores[subset == name], mos[subset == name]) for name in SUBSETS]
 
 
-def ridge(features: Floats, targets: Floats, others: Floats) -> Floats:
-    """Predictions for ``others``: standardise, clip at 5, ridge whose penalty leave-one-out chooses."""
-    mean, std = features.mean(0), features.std(0) + 1e-9
-    scaled, others = (np.clip((values - mean) / std, -5, 5) for values in (features, others))
-    model = RidgeCV(alphas=features.shape[1] * np.geomspace(0.03, 10, 11)).fit(scaled, targets)
-    predictions: Floats = model.predict(others)
-    return predictions
+def draw(number: int, split: str, labelled: int, scored: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of the label pool, in order, and of the scored pictures in draw ``number``."""
+    order = np.random.default_rng(number).permutation(labelled)
+    if split == "train":
+        return order[: labelled // 2], order[labelled // 2 :]
+    return order, np.arange(scored)
 
 
-def draws_of(labelled: Pictures, scored: Pictures | None) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Indices (label pool in order, scored) of every draw; without ``scored`` each draw halves the pictures."""
-    result = []
-    for draw in range(DRAWS):
-        order = np.random.default_rng(draw).permutation(len(labelled.files))
-        if scored is None:
-            result.append((order[: len(order) // 2], order[len(order) // 2 :]))
-        else:
-            result.append((order, np.arange(len(scored.files))))
-    return result
-
-
-def ridge_table(
-    labelled: Pictures, features: Floats, scored: Pictures | None, others: Floats | None
-) -> dict[str, object]:
-    """Median, lowest and highest SRCC by number of labels, and medians inside the subsets at 50."""
-    target, rest = (labelled, features) if scored is None or others is None else (scored, others)
-    table: dict[str, object] = {}
+def evaluate(scorer: Scorer, split: str, labelled: Pictures, scored: Pictures) -> dict[str, object]:
+    """Median, lowest and highest SRCC by number of labels, zero-shot SRCC, and medians inside the subsets."""
+    ridge: dict[str, list[float]] = {}
+    inside_at_50: list[list[float]] = []
     for shots in SHOTS:
-        overall, inside = [], []
-        for pool, rows in draws_of(labelled, scored):
-            scores = ridge(features[pool[:shots]], labelled.mos[pool[:shots]], rest[rows])
-            overall.append(srcc(scores, target.mos[rows]))
-            inside.append(inside_subsets(scores, target.mos[rows], target.subset[rows]))
-        table[str(shots)] = [round(float(value), 4) for value in (np.median(overall), min(overall), max(overall))]
-        if shots == 50:
-            table["subsets at 50"] = np.median(inside, axis=0).round(4).tolist()
-    return table
+        overall = []
+        for number in range(DRAWS):
+            pool, rows = draw(number, split, len(labelled.mos), len(scored.mos))
+            model = fit_ridge(scorer.labelled[pool[:shots]], labelled.mos[pool[:shots]])
+            scores = model.predict(scorer.scored[rows])
+            overall.append(srcc(scores, scored.mos[rows]))
+            if shots == 50:
+                inside_at_50.append(inside_subsets(scores, scored.mos[rows], scored.subset[rows]))
+        ridge[str(shots)] = [round(float(value), 4) for value in (np.median(overall), min(overall), max(overall))]
+    inside = inside_subsets(scorer.zero_shot, scored.mos, scored.subset)
+    return {
+        "zero_shot": round(srcc(scorer.zero_shot, scored.mos), 4),
+        "zero_shot_inside": dict(zip(SUBSETS, np.round(inside, 4).tolist(), strict=True)),
+        "ridge": ridge,
+        "ridge_inside_at_50": dict(zip(SUBSETS, np.median(inside_at_50, axis=0).round(4).tolist(), strict=True)),
+    }
+
+
+def embedded_scorers(directory: Path, labelled: Pictures, scored: Pictures) -> dict[str, Scorer]:
+    """The model with its stored view weights, with the centre view alone and with all views alike."""
+    model = CLIPModel.from_pretrained(directory, dtype=torch.float32).eval()
+    processor = GRMPImageProcessor.from_pretrained(directory)
+    anchors = embed_texts(model, CLIPTokenizer.from_pretrained(directory), ANCHORS)
+    labelled_views = embed_views(model, processor, labelled.files)
+    scored_views = labelled_views if scored is labelled else embed_views(model, processor, scored.files)
+    count = len(processor.views)
+    stored = processor.view_weights or [1 / count] * count
+    mixes = {
+        "embedded default": stored,
+        "centre view alone": np.eye(count)[0],
+        "views alike": np.full(count, 1 / count),
+    }
+    scorers = {}
+    for name, mix in mixes.items():
+        known, new = (np.einsum("v,nvp->np", np.asarray(mix), views) for views in (labelled_views, scored_views))
+        scorers[name] = Scorer(known, new, new @ (anchors[0] - anchors[1]))
+    return scorers
+
+
+def statistics_scorer(labelled: Pictures, scored: Pictures) -> Scorer:
+    """The 14 hand-made statistics; zero-shot by sharpness alone, the best single one."""
+    known = np.stack([handmade_statistics(np.asarray(Image.open(path).convert("RGB"))) for path in labelled.files])
+    if scored is labelled:
+        return Scorer(known, known, known[:, STATISTICS.index("sharpness")])
+    new = np.stack([handmade_statistics(np.asarray(Image.open(path).convert("RGB"))) for path in scored.files])
+    return Scorer(known, new, new[:, STATISTICS.index("sharpness")])
+
+
+def measure(directory: Path, data: Path, split: str) -> dict[str, dict[str, object]]:
+    """All rows of one split."""
+    labelled = read_pictures(data, "train")
+    scored = labelled if split == "train" else read_pictures(data, "test")
+    scorers = embedded_scorers(directory, labelled, scored)
+    scorers["14 hand-made statistics"] = statistics_scorer(labelled, scored)
+    return {name: evaluate(scorer, split, labelled, scored) for name, scorer in scorers.items()}
+
+
+def print_table(split: str, rows: dict[str, dict[str, object]]) -> None:
+    """Markdown."""
+    print(f"\n| {split} pictures, SRCC | zero-shot | " + " | ".join(f"{shots} labels" for shots in SHOTS) + " |")
+    print("|---" * (2 + len(SHOTS)) + "|")
+    for name, row in rows.items():
+        ridge = row["ridge"]
+        assert isinstance(ridge, dict)
+        cells = [f"{row['zero_shot']:.3f}", *(f"{ridge[str(k)][0]:.3f}" for k in SHOTS)]
+        print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=os.environ.get("GRMP_HF_TEST_BIQ2021"))
     parser.add_argument("--model", type=Path, default=ROOT / "grmp_hf/assets/tiny")
-    parser.add_argument("--split", choices=("train", "test"), default="train")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--splits", nargs="+", choices=("train", "test"), default=["train", "test"])
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/tiny_clip.json")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    report = evaluate(arguments.model, arguments.data, arguments.split)
-    report |= {"command": " ".join(["python", *sys.argv]), "python": platform.python_version()}
-    report |= {"versions": {name: version(name) for name in ("torch", "transformers", "numpy", "scikit-learn")}}
-    text = json.dumps(report, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
-
-
-def evaluate(directory: Path, data: Path, split: str) -> dict[str, object]:
-    """All figures of one model on one split."""
-    model = CLIPModel.from_pretrained(directory, dtype=torch.float32).eval()
-    tokenizer = CLIPTokenizer.from_pretrained(directory)
-    preprocessing = json.loads((directory / "preprocessor_config.json").read_text(encoding="utf-8"))
-    weights = np.array(preprocessing["view_weights"])
-    labelled = read_pictures(data, "train")
-    scored = read_pictures(data, "test") if split == "test" else None
-    views = embed_pictures(model, preprocessing, labelled.files)
-    others = embed_pictures(model, preprocessing, scored.files) if scored else None
-    anchors = embed_texts(model, tokenizer, ANCHORS)
-    target, target_views = (labelled, views) if scored is None or others is None else (scored, others)
-    report: dict[str, object] = {"model": str(directory), "split": split}
-    for name, mix in {"stored views": weights, "centre": np.eye(5)[0], "five alike": np.full(5, 0.2)}.items():
-        zero_shot = np.einsum("v,nvp,p->n", mix, target_views, anchors[0] - anchors[1])
-        mixed = np.einsum("v,nvp->np", mix, others) if others is not None else None
-        report[name] = {
-            "zero-shot": round(srcc(zero_shot, target.mos), 4),
-            "zero-shot subsets": [round(value, 4) for value in inside_subsets(zero_shot, target.mos, target.subset)],
-            "ridge": ridge_table(labelled, np.einsum("v,nvp->np", mix, views), scored, mixed),
-        }
-    return report
+    if arguments.data is None:
+        parser.exit(0, "tiny_clip: not run, no --data and no GRMP_HF_TEST_BIQ2021\n")
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    splits = {split: measure(arguments.model, arguments.data, split) for split in arguments.splits}
+    report = {
+        "command": " ".join(["python", *(argument.replace(f"{ROOT}/", "") for argument in sys.argv)]),
+        "protocol": "SRCC; ridge: median, lowest and highest of ten draws; labels drawn from the train pictures",
+        "versions": {name: version(name) for name in ("torch", "transformers", "numpy", "pillow")},
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, no accelerator",
+        "splits": splits,
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    for split, rows in splits.items():
+        print_table(split, rows)
 
 
 if __name__ == "__main__":

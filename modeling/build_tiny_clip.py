@@ -9,15 +9,18 @@ needs the packages of ``modeling/requirements-tiny.txt``.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads would starve the neighbours of shared cores
 
 import torch
 from tiny_clip.captions import all_captions
-from tiny_clip.export import export
+from tiny_clip.checks import scene_agreement, window_fit
+from tiny_clip.export import VIEW_WEIGHTS, VIEWS, export
 from tiny_clip.sampling import ViewSampler
 from tiny_clip.teacher import EfficientNetTeacher, Teacher, build_targets
 from tiny_clip.tokenizer import build_tokenizer
@@ -48,16 +51,27 @@ def build(
 ) -> None:
     """All stages; ``teacher`` makes the teacher when, and only when, its features are missing."""
     work.mkdir(parents=True, exist_ok=True)
-    once("views", work, lambda: build_views(find_photos(photos), kinds, work))
+    files = find_photos(photos)
+    once("views", work, lambda: build_views(files, kinds, work, settings.workers))
     once("targets", work, lambda: build_targets(kinds, work, teacher()))
     tokenizer = build_tokenizer(all_captions())
     torch.set_num_threads(1)  # before training forks
     sampler = ViewSampler(kinds, work)
     print(f"scenes: {sampler.scene_counts()}", flush=True)
     train(sampler, tokenizer, settings, work)
-    model, progress = load_trained(tokenizer, settings.sizes, work)
+    model, heads, progress = load_trained(tokenizer, settings.sizes, work)
+    checks = {
+        "training": asdict(progress),
+        "windows trained on": window_fit(model, heads, tokenizer, sampler, sampler.train_rows),
+        "windows held out": window_fit(model, heads, tokenizer, sampler, sampler.held_out_rows),
+        "scenes, stored views": scene_agreement(
+            model, tokenizer, sampler, files, dict(zip(VIEWS, VIEW_WEIGHTS, strict=True))
+        ),
+        "scenes, whole": scene_agreement(model, tokenizer, sampler, files, {"whole": 1.0}),
+    }
+    (work / "checks.json").write_text(json.dumps(checks, indent=1) + "\n", encoding="utf-8")
     export(model, tokenizer, out)
-    print(f"{progress.pictures} windows in {progress.step} steps, {progress.seconds:.0f} s; written to {out}")
+    print(f"{json.dumps(checks, indent=1)}\nwritten to {out}")
 
 
 def main() -> None:

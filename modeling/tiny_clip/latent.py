@@ -33,7 +33,8 @@ class Ridge:
 
     def predict(self, features: Floats) -> Floats:
         """``(N, F)`` -> ``(N,)``."""
-        return self.offset + (features - self.centre) @ self.slope
+        predictions: Floats = self.offset + (features - self.centre) @ self.slope
+        return predictions
 
 
 def normal_scores(values: Floats) -> Floats:

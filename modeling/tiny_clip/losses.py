@@ -82,7 +82,7 @@ def embed_texts(model: CLIPModel, ids: CaptionIds, categories: Tensor, generator
     length = int((batch != model.text_model.eos_token_id).sum(1).max()) + 1
     embedded = encode_texts(model, batch[:, :length], ids.placeholder, noise)
     sizes = [2, len(captions.LEVELS), len(captions.DISTORTIONS), len(captions.SCENES), len(categories)]
-    return TextEmbeddings(*embedded.split(sizes))
+    return TextEmbeddings(*torch.split(embedded, sizes))
 
 
 def regression_losses(
@@ -99,8 +99,9 @@ def regression_losses(
 
 def _window_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of the teacher's features plus that of the hand-made statistics; both ``(B, 2 D)``."""
-    error = ((prediction - target) ** 2).unflatten(1, (2, -1))
-    return error[..., :-STATISTICS].mean() + error[..., -STATISTICS:].mean()
+    error = torch.unflatten((prediction - target) ** 2, 1, (2, -1))
+    teacher, statistics = error[..., :-STATISTICS], error[..., -STATISTICS:]
+    return teacher.mean() + statistics.mean()
 
 
 def quality_losses(logits: Tensor, latent: Tensor) -> dict[str, Tensor]:
@@ -144,7 +145,7 @@ def all_losses(
     model: CLIPModel, heads: Heads, batch: Batch, ids: CaptionIds, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Every loss of one batch by the names of ``Weights``."""
-    categories = batch.category.unique()  # sorted
+    categories = torch.unique(batch.category)  # sorted
     pooled, states = encode_patches(model, batch.patches, batch.positions)
     embedding = F.normalize(model.visual_projection(pooled), dim=-1)
     texts = embed_texts(model, ids, categories, generator)

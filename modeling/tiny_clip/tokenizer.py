@@ -2,34 +2,70 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
 BOS, EOS, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
-# Words that must be whole tokens although they are rare in the captions: the trainer sees each often.
+# Words that must be whole tokens although they are rare in the captions: counted as if each were seen often.
 WHOLE_WORDS = "x high low quality photo of a the good bad poor fair perfect "
 WHOLE_WORDS += "animal cityscape human indoor landscape night plant still life others"
 WHOLE_WORD_REPEATS = 200
 
+Pair = tuple[str, str]
+Symbols = tuple[str, ...]
 
-def learn_merges(texts: Sequence[str], vocabulary_size: int) -> list[tuple[str, str]]:
-    """BPE merges learnt on ``texts`` after CLIP's own normalisation and word splitting, most frequent pair first."""
+
+def count_words(texts: Sequence[str]) -> Counter[Symbols]:
+    """Words after CLIP's own normalisation and splitting, as byte symbols of which the last ends the word."""
     reference = CLIPTokenizer().backend_tokenizer
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        special_tokens=[],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        end_of_word_suffix=WORD_END,
-        show_progress=False,
-    )
-    learner = Tokenizer(models.BPE(end_of_word_suffix=WORD_END))
-    learner.normalizer, learner.pre_tokenizer = reference.normalizer, reference.pre_tokenizer
-    learner.train_from_iterator([*texts, *[WHOLE_WORDS] * WHOLE_WORD_REPEATS], trainer)
-    return [(left, right) for left, right in json.loads(learner.to_str())["model"]["merges"]]
+    words: Counter[Symbols] = Counter()
+    for text in texts:
+        for word, _ in reference.pre_tokenizer.pre_tokenize_str(reference.normalizer.normalize_str(text)):
+            words[(*word[:-1], word[-1] + WORD_END)] += 1
+    return words
+
+
+def merge_pair(word: Symbols, pair: Pair) -> Symbols:
+    """The word with every occurrence of the pair, from the left, as one symbol.
+
+    >>> merge_pair(("a", "b", "a", "b</w>"), ("a", "b"))
+    ('ab', 'a', 'b</w>')
+    """
+    merged: list[str] = []
+    for symbol in word:
+        if merged and (merged[-1], symbol) == pair:
+            merged[-1] += symbol
+        else:
+            merged.append(symbol)
+    return tuple(merged)
+
+
+def learn_merges(texts: Sequence[str], count: int) -> list[Pair]:
+    """At most ``count`` byte-pair merges, most frequent first; equally frequent pairs in the order of their text.
+
+    The tokenizers library breaks such ties at random, and the ids of a trained model must not depend on that.
+    """
+    words = count_words(texts)
+    for word, frequency in count_words([WHOLE_WORDS]).items():
+        words[word] += WHOLE_WORD_REPEATS * frequency
+    merges: list[Pair] = []
+    while len(merges) < count:
+        pairs: Counter[Pair] = Counter()
+        for word, frequency in words.items():
+            for pair in zip(word, word[1:], strict=False):
+                pairs[pair] += frequency
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        merged: Counter[Symbols] = Counter()
+        for word, frequency in words.items():
+            merged[merge_pair(word, best)] += frequency
+        words = merged
+    return merges
 
 
 def build_tokenizer(texts: Sequence[str], vocabulary_size: int = 1300, context_length: int = 16) -> CLIPTokenizer:
@@ -43,12 +79,7 @@ def build_tokenizer(texts: Sequence[str], vocabulary_size: int = 1300, context_l
     room = vocabulary_size - len(base) - 2
     if room < 0:
         raise ValueError(f"expected a vocabulary of at least {len(base) + 2} tokens, got {vocabulary_size}")
-    merges = learn_merges(texts, vocabulary_size)[:room]
+    merges = learn_merges(texts, room)
     tokens = list(dict.fromkeys([*base, *(left + right for left, right in merges), BOS, EOS]))
     vocabulary = {token: index for index, token in enumerate(tokens)}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=context_length)
-
-
-def save_tokenizer(tokenizer: CLIPTokenizer, directory: Path) -> None:
-    """Write ``tokenizer.json`` and ``tokenizer_config.json``."""
-    tokenizer.save_pretrained(directory)

@@ -88,7 +88,8 @@ class Trainer:
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for the vision encoder's matrices, AdamW for all else, decay on matrices only."""
         hidden = {id(parameter) for shard in self.shards for parameter in shard}
-        decayed, plain = [], []
+        decayed: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
         for name, parameter in [*self.model.named_parameters(), *self.heads.named_parameters()]:
             if id(parameter) not in hidden:
                 (decayed if parameter.ndim >= 2 and "embedding" not in name else plain).append(parameter)
@@ -131,7 +132,7 @@ class Trainer:
         weights = asdict(self.settings.weights)
         for parameter in self.parameters:
             parameter.grad = None
-        torch.stack([weights[name] * loss for name, loss in losses.items()]).sum().backward()
+        torch.autograd.backward(torch.stack([weights[name] * loss for name, loss in losses.items()]).sum())
         self.progress.seconds += average_gradients(self.parameters, self.last_seconds, self.settings.workers)
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimizer in self.optimizers:
@@ -212,11 +213,14 @@ def train(sampler: ViewSampler, tokenizer: CLIPTokenizer, settings: Settings, wo
     run_workers(work, settings.workers, work_of)
 
 
-def load_trained(tokenizer: CLIPTokenizer, sizes: Sizes, work: Path) -> tuple[CLIPModel, Progress]:
-    """The student with the running mean of its weights, from the first worker's checkpoint, and how far it came."""
+def load_trained(tokenizer: CLIPTokenizer, sizes: Sizes, work: Path) -> tuple[CLIPModel, Heads, Progress]:
+    """The student with the running mean of its weights, its heads and how far it came, from the first checkpoint."""
     state: dict[str, Any] = torch.load(checkpoint_path(work, 0), weights_only=True)
     model = build_student(tokenizer, sizes)
     with torch.no_grad():
         for parameter, mean in zip(model.parameters(), state["average"], strict=True):
             parameter.copy_(mean)
-    return model.eval(), Progress(**state["progress"])
+    stored = state["heads"]
+    heads = Heads(sizes, len(stored["cells.bias"]), len(stored["head.bias"]))
+    heads.load_state_dict(stored)
+    return model.eval(), heads.eval(), Progress(**state["progress"])

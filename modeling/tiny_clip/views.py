@@ -132,8 +132,11 @@ def build_views(photos: list[Path], kinds: tuple[ViewKind, ...], work: Path, pro
         shape = (len(photos) * kind.count, kind.side, kind.side, 3)
         np.lib.format.open_memmap(work / f"views_{kind.name}.npy", mode="w+", dtype=np.uint8, shape=shape).flush()
     jobs = [(index, path, kinds, work) for index, path in enumerate(photos)]
-    with get_context("spawn").Pool(processes) as pool:
-        results = pool.map(_photo_views, jobs, chunksize=8)
+    if processes == 1:
+        results = [_photo_views(job) for job in jobs]
+    else:
+        with get_context("spawn").Pool(processes) as pool:
+            results = pool.map(_photo_views, jobs, chunksize=8)
     facts = np.array([facts for _, facts in results])  # (photos, views of a photograph, 2)
     columns: list[NDArray[np.float64]] = []
     start = 0

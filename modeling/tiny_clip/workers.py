@@ -51,7 +51,7 @@ def average_gradients(parameters: Sequence[nn.Parameter], seconds: float, worker
     flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.tensor([seconds])])
     dist.all_reduce(flat)
     flat /= workers
-    pieces = flat.split([*(gradient.numel() for gradient in gradients), 1])
+    pieces = torch.split(flat, [*(gradient.numel() for gradient in gradients), 1])
     torch._foreach_copy_(gradients, [piece.view_as(old) for piece, old in zip(pieces, gradients, strict=False)])
     return float(flat[-1])
 
@@ -64,5 +64,5 @@ def share_updates(shards: Sequence[Sequence[nn.Parameter]]) -> None:
     for rank, shard in enumerate(shards):
         flat: Tensor = torch.cat([parameter.flatten() for parameter in shard])
         dist.broadcast(flat, src=rank)
-        pieces = flat.split([parameter.numel() for parameter in shard])
+        pieces = torch.split(flat, [parameter.numel() for parameter in shard])
         torch._foreach_copy_(list(shard), [piece.view_as(old) for piece, old in zip(pieces, shard, strict=True)])
