@@ -1,6 +1,6 @@
 """Make the embedded default, a tiny CLIP, from photographs alone: views, teacher features, training, export.
 
-    python modeling/build_tiny_clip.py --photos DIR [--work runs/tiny] [--out grmp_hf/assets/tiny] [--minutes 66]
+    python modeling/build_tiny_clip.py --photos DIR [--work runs/tiny] [--out grmp_hf/assets/tiny] [--minutes 56]
 
 Every stage is skipped when its files are in the work folder, and training goes on from its last checkpoint. The teacher
 needs the packages of ``modeling/requirements-tiny.txt``.

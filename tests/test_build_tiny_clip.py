@@ -1,4 +1,4 @@
-"""The recipe of the embedded default, end to end on generated pictures with a stand-in for the teacher, and its parts."""
+"""The recipe of the embedded default, end to end on generated pictures with a stand-in teacher, and its parts."""
 
 from __future__ import annotations
 

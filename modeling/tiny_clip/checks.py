@@ -71,7 +71,7 @@ def scene_agreement(
 def window_fit(
     model: CLIPModel, heads: Heads, tokenizer: CLIPTokenizer, sampler: ViewSampler, rows: list[Indices]
 ) -> dict[str, float]:
-    """On random windows of ``rows``: explained variance of the targets, and SRCC of quality margin and latent quality."""
+    """On random windows: explained variance of the targets, and SRCC of quality margin and latent quality."""
     rng = np.random.default_rng(0)
     anchors = embed_texts(model, tokenizer, QUALITY_ANCHORS)
     predictions, targets, margins, latents = [], [], [], []

@@ -27,10 +27,10 @@ CONSTANT_CHANNELS = 8
 
 @dataclass(frozen=True)
 class Sizes:
-    """Shape of the student; the defaults give 3.5 M parameters, 7 MB in half precision."""
+    """Shape of the student; the defaults give 4.4 M parameters, 8.7 MB in half precision."""
 
     width: int = 192
-    layers: int = 6
+    layers: int = 8
     heads: int = 3
     text_width: int = 128
     text_layers: int = 2
