@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from grmp_hf.data.images import ImageError, decode_image, to_rgb
+from grmp_hf.data.columns import Row
+from grmp_hf.data.images import MAX_PIXELS, ImageError, decode_image, to_rgb
 from grmp_hf.data.scales import RatingScale
+from grmp_hf.data.sources import decode_row
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 
@@ -30,6 +32,10 @@ Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """What can be scored: a file, its content, a PIL image of any mode, a uint8 array ``(H, W, 3)`` or ``(H, W)``."""
 
 _UNIT = RatingScale(0.0, 1.0)
+# A picture of 100 megapixels takes 0.8 GB while it is decoded, and a thread keeps what it once needed for its next one:
+# all pictures above 32 megapixels go through one thread.
+_LARGE = 2**25
+_one_at_a_time = ThreadPoolExecutor(1)
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -140,17 +146,28 @@ class Scorer:
             return ScoredPicture(path, None, None, "not_finite", "the model gave no number; use --dtype fp32")
         return ScoredPicture(path, round(self.unit.to_score(quality), 6), round(quality, 6), "ok", "")
 
-    def views(self, picture: Picture) -> Tensor:
-        """The views of a picture before normalisation, uint8 ``(V, 3, S, S)``.
+    def views(self, picture: Picture | Row) -> Tensor:
+        """The views of a picture, or of that of a rated row, before normalisation: uint8 ``(V, 3, S, S)``.
 
         Raises:
             ImageError: it cannot be read.
         """
-        if isinstance(picture, str | os.PathLike | bytes):
-            return self.processor.pixels(decode_image(picture))
         if isinstance(picture, np.ndarray):
             return self.processor.pixels(to_rgb(_from_array(picture)))
-        return self.processor.pixels(to_rgb(picture))
+        if isinstance(picture, Image.Image):
+            return self.processor.pixels(to_rgb(picture))
+
+        def decode(max_pixels: int) -> Tensor:
+            if isinstance(picture, Row):
+                return self.processor.pixels(decode_row(picture, max_pixels=max_pixels))
+            return self.processor.pixels(decode_image(picture, max_pixels=max_pixels))
+
+        try:
+            return decode(_LARGE)
+        except ImageError as error:
+            if error.code != "too_large":
+                raise
+        return _one_at_a_time.submit(decode, MAX_PIXELS).result()
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Normalise views, uint8 ``(B, V, 3, S, S)``, for the model: its device and type."""

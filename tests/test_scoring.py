@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import grmp_hf
+from grmp_hf import scoring
 from grmp_hf.data import IMAGE_ERROR_CODES, ImageError, RatingScale
 from grmp_hf.errors import GRMPError
 from grmp_hf.scoring import Scorer, iter_views
@@ -112,3 +113,11 @@ def test_pictures_are_read_at_most_three_batches_ahead(scorer: Scorer, photos: l
     next(stream)
     assert started <= 7
     stream.close()  # type: ignore[attr-defined]
+
+
+def test_large_pictures_are_decoded_one_at_a_time_and_score_the_same(
+    scorer: Scorer, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = scorer.score(photos).quality
+    monkeypatch.setattr(scoring, "_LARGE", 3000)
+    assert np.array_equal(scorer.score(photos).quality, expected)

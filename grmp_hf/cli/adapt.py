@@ -101,11 +101,10 @@ def _shots(base: Scorer, train: list[Row], args: argparse.Namespace) -> Any:
     """Views of the pictures that teach, uint8 ``(n, V, 3, S, S)``; a bad one is an error, before any work is done."""
     import torch
 
-    from grmp_hf.data import decode_row
     from grmp_hf.scoring import iter_views
 
     views: list[torch.Tensor] = []
-    for part in iter_views(train, lambda row: base.processor.pixels(decode_row(row)), batch_size=args.batch_size):
+    for part in iter_views(train, base.views, batch_size=args.batch_size):
         for row, found in part:
             if not isinstance(found, torch.Tensor):
                 raise GRMPError(f"{row.name}, drawn to learn from: {found}; or remove it from the ratings")

@@ -69,7 +69,6 @@ def _score_table(args: argparse.Namespace) -> tuple[list[float], list[float], di
     """Scores on the table's own scale, ratings, and what to say beside the figures."""
     from torch import Tensor, stack
 
-    from grmp_hf.data import decode_row
     from grmp_hf.scoring import iter_views
 
     table = read_table(args.ratings, args)
@@ -78,8 +77,7 @@ def _score_table(args: argparse.Namespace) -> tuple[list[float], list[float], di
     scores: list[float] = []
     kept: list[Row] = []
     with Progress("evaluate", len(rows)) as progress:
-        views = iter_views(rows, lambda row: scorer.processor.pixels(decode_row(row)), batch_size=args.batch_size)
-        for part in views:
+        for part in iter_views(rows, scorer.views, batch_size=args.batch_size):
             good = [(row, found) for row, found in part if isinstance(found, Tensor)]
             notes += [f"left out: {found}" for _, found in part if not isinstance(found, Tensor)]
             if good:
