@@ -52,21 +52,27 @@ def learn_merges(texts: Sequence[str], count: int) -> list[Pair]:
     words = count_words(texts)
     for word, frequency in count_words([WHOLE_WORDS]).items():
         words[word] += WHOLE_WORD_REPEATS * frequency
+    pairs: Counter[Pair] = Counter()
+    for word, frequency in words.items():
+        count_pairs(word, frequency, pairs)
     merges: list[Pair] = []
-    while len(merges) < count:
-        pairs: Counter[Pair] = Counter()
-        for word, frequency in words.items():
-            for pair in pairwise(word):
-                pairs[pair] += frequency
-        if not pairs:
-            break
+    while len(merges) < count and pairs:
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
-        merged: Counter[Symbols] = Counter()
-        for word, frequency in words.items():
-            merged[merge_pair(word, best)] += frequency
-        words = merged
+        for word in [word for word in words if best[0] in word and best in pairwise(word)]:
+            frequency = words.pop(word)
+            merged = merge_pair(word, best)
+            words[merged] += frequency
+            count_pairs(word, -frequency, pairs)
+            count_pairs(merged, frequency, pairs)
+        pairs = +pairs  # without those that are gone
     return merges
+
+
+def count_pairs(word: Symbols, frequency: int, pairs: Counter[Pair]) -> None:
+    """Add the word's neighbouring symbols to ``pairs``."""
+    for pair in pairwise(word):
+        pairs[pair] += frequency
 
 
 def build_tokenizer(texts: Sequence[str], vocabulary_size: int = 1300, context_length: int = 16) -> CLIPTokenizer:
