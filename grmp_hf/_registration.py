@@ -1,7 +1,7 @@
 """Make our model and our PEFT method known to transformers and peft, without importing either before it is needed.
 
-A library that is already imported is told at once; one that is not is told right after it has been imported, through a
-finder at the head of ``sys.meta_path`` that leaves once it has done so.
+A library module that is already imported is told at once; one that is not is told right after it has been imported,
+through a finder at the head of ``sys.meta_path``.
 """
 
 from __future__ import annotations
@@ -9,39 +9,62 @@ from __future__ import annotations
 import importlib
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 __all__ = ["register_when_imported"]
 
-# library module -> the module of ours that registers itself there when it is imported
-_LISTENERS = {
-    "peft": "grmp_hf.modeling.peft_prompts",
-    "transformers.models.auto.configuration_auto": "grmp_hf.modeling.configuration_grmp",
-    "transformers.models.auto.image_processing_auto": "grmp_hf.modeling.auto",
-    "transformers.models.auto.modeling_auto": "grmp_hf.modeling.auto",
-    #"transformers.pipelines": "grmp_hf.pipelines",
+_MODEL_TYPE = "grmp"
+
+
+class _LazyConfigs(dict[str, Any]):
+    """What was registered with ``AutoConfig`` by hand, with our configuration imported when it is looked up.
+
+    The modules of transformers import each other in circles, so nothing of ours may be imported while one of them is.
+    """
+
+    def __getitem__(self, model_type: str) -> Any:
+        if model_type == _MODEL_TYPE and super().__getitem__(model_type) is None:
+            self[model_type] = importlib.import_module("grmp_hf.modeling.configuration_grmp").GRMPConfig
+            # These register themselves with the other Auto classes.
+            importlib.import_module("grmp_hf.modeling.modeling_grmp")
+            importlib.import_module("grmp_hf.modeling.image_processing_grmp")
+        return super().__getitem__(model_type)
+
+
+def _add_config(configuration_auto: ModuleType) -> None:
+    mapping = configuration_auto.CONFIG_MAPPING
+    if _MODEL_TYPE not in mapping._extra_content:
+        mapping._extra_content = _LazyConfigs({**mapping._extra_content, _MODEL_TYPE: None})
+
+
+def _add_method(_: ModuleType) -> None:
+    importlib.import_module("grmp_hf.modeling.peft_prompts")
+
+
+_LISTENERS: dict[str, Callable[[ModuleType], None]] = {
+    "peft": _add_method,
+    "transformers.models.auto.configuration_auto": _add_config,
 }
 
 
 class _Announcing(importlib.abc.Loader):
-    """Loads a module with its own loader, then imports our listener."""
+    """Loads a module with its own loader, then calls our listener."""
 
-    def __init__(self, loader: importlib.abc.Loader, listener: str) -> None:
-        self._loader, self._listener = loader, listener
+    def __init__(self, loader: importlib.abc.Loader) -> None:
+        self._loader = loader
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        spec = module.__spec__
-        if spec is not None:
-            spec.loader = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
-        importlib.import_module(self._listener)
+        _LISTENERS[module.__name__](module)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -50,13 +73,12 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        listener = _LISTENERS.get(fullname)
-        if listener is None:
+        if fullname not in _LISTENERS:
             return None
         others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
         spec = next((found for finder in others if (found := finder.find_spec(fullname, path, target))), None)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Announcing(spec.loader, listener)
+            spec.loader = _Announcing(spec.loader)
         return spec
 
 
@@ -64,6 +86,6 @@ def register_when_imported() -> None:
     """Register now where the library is there already, else as soon as it is imported."""
     for library, listener in _LISTENERS.items():
         if library in sys.modules:
-            importlib.import_module(listener)
+            listener(sys.modules[library])
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import AutoConfig, CLIPConfig, CLIPTokenizer, PreTrainedConfig
+from transformers import CLIPConfig, CLIPTokenizer, PreTrainedConfig
 
 from grmp_hf.errors import GRMPError
 
@@ -38,11 +38,13 @@ def anchor_length(ids: Sequence[int], eos_token_id: int) -> int:
     """
     end = max(ids) if eos_token_id == 2 else eos_token_id
     if end not in ids:
-        raise GRMPError(f"Expected the end token {end} in every anchor, got ids {list(ids)}. Tokenise with its tokenizer.")
+        raise GRMPError(
+            f"Expected the end token {end} in every anchor, got ids {list(ids)}. Tokenise with its tokenizer."
+        )
     return list(ids).index(end) + 1
 
 
-class GRMPConfig(PreTrainedConfig):  # type: ignore[misc]
+class GRMPConfig(PreTrainedConfig):
     """Configuration of :class:`~grmp_hf.GRMPForImageQualityAssessment`.
 
     ``GRMPConfig()`` describes CLIP ViT-B/16 with the reference's anchors in CLIP's own token ids, so that a model can be
@@ -150,9 +152,12 @@ class GRMPConfig(PreTrainedConfig):  # type: ignore[misc]
         return cls(**{"clip_config": clip_config, **ids, "placeholder_token_id": marker[1], **kwargs})
 
     @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read a configuration; a plain CLIP's is nested into one of ours."""
-        hub_kwargs = {k: kwargs[k] for k in ("cache_dir", "revision", "token", "local_files_only", "subfolder") if k in kwargs}
+        names = ("cache_dir", "revision", "token", "local_files_only", "subfolder")
+        hub_kwargs: dict[str, Any] = {name: kwargs[name] for name in names if name in kwargs}
         values, rest = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if values.get("model_type") == cls.model_type or not values:
             return values, rest
@@ -162,11 +167,11 @@ class GRMPConfig(PreTrainedConfig):  # type: ignore[misc]
                 f"{values.get('model_type')!r}."
             )
         clip = CLIPConfig(**{k: v for k, v in values.items() if k != "model_type"})
-        nested: dict[str, Any] = {"clip_config": clip, "view_weights": _view_weights(pretrained_model_name_or_path, hub_kwargs)}
+        weights = _view_weights(pretrained_model_name_or_path, hub_kwargs)
         if clip.text_config.vocab_size == _CLIP_VOCABULARY:
-            config = cls(**nested)
+            config = cls(clip_config=clip, view_weights=weights)
         else:
-            config = cls.from_clip(clip, _tokenizer(pretrained_model_name_or_path, hub_kwargs), **nested)
+            config = cls.from_clip(clip, _tokenizer(pretrained_model_name_or_path, hub_kwargs), view_weights=weights)
         nested = config.to_dict()
         nested["_commit_hash"] = values.get("_commit_hash")
         return nested, rest
@@ -194,6 +199,3 @@ def _view_weights(name: Any, hub_kwargs: dict[str, Any]) -> list[float] | None:
         return None
     weights = values.get("view_weights")
     return None if weights is None else list(weights)
-
-
-AutoConfig.register(GRMPConfig.model_type, GRMPConfig, exist_ok=True)

@@ -137,7 +137,11 @@ def from_authors_state_dict(
         )
     quality, semantic = _ids(quality_input_ids), _ids(semantic_input_ids)
     clip_config = _clip_config(source, layers, vision_heads, text_heads, quality)
-    options = {"quality_input_ids": quality, "semantic_input_ids": semantic, "placeholder_token_id": placeholder_token_id}
+    options = {
+        "quality_input_ids": quality,
+        "semantic_input_ids": semantic,
+        "placeholder_token_id": placeholder_token_id,
+    }
     config = GRMPConfig(clip_config=clip_config, **{k: v for k, v in options.items() if v is not None})
     _check_redundant(source, config)
     deep = source["image_encoder.deep_prompt_embeddings"]
@@ -145,14 +149,16 @@ def from_authors_state_dict(
         text_prompts=len(source["prompt_learner2.ctx"]), visual_prompts=deep.shape[1], visual_layers=len(deep) + 1
     )
     base = GRMPForImageQualityAssessment(config)
-    targets = {}
+    targets: dict[str, Tensor] = {}
     for name, ours in names.items():
         pieces = source[name].chunk(len(ours)) if len(ours) > 1 else [source[name]]
         targets |= {f"clip.{key}": w.T if turned else w for (key, turned), w in zip(ours, pieces, strict=True)}
     base.load_state_dict(targets)
     model = get_peft_model(base, adapter)
     prompts = {f"base_model.model.clip.{key}": source[name] for name, key in _PROMPTS.items()}
-    prompts[f"base_model.model.clip.{_PROMPTS['image_encoder.prompt_embeddings']}"] = source["image_encoder.prompt_embeddings"][0]
+    prompts[f"base_model.model.clip.{_PROMPTS['image_encoder.prompt_embeddings']}"] = source[
+        "image_encoder.prompt_embeddings"
+    ][0]
     model.load_state_dict(prompts, strict=False)
     return model.eval()
 
@@ -165,7 +171,9 @@ def to_authors_state_dict(model: PeftModel) -> dict[str, Tensor]:
     name = model.active_adapters[0]
     inactive = re.compile(rf"\.(grmp_text|grmp_visual|modules_to_save)\.(?!{re.escape(name)}\.)")
     grouped: dict[str, list[Tensor]] = {}
-    copies = {re.sub(r"\.modules_to_save\.[^.]+", "", k) for k, _ in model.named_parameters() if ".modules_to_save." in k}
+    copies = {
+        re.sub(r"\.modules_to_save\.[^.]+", "", k) for k, _ in model.named_parameters() if ".modules_to_save." in k
+    }
     for key, weight in model.named_parameters():
         if inactive.search(key) or key.replace(".original_module", "") in copies - {key}:
             continue

@@ -25,7 +25,7 @@ __all__ = [
 def unit_length(features: Tensor) -> Tensor:
     """Scale features ``(..., D)`` to length 1, in at least single precision."""
     features = features.to(torch.promote_types(features.dtype, torch.float32))
-    return features / features.norm(dim=-1, keepdim=True)
+    return features / torch.linalg.vector_norm(features, dim=-1, keepdim=True)
 
 
 def pool_views(embeds: Tensor, weights: Tensor) -> Tensor:

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import BatchFeature
+from transformers import AutoImageProcessor, BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.configuration_grmp import GRMPConfig
 
 __all__ = ["GRMPImageProcessor", "authors_training_view", "normalize"]
 
@@ -62,7 +63,7 @@ def authors_training_view(pixels: Tensor, seed: int, size: int = 224) -> Tensor:
     return normalize(crop.flip(-1) if column < 10 else crop, IMAGENET_MEAN, IMAGENET_STD)
 
 
-class GRMPImageProcessor(BaseImageProcessor):  # type: ignore[misc]
+class GRMPImageProcessor(BaseImageProcessor):
     """Turns RGB pictures into V normalised views of ``size`` pixels.
 
     Views, by name:
@@ -148,7 +149,9 @@ class GRMPImageProcessor(BaseImageProcessor):  # type: ignore[misc]
             GRMPError: something that is not an RGB picture.
         """
         if return_tensors != "pt" or kwargs:
-            raise GRMPError(f"Expected return_tensors='pt' and no other option, got {return_tensors!r}, {sorted(kwargs)}.")
+            raise GRMPError(
+                f"Expected return_tensors='pt' and no other option, got {return_tensors!r}, {sorted(kwargs)}."
+            )
         batch = images if isinstance(images, list | tuple) else [images]
         pixels = torch.stack([self.pixels(image) for image in batch])
         values = normalize(pixels, self.image_mean, self.image_std)
@@ -220,3 +223,6 @@ def _stretched(pixels: Tensor, size: int) -> Tensor:
 
 def _to_tensor(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+AutoImageProcessor.register(GRMPConfig, image_processor_classes={"pil": GRMPImageProcessor}, exist_ok=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPModel, PreTrainedModel
+from transformers import AutoModelForImageClassification, CLIPModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from grmp_hf.errors import GRMPError
@@ -29,7 +29,7 @@ __all__ = ["GRMPForImageQualityAssessment", "GRMPOutput", "adapter_state", "pool
 
 
 @dataclass
-class GRMPOutput(ModelOutput):  # type: ignore[misc]
+class GRMPOutput(ModelOutput):
     """What the model says of a batch.
 
     Attributes:
@@ -47,9 +47,17 @@ class GRMPOutput(ModelOutput):  # type: ignore[misc]
     image_embeds: Tensor | None = None
 
 
+class Readout(nn.Module):
+    """Quality logits from embeddings; without parameters, so that an adapter can be put around it."""
+
+    def forward(self, image_embeds: Tensor, anchor_embeds: Tensor, logit_scale: Tensor) -> Tensor:
+        """``(B, D)``, ``(A, D)`` and a scalar to ``(B, A)``; see :func:`~grmp_hf.modeling.functional.anchor_logits`."""
+        return anchor_logits(image_embeds, anchor_embeds, logit_scale)
+
+
 def adapter_state(module: nn.Module) -> tuple[Any, ...]:
     """Which adapters are active in a module and its children: what a cached value depends on beside the weights."""
-    layers = (child for child in module.modules() if hasattr(child, "_disable_adapters"))
+    layers: Any = (child for child in module.modules() if hasattr(child, "_disable_adapters"))
     return tuple((layer._disable_adapters, tuple(layer.active_adapters)) for layer in layers)
 
 
@@ -81,11 +89,11 @@ def pool_pictures(pixel_values: Tensor, view_weights: Sequence[float] | None, em
             f"Expected {len(weights)} views of each picture, one for each of the model's view_weights, got {views}. "
             "Use the image processor saved with the model, or change view_weights in its config."
         )
-    embeds = unit_length(embed(pixel_values.flatten(0, 1))).unflatten(0, (batch, views))
+    embeds = unit_length(embed(pixel_values.flatten(0, 1))).view(batch, views, -1)
     return pool_views(embeds, embeds.new_tensor(weights))
 
 
-class GRMPForImageQualityAssessment(PreTrainedModel):  # type: ignore[misc]
+class GRMPForImageQualityAssessment(PreTrainedModel):
     """Blind image quality assessment with an untouched CLIP.
 
     Quality is read from the similarity of a picture to *quality anchors* ("X X X X high quality." / "... low
@@ -111,6 +119,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):  # type: ignore[misc]
     def __init__(self, config: GRMPConfig) -> None:
         super().__init__(config)
         self.clip = CLIPModel._from_config(config.clip_config)
+        self.readout = Readout()
         self._anchors: dict[str, WeightCache[Tensor]] = {"quality": WeightCache(), "semantic": WeightCache()}
         self.post_init()
 
@@ -118,9 +127,12 @@ class GRMPForImageQualityAssessment(PreTrainedModel):  # type: ignore[misc]
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a GRMP model, a plain CLIP (as zero-shot scorer) or the folder of one of our adapters.
 
+        Weights are float32 unless ``dtype`` says otherwise, also where the file holds half precision.
+
         Raises:
             GRMPError: a weight is missing, left over or of another size.
         """
+        kwargs = {"dtype": torch.float32, **kwargs}
         wants_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         wrong = {kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "unexpected_keys") if info.get(kind)}
@@ -133,7 +145,12 @@ class GRMPForImageQualityAssessment(PreTrainedModel):  # type: ignore[misc]
         return (model, info) if wants_info else model
 
     def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, output_semantic: bool = False, **kwargs: Any
+        self,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_semantic: bool = False,
+        image_embeds: Tensor | None = None,
+        **kwargs: Any,
     ) -> GRMPOutput:
         """Score pictures.
 
@@ -141,17 +158,23 @@ class GRMPForImageQualityAssessment(PreTrainedModel):  # type: ignore[misc]
             pixel_values: ``(B, 3, H, W)``, or ``(B, V, 3, H, W)`` for V views of each picture.
             labels: ``(B,)`` or ``(B, 1)``, quality in [0, 1].
             output_semantic: also give the scene logits.
+            image_embeds: ``(B, D)`` from :meth:`get_image_embeds`, instead of ``pixel_values``.
         """
         if kwargs.pop("return_dict", True) is not True or kwargs:
             raise TypeError(f"forward() got unexpected arguments {sorted(kwargs) or ['return_dict=False']}.")
-        image_embeds = self.get_image_embeds(pixel_values)
+        if (pixel_values is None) == (image_embeds is None):
+            raise TypeError("forward() takes either pixel_values or image_embeds.")
+        if image_embeds is None:
+            image_embeds = self.get_image_embeds(pixel_values)
         scale, levels = self.clip.logit_scale, self.config.quality_levels
-        logits = anchor_logits(image_embeds, self.get_anchor_embeds("quality"), scale)
+        logits = self.readout(image_embeds, self.get_anchor_embeds("quality"), scale)
         return GRMPOutput(
             loss=None if labels is None else quality_cross_entropy(logits, labels.flatten(), levels),
             quality=expected_quality(logits, levels),
             quality_logits=logits,
-            semantic_logits=anchor_logits(image_embeds, self.get_anchor_embeds("semantic"), scale) if output_semantic else None,
+            semantic_logits=anchor_logits(image_embeds, self.get_anchor_embeds("semantic"), scale)
+            if output_semantic
+            else None,
             image_embeds=image_embeds,
         )
 
@@ -178,7 +201,11 @@ class GRMPForImageQualityAssessment(PreTrainedModel):  # type: ignore[misc]
         relevant = weights if spliced else [w for n, w in text.named_parameters() if ".grmp_" not in n] + weights[-1:]
         record = torch.is_grad_enabled() and any(weight.requires_grad for weight in relevant)
         with torch.set_grad_enabled(record):
-            extra = (tuple(map(tuple, ids)), adapter_state(text), self.config.clip_config.text_config._attn_implementation)
+            extra = (
+                tuple(map(tuple, ids)),
+                adapter_state(text),
+                self.config.clip_config.text_config._attn_implementation,
+            )
             return self._anchors[kind].get(relevant, extra, lambda: self._encode(ids))
 
     def _anchor_ids(self, kind: str) -> list[list[int]]:
@@ -198,3 +225,6 @@ class GRMPForImageQualityAssessment(PreTrainedModel):  # type: ignore[misc]
         for cache in getattr(self, "_anchors", {}).values():
             cache.clear()
         return super().train(mode)  # type: ignore[no-any-return]
+
+
+AutoModelForImageClassification.register(GRMPConfig, GRMPForImageQualityAssessment, exist_ok=True)

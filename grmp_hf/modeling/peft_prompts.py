@@ -26,6 +26,7 @@ from grmp_hf.modeling.caching import WeightCache
 from grmp_hf.modeling.modeling_grmp import adapter_state
 from grmp_hf.modeling.prompts import (
     KeysValues,
+    ReadoutPrompts,
     TextPrompts,
     VisualPrompts,
     expand_placeholders,
@@ -40,12 +41,16 @@ _NAME = "grmp"
 
 
 @dataclass
-class GRMPPromptConfig(PeftConfig):  # type: ignore[misc]
+class GRMPPromptConfig(PeftConfig):
     """What is learnt, and all that scoring with it needs. The defaults are the paper's sizes.
 
     Args:
         text_prompts: T, learned tokens in the place of the X of the quality anchors; 0 for none.
         visual_prompts: M, prompts of each vision layer; 0 for none.
+        text_start: ``"placeholder"`` starts the text prompts from the embedding of the X that they replace, so that a
+            fresh adapter reads like the zero-shot model; ``"random"`` as in the reference.
+        anchor_residuals: also learn a shift of each quality anchor (not in the paper).
+        calibrate: also learn scale and offset of the quality logits (not in the paper).
         visual_layers: number of vision layers, from the first, that get prompts; None for all.
         prompt_dropout: share of projected visual prompts dropped while training (reference: 0.1).
         freeze_text_prompts: keep the text prompts as they are while training.
@@ -64,6 +69,11 @@ class GRMPPromptConfig(PeftConfig):  # type: ignore[misc]
 
     text_prompts: int = field(default=4, metadata={"help": "Learned text tokens in the quality anchors."})
     visual_prompts: int = field(default=100, metadata={"help": "Visual prompts of each vision layer."})
+    text_start: str = field(
+        default="placeholder", metadata={"help": "Where text prompts start: placeholder or random."}
+    )
+    anchor_residuals: bool = field(default=False, metadata={"help": "Learn a shift of each quality anchor."})
+    calibrate: bool = field(default=False, metadata={"help": "Learn scale and offset of the quality logits."})
     visual_layers: int | None = field(default=None, metadata={"help": "Vision layers with prompts; None for all."})
     prompt_dropout: float = field(default=0.1, metadata={"help": "Dropout on projected visual prompts in training."})
     freeze_text_prompts: bool = field(default=False, metadata={"help": "Do not train the text prompts."})
@@ -87,14 +97,16 @@ class GRMPPromptConfig(PeftConfig):  # type: ignore[misc]
                 raise GRMPError(f"Expected {name} of at least {low}, got {value}.")
         if not 0 <= self.prompt_dropout < 1:
             raise GRMPError(f"Expected prompt_dropout in [0, 1), got {self.prompt_dropout}.")
-        if not (self.text_prompts or self.visual_prompts or self.modules_to_save):
+        if self.text_start not in ("placeholder", "random"):
+            raise GRMPError(f"Expected text_start 'placeholder' or 'random', got {self.text_start!r}.")
+        if not (self.text_prompts or self.visual_prompts or self.anchor_residuals or self.modules_to_save):
             raise GRMPError(
-                "Expected something to train, got text_prompts=0 and visual_prompts=0 without modules_to_save. "
-                "Set one of the three."
+                "Expected something to train, got text_prompts=0 and visual_prompts=0 without anchor_residuals or "
+                "modules_to_save. Set one of them."
             )
 
 
-class _PromptLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
+class _PromptLayer(nn.Module, BaseTunerLayer):
     """What both layers share: one prompt module for each adapter, of which one is active."""
 
     def __init__(self, base_layer: nn.Module) -> None:
@@ -126,9 +138,9 @@ class _PromptLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         container = getattr(self, self.adapter_layer_names[0])
         return next((container[name] for name in self.active_adapters if name in container), None)
 
-    def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[torch.device, torch.dtype]:
-        weight = next(base_layer.parameters())
-        return weight.device, weight.dtype
+    def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
+        weight = next(base_layer.parameters(), None)  # the readout has none
+        return (None, None) if weight is None else (weight.device, weight.dtype)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Refuse: prompts are inputs, not weights."""
@@ -207,12 +219,29 @@ class VisualPromptLayer(_PromptLayer):
         return self.base_layer
 
 
-class GRMPPromptModel(BaseTuner):  # type: ignore[misc]
+class ReadoutLayer(_PromptLayer):
+    """Around the readout: shifts the quality anchors and calibrates their logits."""
+
+    adapter_layer_names = ("grmp_readout",)
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__(base_layer)
+        self.grmp_readout = nn.ModuleDict()
+
+    def forward(self, image_embeds: Tensor, anchor_embeds: Tensor, logit_scale: Tensor) -> Tensor:
+        """``(B, D)``, ``(A, D)`` and a scalar to ``(B, A)``."""
+        prompts = self.active_prompts
+        if prompts is None:
+            return self.base_layer(image_embeds, anchor_embeds, logit_scale)
+        return prompts.calibrate(self.base_layer(image_embeds, prompts.shift(anchor_embeds), logit_scale))
+
+
+class GRMPPromptModel(BaseTuner):
     """The tuner: injects the prompts of a :class:`GRMPPromptConfig` into a ``GRMPForImageQualityAssessment``."""
 
     prefix = f"{_NAME}_"
     tuner_layer_cls = _PromptLayer
-    target_module_mapping = {"grmp": ["text_model.embeddings.token_embedding", "vision_model.encoder"]}
+    target_module_mapping = {"grmp": ["text_model.embeddings.token_embedding", "vision_model.encoder", "readout"]}
 
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
         if model_config.get("model_type") not in self.target_module_mapping:
@@ -257,19 +286,33 @@ class GRMPPromptModel(BaseTuner):  # type: ignore[misc]
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        visual = target_name == "encoder"
-        layer = target
+        config = self.model.config
         if not isinstance(target, _PromptLayer):
-            layer = VisualPromptLayer(target) if visual else TextPromptLayer(target, self.model.config.placeholder_token_id)
+            wrap = {"encoder": VisualPromptLayer, "readout": ReadoutLayer}.get(target_name)
+            layer = TextPromptLayer(target, config.placeholder_token_id) if wrap is None else wrap(target)
             layer._active_adapter = self.active_adapters
             self._replace_module(parent, target_name, layer, target)
-        prompts = self._visual_prompts(peft_config) if visual else self._text_prompts(peft_config)
-        frozen = peft_config.freeze_visual_prompts if visual else peft_config.freeze_text_prompts
-        layer.add(adapter_name, prompts, frozen=frozen)
+            target = layer
+        if target_name == "encoder":
+            target.add(adapter_name, self._visual_prompts(peft_config), frozen=peft_config.freeze_visual_prompts)
+        elif target_name == "readout":
+            prompts = self._readout_prompts(peft_config)
+            target.add(adapter_name, prompts and prompts.to(self.model.clip.logit_scale.device), frozen=False)
+        else:
+            prompts = self._text_prompts(peft_config, target.base_layer.weight)
+            target.add(adapter_name, prompts, frozen=peft_config.freeze_text_prompts)
 
-    def _text_prompts(self, config: GRMPPromptConfig) -> TextPrompts | None:
-        width = self.model.config.clip_config.text_config.hidden_size
-        return TextPrompts(config.text_prompts, width) if config.text_prompts else None
+    def _text_prompts(self, config: GRMPPromptConfig, embeds: Tensor) -> TextPrompts | None:
+        if not config.text_prompts:
+            return None
+        start = embeds[self.model.config.placeholder_token_id] if config.text_start == "placeholder" else None
+        return TextPrompts(config.text_prompts, embeds.shape[1], start=start)
+
+    def _readout_prompts(self, config: GRMPPromptConfig) -> ReadoutPrompts | None:
+        if not (config.anchor_residuals or config.calibrate):
+            return None
+        anchors, width = len(self.model.config.quality_levels), self.model.config.clip_config.projection_dim
+        return ReadoutPrompts(anchors, width, residuals=config.anchor_residuals, calibrate=config.calibrate)
 
     def _visual_prompts(self, config: GRMPPromptConfig) -> VisualPrompts | None:
         vision = self.model.config.clip_config.vision_config
@@ -277,7 +320,11 @@ class GRMPPromptModel(BaseTuner):  # type: ignore[misc]
             return None
         layers = config.visual_layers or vision.num_hidden_layers
         return VisualPrompts(
-            layers, config.visual_prompts, vision.hidden_size, patch_size=vision.patch_size, dropout=config.prompt_dropout
+            layers,
+            config.visual_prompts,
+            vision.hidden_size,
+            patch_size=vision.patch_size,
+            dropout=config.prompt_dropout,
         )
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
@@ -340,7 +387,10 @@ def base_fingerprint(model: nn.Module) -> str:
 def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, weight in model.named_parameters():
         if ".grmp_" not in name and ".modules_to_save." not in name:
-            yield name.replace(".base_layer", "").replace(".original_module", "").removeprefix("base_model.model."), weight
+            yield (
+                name.replace(".base_layer", "").replace(".original_module", "").removeprefix("base_model.model."),
+                weight,
+            )
 
 
 def check_base(config: GRMPPromptConfig, model: nn.Module) -> None:

@@ -17,10 +17,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoder, eager_attention_forward
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.functional import unit_length
 
 __all__ = [
     "KeysValues",
     "PromptedAttention",
+    "ReadoutPrompts",
     "TextPrompts",
     "VisualPrompts",
     "expand_placeholders",
@@ -54,12 +56,15 @@ class TextPrompts(nn.Module):
     Args:
         count: T, number of tokens.
         width: D of the text tower.
-        init_std: they start from ``N(0, init_std^2)``.
+        start: ``(D,)``, the value that each of them starts from; None for random ones.
+        init_std: random ones start from ``N(0, init_std^2)``, as in the reference.
     """
 
-    def __init__(self, count: int, width: int, *, init_std: float = 0.02) -> None:
+    def __init__(self, count: int, width: int, *, start: Tensor | None = None, init_std: float = 0.02) -> None:
         super().__init__()
         self.context = nn.Parameter(torch.empty(count, width).normal_(std=init_std))
+        if start is not None:
+            self.context.data.copy_(start.detach())
 
     def forward(self, embeds: Tensor, placeholders: Tensor) -> Tensor:
         """Put the k-th context token in the place of the k-th placeholder of each text.
@@ -73,6 +78,40 @@ class TextPrompts(nn.Module):
         """
         order = (placeholders.cumsum(1) - 1).clamp(min=0, max=len(self.context) - 1)
         return torch.where(placeholders.unsqueeze(-1), self.context.to(embeds.dtype)[order], embeds)
+
+
+class ReadoutPrompts(nn.Module):
+    """Learned shifts of the quality anchors in the joint space, and a calibration of their logits::
+
+        anchors' = unit(anchors + residual),   logits' = exp(log_scale) logits + offset
+
+    With two anchors the calibration changes no ranking: it lets ratings whose mean or spread is not the base's be met
+    without bending the prompts. All start at 0, where nothing changes.
+
+    Args:
+        anchors: A.
+        width: D of the joint space.
+        residuals: learn the shifts.
+        calibrate: learn the calibration.
+
+    Source: the residuals are those of "Task Residual for Tuning Vision-Language Models" (CVPR 2023).
+    """
+
+    def __init__(self, anchors: int, width: int, *, residuals: bool, calibrate: bool) -> None:
+        super().__init__()
+        self.residual = nn.Parameter(torch.zeros(anchors, width)) if residuals else None
+        self.log_scale = nn.Parameter(torch.zeros(())) if calibrate else None
+        self.offset = nn.Parameter(torch.zeros(anchors)) if calibrate else None
+
+    def shift(self, anchor_embeds: Tensor) -> Tensor:
+        """Shifted anchors ``(A, D)`` of length 1."""
+        return anchor_embeds if self.residual is None else unit_length(anchor_embeds + self.residual.to(anchor_embeds))
+
+    def calibrate(self, logits: Tensor) -> Tensor:
+        """Calibrated logits ``(B, A)``."""
+        if self.log_scale is None or self.offset is None:
+            return logits
+        return self.log_scale.exp().to(logits) * logits + self.offset.to(logits)
 
 
 class KeysValues(NamedTuple):
@@ -142,7 +181,7 @@ class VisualPrompts(nn.Module):
         return KeysValues(attention.k_proj(normed), attention.v_proj(normed))
 
 
-class PromptedAttention(CLIPAttention):  # type: ignore[misc]
+class PromptedAttention(CLIPAttention):
     """CLIP's attention that also accepts the prompts' keys and values.
 
     It is put over an existing ``CLIPAttention`` by :func:`prompt_attention` and shares all of its state, so parameter

@@ -13,7 +13,7 @@ __all__ = ["GRMPTrainingArguments"]
 
 
 @dataclass
-class GRMPTrainingArguments(TrainingArguments):  # type: ignore[misc]
+class GRMPTrainingArguments(TrainingArguments):
     """Arguments of :class:`~grmp_hf.GRMPTrainer`.
 
     Defaults that differ from ``TrainingArguments``:
@@ -30,16 +30,25 @@ class GRMPTrainingArguments(TrainingArguments):  # type: ignore[misc]
     report_to: Any = field(default="none", metadata={"help": "Where to log beside the console."})
     regularization_strength: float = field(
         default=5.0,
-        metadata={"help": "lambda of the gradient rule: 0 none, 1 orthogonal to the semantic gradient, 5 the reference's."},
+        metadata={
+            "help": "lambda of the gradient rule: 0 none, 1 orthogonal to the semantic gradient, 5 the reference's."
+        },
     )
     semantic_temperature: float = field(default=1.0, metadata={"help": "T of the semantic loss (reference: 1)."})
     projection_unit: Literal["tensor", "global"] = field(
         default="tensor",
-        metadata={"help": "What the rule sees as one: each tensor of the reference (q, k, v together), or all of them."},
+        metadata={
+            "help": "What the rule sees as one: each tensor of the reference (q, k, v together), or all of them."
+        },
     )
     pull_to_start: float = field(
         default=0.0,
         metadata={"help": "Strength of (pull / 2) |theta - theta_start|^2, added after the rule; 0 for none."},
+    )
+
+    pull_exempt: list[str] = field(
+        default_factory=lambda: ["log_scale", "offset"],
+        metadata={"help": "Last words of the names of tensors that are not pulled: the calibration."},
     )
 
     def __post_init__(self) -> None:

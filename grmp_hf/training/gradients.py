@@ -69,7 +69,7 @@ class GradientAccumulator:
         head = torch.stack([torch.as_tensor(float(self.count)), torch.as_tensor(float(self.loss))]).to(tensors[0])
         flat = all_sum(torch.cat([head, *(tensor.flatten() for tensor in tensors)]))
         total, loss = flat[0], flat[1]
-        pieces = iter((flat[2:] / total).split([tensor.numel() for tensor in tensors]))
+        pieces = iter(torch.split(flat[2:] / total, [tensor.numel() for tensor in tensors]))
         means = [{n: next(pieces).view_as(grad).to(grad.dtype) for n, grad in part.items()} for part in sums]
         self.sums, self.loss, self.count = [], 0.0, 0
         return BatchGradients(means[0], means[1], loss / total, round(total.item()))

@@ -79,7 +79,9 @@ def regularize(
 def alignment(task_grad: Mapping[str, Tensor], semantic_grad: Mapping[str, Tensor]) -> Tensor:
     """Cosine between the two gradients seen as long vectors, 0 where one of them vanishes."""
     dot = _dots(task_grad, semantic_grad, global_unit).get("all", torch.zeros(()))
-    squares = [_dots(gradients, gradients, global_unit).get("all", torch.zeros(())) for gradients in (task_grad, semantic_grad)]
+    squares = [
+        _dots(gradients, gradients, global_unit).get("all", torch.zeros(())) for gradients in (task_grad, semantic_grad)
+    ]
     norm = (squares[0] * squares[1]).sqrt()
     return torch.where(norm > 0, dot / norm, torch.zeros_like(norm))
 

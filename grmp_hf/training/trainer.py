@@ -29,7 +29,7 @@ GradientRule = Callable[[Gradients, Gradients], Gradients]
 """(quality gradients, semantic gradients) of a whole batch -> the gradients to step with."""
 
 
-class GRMPTrainer(Trainer):  # type: ignore[misc]
+class GRMPTrainer(Trainer):
     """Adapts a model to rated pictures; the quality gradient is regularised by the semantic gradient.
 
     A step: each micro-batch gives its quality gradient and, from the same forward pass, its semantic gradient (the
@@ -67,8 +67,9 @@ class GRMPTrainer(Trainer):  # type: ignore[misc]
         if gradient_rule is None and strength > 0:
             self._rule = functools.partial(regularize, strength=strength, unit=unit)
         self._accumulator = GradientAccumulator()
-        pulled = self._trained() if self.args.pull_to_start > 0 else {}
-        self._start = {name: parameter.detach().clone() for name, parameter in pulled.items()}
+        exempt = tuple(self.args.pull_exempt)
+        pulled = {name: p for name, p in self._trained().items() if not name.endswith(exempt)}
+        self._start = {n: p.detach().clone() for n, p in pulled.items()} if self.args.pull_to_start > 0 else {}
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
@@ -139,7 +140,7 @@ class GRMPTrainer(Trainer):  # type: ignore[misc]
         gradients = means.task if self._rule is None else self._rule(means.task, means.semantic)
         for name, parameter in parameters.items():
             parameter.grad = gradients[name]
-            if self._start:
+            if name in self._start:
                 parameter.grad = parameter.grad + self.args.pull_to_start * (parameter.detach() - self._start[name])
         return means.loss.to(self.args.device)
 
