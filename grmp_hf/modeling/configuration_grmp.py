@@ -47,8 +47,8 @@ def anchor_length(ids: Sequence[int], eos_token_id: int) -> int:
 class GRMPConfig(PreTrainedConfig):
     """Configuration of :class:`~grmp_hf.GRMPForImageQualityAssessment`.
 
-    ``GRMPConfig()`` describes CLIP ViT-B/16 with the reference's anchors in CLIP's own token ids, so that a model can be
-    built without a tokenizer. ``GRMPConfig.from_pretrained`` on a plain CLIP folder or Hub id nests that CLIP's
+    ``GRMPConfig()`` describes CLIP ViT-B/16 with the reference's anchors in CLIP's own token ids, so that a model can
+    be built without a tokenizer. ``GRMPConfig.from_pretrained`` on a plain CLIP folder or Hub id nests that CLIP's
     configuration; the ids of the anchors come from its own tokenizer unless its vocabulary is CLIP's.
 
     Args:
@@ -186,7 +186,8 @@ def _tokenizer(name: Any, hub_kwargs: dict[str, Any]) -> Any:
     except (OSError, ValueError, TypeError) as error:
         raise GRMPError(
             f"Expected a tokenizer beside the CLIP at {str(name)!r}, since its vocabulary is not CLIP's own: {error} "
-            "Add tokenizer.json, or build a GRMPConfig with quality_input_ids and semantic_input_ids and pass it as config."
+            "Add tokenizer.json, or build a GRMPConfig with quality_input_ids and semantic_input_ids and pass it as "
+            "config."
         ) from error
 
 

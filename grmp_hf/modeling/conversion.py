@@ -278,6 +278,6 @@ def _check_redundant(source: Mapping[str, Tensor], config: GRMPConfig) -> None:
             kept = slice(0, max(end - offset, 0))
             if not torch.equal(source[name][row, kept], expected[row, kept].to(source[name].dtype)):
                 raise GRMPError(
-                    f"Expected {name} to be rows of the token embedding at the quality anchors' ids, got other values for "
-                    f"anchor {row}. Pass the quality_input_ids and placeholder_token_id that the checkpoint was made with."
+                    f"Expected {name} to be rows of the token embedding at the quality anchors' ids, got other values "
+                    f"for anchor {row}. Pass the quality_input_ids and placeholder_token_id of the checkpoint."
                 )

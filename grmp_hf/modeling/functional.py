@@ -25,7 +25,8 @@ __all__ = [
 def unit_length(features: Tensor) -> Tensor:
     """Scale features ``(..., D)`` to length 1, in at least single precision."""
     features = features.to(torch.promote_types(features.dtype, torch.float32))
-    return features / torch.linalg.vector_norm(features, dim=-1, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
+    return features / norm
 
 
 def pool_views(embeds: Tensor, weights: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -165,7 +165,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         if (pixel_values is None) == (image_embeds is None):
             raise TypeError("forward() takes either pixel_values or image_embeds.")
         if image_embeds is None:
-            image_embeds = self.get_image_embeds(pixel_values)
+            image_embeds = self.get_image_embeds(cast(Tensor, pixel_values))
         scale, levels = self.clip.logit_scale, self.config.quality_levels
         logits = self.readout(image_embeds, self.get_anchor_embeds("quality"), scale)
         return GRMPOutput(
@@ -214,7 +214,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         return ids if expand is None else [expand(row) for row in ids]
 
     def _encode(self, ids: Sequence[Sequence[int]]) -> Tensor:
-        """Text embeddings; the tower runs no further than the longest text's end token, which is exact under its mask."""
+        """Text embeddings; the tower runs no further than the longest text's end, which is exact under its mask."""
         ends = [anchor_length(row, self.clip.text_model.eos_token_id) for row in ids]
         padded = [[*row[:end], *[row[end - 1]] * (max(ends) - end)] for row, end in zip(ids, ends, strict=True)]
         pooled = self.clip.text_model(input_ids=torch.tensor(padded, device=self.device)).pooler_output

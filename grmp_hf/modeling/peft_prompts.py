@@ -107,7 +107,15 @@ class GRMPPromptConfig(PeftConfig):
 
 
 class _PromptLayer(nn.Module, BaseTunerLayer):
-    """What both layers share: one prompt module for each adapter, of which one is active."""
+    """What the layers share: one prompt module for each adapter, of which one is active."""
+
+    adapter_layer_names: tuple[str, ...]
+    base_layer: Any
+    # From BaseTunerLayer, which has no types:
+    active_adapters: Any
+    disable_adapters: Any
+    set_adapter: Any
+    _move_adapter_to_device_of_base_layer: Any
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
@@ -133,7 +141,8 @@ class _PromptLayer(nn.Module, BaseTunerLayer):
             return None
         if len(self.active_adapters) > 1:
             raise GRMPError(
-                f"Expected one active adapter, got {self.active_adapters}. Prompts cannot be added up: use set_adapter(name)."
+                f"Expected one active adapter, got {self.active_adapters}. Prompts cannot be added up: use "
+                "set_adapter(name)."
             )
         container = getattr(self, self.adapter_layer_names[0])
         return next((container[name] for name in self.active_adapters if name in container), None)
@@ -169,7 +178,7 @@ class TextPromptLayer(_PromptLayer):
         """Embed ``(A, N)`` token ids as ``(A, N, D)``."""
         embeds = self.base_layer(input_ids)
         prompts = self.active_prompts
-        return embeds if prompts is None else prompts(embeds, input_ids == self.placeholder)
+        return embeds if prompts is None else prompts(embeds, input_ids == self.placeholder)  # type: ignore[no-any-return]
 
 
 class VisualPromptLayer(_PromptLayer):
@@ -216,7 +225,7 @@ class VisualPromptLayer(_PromptLayer):
         if merge:
             self.merge()
         unprompt_attention(self.base_layer)
-        return self.base_layer
+        return self.base_layer  # type: ignore[no-any-return]
 
 
 class ReadoutLayer(_PromptLayer):
@@ -232,8 +241,9 @@ class ReadoutLayer(_PromptLayer):
         """``(B, D)``, ``(A, D)`` and a scalar to ``(B, A)``."""
         prompts = self.active_prompts
         if prompts is None:
-            return self.base_layer(image_embeds, anchor_embeds, logit_scale)
-        return prompts.calibrate(self.base_layer(image_embeds, prompts.shift(anchor_embeds), logit_scale))
+            return self.base_layer(image_embeds, anchor_embeds, logit_scale)  # type: ignore[no-any-return]
+        logits = self.base_layer(image_embeds, prompts.shift(anchor_embeds), logit_scale)
+        return prompts.calibrate(logits)  # type: ignore[no-any-return]
 
 
 class GRMPPromptModel(BaseTuner):
@@ -241,6 +251,7 @@ class GRMPPromptModel(BaseTuner):
 
     prefix = f"{_NAME}_"
     tuner_layer_cls = _PromptLayer
+    model: Any
     target_module_mapping = {"grmp": ["text_model.embeddings.token_embedding", "vision_model.encoder", "readout"]}
 
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
@@ -251,7 +262,7 @@ class GRMPPromptModel(BaseTuner):
             )
         return super()._prepare_adapter_config(peft_config, model_config)
 
-    def _prepare_model(self, peft_config: GRMPPromptConfig, model: nn.Module) -> None:
+    def _prepare_model(self, peft_config: GRMPPromptConfig, model: Any) -> None:
         check_base(peft_config, model)
         vision = model.config.clip_config.vision_config
         if (peft_config.visual_layers or 0) > vision.num_hidden_layers:
@@ -273,14 +284,15 @@ class GRMPPromptModel(BaseTuner):
         length = len(expand_placeholders(ids, config.placeholder_token_id, count))
         if length > text.max_position_embeddings:
             raise GRMPError(
-                f"Expected anchors of at most {text.max_position_embeddings} tokens, got {length} with {count} text prompts."
+                f"Expected anchors of at most {text.max_position_embeddings} tokens, got {length} with {count} text "
+                "prompts."
             )
 
     def _create_and_replace(
         self,
         peft_config: GRMPPromptConfig,
         adapter_name: str,
-        target: nn.Module,
+        target: Any,
         target_name: str,
         parent: nn.Module,
         current_key: str,
@@ -296,8 +308,8 @@ class GRMPPromptModel(BaseTuner):
         if target_name == "encoder":
             target.add(adapter_name, self._visual_prompts(peft_config), frozen=peft_config.freeze_visual_prompts)
         elif target_name == "readout":
-            prompts = self._readout_prompts(peft_config)
-            target.add(adapter_name, prompts and prompts.to(self.model.clip.logit_scale.device), frozen=False)
+            readout = self._readout_prompts(peft_config)
+            target.add(adapter_name, readout and readout.to(self.model.clip.logit_scale.device), frozen=False)
         else:
             prompts = self._text_prompts(peft_config, target.base_layer.weight)
             target.add(adapter_name, prompts, frozen=peft_config.freeze_text_prompts)
@@ -352,11 +364,12 @@ def _check_exact(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
     if missing or unexpected or resized:
         raise GRMPError(
             f"Expected the {len(expected)} tensors of the adapter's config; missing: {missing or 'none'}, unexpected: "
-            f"{unexpected or 'none'}, other sizes: {resized or 'none'}. The adapter's file is damaged or of another base."
+            f"{unexpected or 'none'}, other sizes: {resized or 'none'}. The adapter's file is damaged or of another "
+            "base."
         )
 
 
-def base_sizes(model: nn.Module) -> dict[str, int]:
+def base_sizes(model: Any) -> dict[str, int]:
     """The sizes of a base that an adapter depends on."""
     clip = model.config.clip_config
     vision, text = clip.vision_config, clip.text_config
@@ -393,7 +406,7 @@ def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             )
 
 
-def check_base(config: GRMPPromptConfig, model: nn.Module) -> None:
+def check_base(config: GRMPPromptConfig, model: Any) -> None:
     """Fill an adapter's record of its base, or raise where the record says another one.
 
     Raises:

@@ -79,17 +79,18 @@ class GRMPTrainer(Trainer):
         kind = self.accelerator.distributed_type
         checkpointing = args.gradient_checkpointing and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant")
         refused = {
-            "FSDP shards the gradients that the rule needs whole. Use plain data parallelism (accelerate launch without "
-            "FSDP); the trained part is small.": kind == DistributedType.FSDP,
+            "FSDP shards the gradients that the rule needs whole. Use plain data parallelism (accelerate launch "
+            "without FSDP); the trained part is small.": kind == DistributedType.FSDP,
             "DeepSpeed owns the backward pass that the rule needs twice. Use plain data parallelism (accelerate launch "
             "without DeepSpeed); the trained part is small.": kind == DistributedType.DEEPSPEED,
-            "Several GPUs in one process (DataParallel) replicate the model. Start one process for each GPU with accelerate "
-            "launch, or show this process one GPU (CUDA_VISIBLE_DEVICES=0).": args.n_gpu > 1,
-            "fp16 scales the loss, and gradients taken by hand would not be unscaled. Use bf16=True or full precision.": args.fp16,
+            "Several GPUs in one process (DataParallel) replicate the model. Start one process for each GPU with "
+            "accelerate launch, or show this process one GPU (CUDA_VISIBLE_DEVICES=0).": args.n_gpu > 1,
+            "fp16 scales the loss, and gradients taken by hand would not be unscaled. Use bf16=True or full "
+            "precision.": args.fp16,
             "Reentrant checkpointing cannot give two gradients of one forward pass. Set "
             "gradient_checkpointing_kwargs={'use_reentrant': False}.": bool(checkpointing),
-            "A compute_loss_func and label smoothing would be passed over: the loss is the soft-label cross-entropy of the "
-            "model. Leave both out.": self.compute_loss_func is not None or self.label_smoother is not None,
+            "A compute_loss_func and label smoothing would be passed over: the loss is the soft-label cross-entropy of "
+            "the model. Leave both out.": self.compute_loss_func is not None or self.label_smoother is not None,
             "Processes cannot share an iterable data set without repeating pictures. Use a data set with a length.": (
                 isinstance(self.train_dataset, IterableDataset) and args.world_size > 1
             ),
