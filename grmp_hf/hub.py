@@ -103,7 +103,7 @@ def load(
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     base, processor = _load_base(name, revision, _as_dtype(dtype), offline)
     fingerprint = base_fingerprint(base)
-    commit = getattr(base.config, "_commit_hash", None)
+    commit = _commit(name, revision)
     network, scale = base.to(place), None
     if found is not None and config is not None:
         network, scale = _attach(base, found, config), _scale(config)
@@ -298,6 +298,13 @@ def _clear_errors(name: str, place: str) -> Iterator[None]:
             f"{name!r} is no folder here and could not be loaded from the Hub or its cache ({_first_line(error)}). "
             "Check the spelling; without a network, name a folder, or leave --model out for the embedded default."
         ) from error
+
+
+def _commit(name: str, revision: str | None) -> str | None:
+    """The commit of a model that was loaded from the Hub a moment ago; None for a folder."""
+    if name in ("default", EMBEDDED) or os.path.isdir(name):
+        return None
+    return Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=True)).parent.name
 
 
 def _attach(base: GRMPForImageQualityAssessment, adapter: _AdapterFiles, config: GRMPPromptConfig) -> PeftModel:

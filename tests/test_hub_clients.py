@@ -1,0 +1,193 @@
+"""The real clients of the Hub against a server on this machine, in processes of their own: the address is read once.
+
+The server knows as much of the Hub's protocol as the clients need to fetch files and to push them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+import grmp_hf
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Files lie below `root/owner/name` and what was asked to be made in `created`."""
+
+    root: Path
+    address: str
+    created: list[dict[str, Any]]
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = unquote(self.path.partition("?")[0])
+        parts = path.strip("/").split("/")
+        if parts[:2] == ["api", "models"] and (self.root / "/".join(parts[2:4])).is_dir():
+            self._model_info(parts[2:])
+        elif len(parts) >= 5 and parts[2] == "resolve" and (self.root / "/".join(parts[:2])).is_dir():
+            self._file(self.root.joinpath(*parts[:2], *parts[4:]))
+        else:
+            self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+
+    def _model_info(self, parts: list[str]) -> None:
+        folder = self.root / "/".join(parts[:2])
+        files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        if len(parts) > 2 and parts[2] == "tree":
+            entries = [{"type": "file", "path": f, "oid": "0", "size": (folder / f).stat().st_size} for f in files]
+            self._answer(200, json.dumps(entries).encode())
+            return
+        private = any(repo["name"] == parts[1] and repo.get("visibility") == "private" for repo in self.created)
+        info = {
+            "id": "/".join(parts[:2]),
+            "sha": COMMIT,
+            "private": private,
+            "siblings": [{"rfilename": f} for f in files],
+        }
+        self._answer(200, json.dumps(info).encode())
+
+    def _file(self, path: Path) -> None:
+        if not path.is_file():
+            self._answer(404, b"{}", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+            return
+        content = path.read_bytes()
+        etag = f'"{hashlib.sha256(content).hexdigest()[:40]}"'
+        self._answer(200, content, {"ETag": etag, "X-Repo-Commit": COMMIT})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path = unquote(self.path.partition("?")[0])
+        parts = path.strip("/").split("/")
+        if path == "/api/repos/create":
+            wanted = json.loads(body)
+            self.created.append(wanted)
+            name = f"{wanted.get('organization') or 'owner'}/{wanted['name']}"
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+            self._answer(200, json.dumps({"url": f"{self.address}/{name}", "id": name}).encode())
+        elif "preupload" in parts:
+            files = [
+                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
+            ]
+            self._answer(200, json.dumps({"files": files}).encode())
+        elif "commit" in parts:
+            for line in body.splitlines():
+                entry = json.loads(line)
+                if entry["key"] == "file":
+                    target = self.root / "/".join(parts[2:4]) / entry["value"]["path"]
+                    target.write_bytes(base64.b64decode(entry["value"]["content"]))
+            url = f"{self.address}/{'/'.join(parts[2:4])}/commit/{COMMIT}"
+            self._answer(200, json.dumps({"commitUrl": url, "commitOid": COMMIT}).encode())
+        else:
+            self._answer(200, b"{}")
+
+    def _answer(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def fake_hub(root: Path) -> Iterator[tuple[str, type[_Handler]]]:
+    """Serve `root` while the block lasts; gives the address, and the handler."""
+    handler = type("Handler", (_Handler,), {"root": root, "created": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    handler.address = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield handler.address, handler
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+ONLINE = """
+import sys, json, grmp_hf, grmp_hf.hub
+from grmp_hf.cli.main import main
+picture, folder = sys.argv[1:]
+
+def tell(name):
+    scorer = grmp_hf.load(name)
+    print(json.dumps({**scorer.identity, "scores": scorer.score(picture).score.tolist()}))
+
+tell("owner/stars")
+print(grmp_hf.hub.push(folder, "owner/mine"))
+tell("owner/mine")
+assert main(["score", picture, "--model", "owner/none"]) == 2
+"""
+OFFLINE = ONLINE.replace("print(grmp_hf.hub.push(", "(lambda *_: None)((").replace("owner/mine", "owner/stars")
+
+
+def run(code: str, home: Path, endpoint: str, *arguments: Path, offline: bool) -> tuple[list[str], str]:
+    """Lines of stdout, and the last line of stderr."""
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": str(int(offline)),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_TOKEN": "hf_of_nobody",
+        "NO_PROXY": "127.0.0.1",
+    }
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parent.parent)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines(), done.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def hub_root(clip_folder: Path, adapter_folder: Path, tmp_path: Path) -> Path:
+    """What the server holds: owner/clip and owner/stars, an adapter of owner/clip."""
+    root = tmp_path / "hub"
+    shutil.copytree(clip_folder, root / "owner" / "clip")
+    shutil.copytree(adapter_folder, root / "owner" / "stars")
+    path = root / "owner" / "stars" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "owner/clip"}))
+    (root / "owner" / "stars" / "scores.csv").write_text("path\nprivate.jpg\n")
+    return root
+
+
+def test_load_and_push_with_the_real_clients_then_load_from_their_cache(
+    hub_root: Path, adapter_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    expected = grmp_hf.load(adapter=adapter_folder).score(photos[0]).score
+    home, stars = tmp_path / "home", hub_root / "owner" / "stars"
+    with fake_hub(hub_root) as (endpoint, handler):
+        (first, address, second), error = run(ONLINE, home, endpoint, photos[0], stars, offline=False)
+    assert address.endswith(f"/owner/mine/commit/{COMMIT}")
+    assert handler.created[0]["visibility"] == "private"
+    assert not (hub_root / "owner" / "mine" / "scores.csv").exists()
+    (cached, again), offline_error = run(OFFLINE, home, endpoint, photos[0], stars, offline=True)
+    for line, adapter in ((first, "stars"), (second, "mine"), (cached, "stars"), (again, "stars")):
+        found = json.loads(line)
+        assert (found["model"], found["revision"]) == ("owner/clip", COMMIT)
+        assert (found["adapter"], found["adapter_revision"]) == (f"owner/{adapter}", COMMIT)
+        assert found["scores"] == pytest.approx(expected, abs=1e-5)
+    for message in (error, offline_error):
+        assert message.startswith(
+            "grmp-iqa: error: 'owner/none' is no folder here and could not be loaded from the Hub"
+        )
