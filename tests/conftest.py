@@ -17,7 +17,11 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 
 if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
     from transformers import CLIPConfig, CLIPModel
+
+    from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 
 
 def folder_from(variable: str, what: str) -> Path:
@@ -76,6 +80,106 @@ def make_tiny_clip(tiny_clip_config: CLIPConfig) -> Callable[[int], CLIPModel]:
                 if parameter.dim() > 1 and "embedding" not in name:
                     parameter.normal_(std=parameter.shape[-1] ** -0.5)
         return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def make_scorer() -> Callable[..., GRMPForImageQualityAssessment]:
+    """`make_scorer(seed, vision={...}, text={...}, **config)`: a small random zero-shot scorer with 64 tokens.
+
+    Image 16, patch 4 (16 patches), widths 24 and 16, 3 layers each, joint width 12; all weights random, also norms and
+    biases, so that nothing can be left out unnoticed.
+    """
+    import torch
+    from transformers import CLIPConfig
+
+    from grmp_hf.modeling.configuration_grmp import GRMPConfig
+    from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+
+    def make(
+        seed: int = 0, *, vision: dict[str, Any] | None = None, text: dict[str, Any] | None = None, **config: Any
+    ) -> GRMPForImageQualityAssessment:
+        tower: dict[str, Any] = {"num_hidden_layers": 3, "num_attention_heads": 4}
+        sizes = {"hidden_size": 24, "intermediate_size": 48, "image_size": 16, "patch_size": 4}
+        words = {"hidden_size": 16, "intermediate_size": 32, "max_position_embeddings": 16, "vocab_size": 64}
+        ids = {"bos_token_id": 62, "eos_token_id": 63, "pad_token_id": 63}
+        clip = CLIPConfig(
+            vision_config={**tower, **sizes, **(vision or {})},
+            text_config={**tower, **words, **ids, **(text or {})},
+            projection_dim=12,
+        )
+        anchors = {
+            "quality_input_ids": [[62, 7, 7, 7, 7, word, 30, 31, 63] for word in (11, 12)],
+            "semantic_anchors": ["a photo of a b", "a photo of a c d", "a photo of an e"],
+            "semantic_input_ids": [[62, 1, 2, 3, 1, 4, 63], [62, 1, 2, 3, 1, 5, 6, 63], [62, 1, 2, 3, 8, 9, 63]],
+            "placeholder_token_id": 7,
+        }
+        torch.manual_seed(seed)
+        model = GRMPForImageQualityAssessment(GRMPConfig(clip_config=clip, **{**anchors, **config}))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.dim() > 1:
+                    parameter.normal_(std=1.0 if "embedding" in name else parameter.shape[-1] ** -0.5)
+                elif parameter.dim() == 1:
+                    parameter.normal_(std=0.1).add_(float("norm" in name and name.endswith("weight")))
+            model.clip.logit_scale.fill_(2.3)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def make_adapted(
+    make_scorer: Callable[..., GRMPForImageQualityAssessment],
+) -> Callable[..., PeftModel]:
+    """`make_adapted(**options)`: `make_scorer()` with random prompts (4 text, 5 visual) in evaluation mode."""
+    import torch
+    from peft import get_peft_model
+
+    from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+
+    def make(base: GRMPForImageQualityAssessment | None = None, *, seed: int = 1, **options: Any) -> PeftModel:
+        base = make_scorer() if base is None else base
+        torch.manual_seed(seed)
+        model = get_peft_model(base, GRMPPromptConfig(**{"visual_prompts": 5, "prompt_dropout": 0.0, **options}))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if ".grmp_" in name:
+                    parameter.normal_(std=0.5).add_(float(name.endswith("norm.weight")))
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def golden(golden_folder: Path) -> dict[str, Tensor]:
+    """Tensors of the small reference model: `state.`, `in.`, `out.`, `grad.`, `after5.`, `prep.`, ..."""
+    from safetensors.torch import load_file
+
+    return load_file(golden_folder / "official_small.safetensors")
+
+
+@pytest.fixture
+def make_golden_model(golden: dict[str, Tensor]) -> Callable[[], PeftModel]:
+    """`make_golden_model()`: the reference's student as a model of ours, in evaluation mode, without dropout."""
+    import torch
+
+    from grmp_hf.modeling.conversion import from_authors_state_dict
+
+    def make() -> PeftModel:
+        model = from_authors_state_dict(
+            {name.removeprefix("state."): weight for name, weight in golden.items() if name.startswith("state.")},
+            quality_input_ids=golden["in.quality_input_ids"],
+            semantic_input_ids=golden["in.semantic_input_ids"],
+            placeholder_token_id=10,
+            vision_heads=4,
+            text_heads=3,
+        )
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        return model
 
     return make
 
