@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 __all__ = ["WeightCache"]
 
 T = TypeVar("T")
 
 
-def _fingerprint(weights: Iterable[Tensor]) -> tuple[Hashable, ...] | None:
+_steps = 0
+
+
+def _count_step(*_: Any) -> None:
+    global _steps
+    _steps += 1
+
+
+# Fused optimizers write weights without raising their version.
+register_optimizer_step_post_hook(_count_step)
+
+
+def _fingerprint(weights: Sequence[Tensor]) -> tuple[Hashable, ...] | None:
     """Identity, place, type and version of each tensor; None where one keeps no version (inference tensors)."""
-    weights = tuple(weights)
     if any(weight.is_inference() for weight in weights):
         return None
-    return tuple((id(w), w.data_ptr(), w.dtype, w.device, w._version) for w in weights)
+    trained = any(weight.requires_grad for weight in weights)
+    return (
+        _steps if trained else 0,
+        *((id(w), w.data_ptr(), w.dtype, w.device, w._version) for w in weights),
+    )
 
 
 class WeightCache(Generic[T]):
@@ -31,10 +47,12 @@ class WeightCache(Generic[T]):
     def __init__(self) -> None:
         self._key: Hashable | None = None
         self._value: T | None = None
+        # While a storage lives no other weight can have its address.
+        self._storages: list[Any] = []
 
     def clear(self) -> None:
         """Forget the value."""
-        self._key = self._value = None
+        self._key, self._value, self._storages = None, None, []
 
     def get(self, weights: Iterable[Tensor], extra: Hashable, compute: Callable[[], T]) -> T:
         """Return the kept value if ``weights`` and ``extra`` are what they were, else ``compute()``, and keep that.
@@ -44,6 +62,7 @@ class WeightCache(Generic[T]):
             extra: everything else that it depends on.
             compute: gives the value.
         """
+        weights = list(weights)
         fingerprint = None if torch.is_grad_enabled() else _fingerprint(weights)
         if fingerprint is None:
             return compute()
@@ -51,10 +70,11 @@ class WeightCache(Generic[T]):
         key = (fingerprint, extra, mode)
         if self._value is None or key != self._key:
             self._value, self._key = compute(), key
+            self._storages = [weight.untyped_storage() for weight in weights]
         return self._value
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightCache[T]:
         return WeightCache()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_key": None, "_value": None}
+        return WeightCache().__dict__

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from grmp_hf.modeling.caching import WeightCache
+
+
+class Counted:
+    """Sums two weights and counts how often."""
+
+    def __init__(self) -> None:
+        self.module = nn.Linear(3, 3)
+        self.cache: WeightCache[torch.Tensor] = WeightCache()
+        self.calls = 0
+
+    def compute(self) -> torch.Tensor:
+        self.calls += 1
+        return self.module.weight.sum() + self.module.bias.sum()
+
+    @torch.no_grad()
+    def get(self, extra: object = None) -> torch.Tensor:
+        return self.cache.get(self.module.parameters(), extra, self.compute)
+
+
+@pytest.fixture
+def counted() -> Counted:
+    return Counted()
+
+
+def test_computed_once_while_nothing_changes(counted: Counted) -> None:
+    first = counted.get()
+    assert all(counted.get() is first for _ in range(3)) and counted.calls == 1
+
+
+def step(counted: Counted, **options: object) -> None:
+    optimizer = torch.optim.AdamW(counted.module.parameters(), **options)  # type: ignore[arg-type]
+    counted.module(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+
+
+CHANGES: dict[str, Callable[[Counted], object]] = {
+    "optimizer step": step,
+    "fused optimizer step": lambda c: step(c, fused=True),
+    "load_state_dict": lambda c: c.module.load_state_dict(nn.Linear(3, 3).state_dict()),
+    "load_state_dict, assigned": lambda c: c.module.load_state_dict(nn.Linear(3, 3).state_dict(), assign=True),
+    "replaced": lambda c: setattr(c.module, "weight", nn.Parameter(torch.ones(3, 3))),
+    "cast": lambda c: c.module.double(),
+    "in place": lambda c: nn.init.ones_(c.module.bias),
+    "cleared": lambda c: c.cache.clear(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_computed_again_after(counted: Counted, change: Callable[[Counted], object]) -> None:
+    counted.get()
+    change(counted)
+    assert torch.equal(counted.get(), counted.compute()) and counted.calls == 3
+
+
+def test_a_cast_there_and_back_is_a_change(counted: Counted) -> None:
+    for _ in range(100):  # the allocator may give the same address again
+        nn.init.normal_(counted.module.weight)
+        counted.get()
+        counted.module.bfloat16().float()
+        assert torch.equal(counted.get(), counted.compute())
+
+
+def test_steps_of_other_models_do_not_matter_to_frozen_weights(counted: Counted) -> None:
+    counted.module.requires_grad_(False)
+    counted.get()
+    step(Counted())
+    counted.get()
+    assert counted.calls == 1
+
+
+def test_computed_again_when_something_else_that_matters_changes(counted: Counted) -> None:
+    assert [counted.get(extra) is not None and counted.calls for extra in ("a", "a", "b", "a")] == [1, 1, 2, 3]
+
+
+def test_nothing_is_kept_while_gradients_are_recorded(counted: Counted) -> None:
+    for _ in range(2):
+        counted.cache.get(counted.module.parameters(), None, counted.compute).backward()
+    assert counted.calls == 2
+    counted.get()
+    assert counted.calls == 3
+
+
+def test_a_value_of_inference_mode_stays_there(counted: Counted) -> None:
+    with torch.inference_mode():
+        assert counted.get().is_inference()
+    assert not counted.get().is_inference()
+
+
+def test_weights_made_in_inference_mode_are_not_kept() -> None:
+    with torch.inference_mode():
+        counted = Counted()
+        counted.get(), counted.get()
+    assert counted.calls == 2
+
+
+def test_autocast_has_values_of_its_own(counted: Counted) -> None:
+    counted.get()
+    with torch.autocast("cpu", torch.bfloat16):
+        counted.get()
+    assert counted.calls == 2
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda cache: pickle.loads(pickle.dumps(cache))])
+def test_copies_start_empty(counted: Counted, again: Callable[[object], WeightCache[torch.Tensor]]) -> None:
+    counted.get()
+    counted.cache = again(counted.cache)
+    counted.get()
+    assert counted.calls == 2
