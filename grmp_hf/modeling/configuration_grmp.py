@@ -139,10 +139,16 @@ class GRMPConfig(PreTrainedConfig):
             kwargs: fields of the configuration.
 
         Raises:
-            GRMPError: the word ``X`` is more than one token.
+            GRMPError: the tokenizer does not know a word, or the word ``X`` is more than one token.
         """
         texts = {kind: list(kwargs.get(f"{kind}_anchors", default)) for kind, default in _DEFAULT_ANCHORS.items()}
         ids = {f"{kind}_input_ids": [list(row) for row in tokenizer(rows)["input_ids"]] for kind, rows in texts.items()}
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        if any(unknown in row[1:-1] for rows in ids.values() for row in rows):
+            raise GRMPError(
+                "Expected a tokenizer that knows the words of the anchors, got unknown tokens. CLIPTokenizer comes up empty "
+                "where its files are missing: put tokenizer.json, or vocab.json and merges.txt, beside the CLIP."
+            )
         marker = list(tokenizer([PLACEHOLDER])["input_ids"][0])
         if len(marker) != 3:
             raise GRMPError(

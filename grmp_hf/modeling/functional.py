@@ -41,7 +41,7 @@ def pool_views(embeds: Tensor, weights: Tensor) -> Tensor:
     Returns:
         ``(B, D)``, of length at most 1.
     """
-    return torch.einsum("bvd,v->bd", embeds, weights.to(embeds))
+    return (embeds * weights.to(embeds).unsqueeze(-1)).sum(1)
 
 
 def anchor_logits(image_embeds: Tensor, anchor_embeds: Tensor, logit_scale: Tensor) -> Tensor:
@@ -53,10 +53,12 @@ def anchor_logits(image_embeds: Tensor, anchor_embeds: Tensor, logit_scale: Tens
         logit_scale: scalar, the logarithm of the scale, as CLIP stores it.
 
     Returns:
-        ``(B, A)`` in the wider of the two inputs' types.
+        ``(B, A)`` in the wider of the two inputs' types, under autocast too: a scale of 100 leaves half precision
+        with steps of 0.1.
     """
     dtype = torch.promote_types(image_embeds.dtype, anchor_embeds.dtype)
-    return logit_scale.exp().to(dtype) * image_embeds.to(dtype) @ anchor_embeds.to(dtype).T
+    with torch.autocast(image_embeds.device.type, enabled=False):
+        return logit_scale.exp().to(dtype) * image_embeds.to(dtype) @ anchor_embeds.to(dtype).T
 
 
 def expected_quality(logits: Tensor, levels: Sequence[float]) -> Tensor:
@@ -75,7 +77,7 @@ def expected_quality(logits: Tensor, levels: Sequence[float]) -> Tensor:
     >>> expected_quality(torch.tensor([[0.0, 0.0]]), [1.0, 0.0]).item()
     0.5
     """
-    return logits.softmax(-1) @ logits.new_tensor(levels)
+    return (logits.softmax(-1) * logits.new_tensor(levels)).sum(-1)
 
 
 def soft_labels(quality: Tensor, levels: Sequence[float]) -> Tensor:

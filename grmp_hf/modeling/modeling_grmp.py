@@ -132,10 +132,12 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         Raises:
             GRMPError: a weight is missing, left over or of another size.
         """
-        kwargs = {"dtype": torch.float32, **kwargs}
         wants_info = kwargs.pop("output_loading_info", False)
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        wrong = {kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "unexpected_keys") if info.get(kind)}
+        # Sizes that differ are reported below instead of raised.
+        kwargs = {"dtype": torch.float32, **kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+        wrong = {kind: sorted(map(_describe_key, info[kind])) for kind in kinds if info.get(kind)}
         if wrong:
             raise GRMPError(
                 f"Expected exactly the weights of a CLIP at {str(pretrained_model_name_or_path)!r}, got "
@@ -225,6 +227,11 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         for cache in getattr(self, "_anchors", {}).values():
             cache.clear()
         return super().train(mode)  # type: ignore[no-any-return]
+
+
+def _describe_key(key: Any) -> str:
+    """A weight's name, or its name, size in the file and size in the model."""
+    return key if isinstance(key, str) else f"{key[0]} {tuple(key[1])} instead of {tuple(key[2])}"
 
 
 AutoModelForImageClassification.register(GRMPConfig, GRMPForImageQualityAssessment, exist_ok=True)

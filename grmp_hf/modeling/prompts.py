@@ -86,7 +86,8 @@ class ReadoutPrompts(nn.Module):
         anchors' = unit(anchors + residual),   logits' = exp(log_scale) logits + offset
 
     With two anchors the calibration changes no ranking: it lets ratings whose mean or spread is not the base's be met
-    without bending the prompts. All start at 0, where nothing changes.
+    without bending the prompts. All start at 0, where nothing changes. The scale is a buffer: it is set before training
+    and not trained, since a free scale takes over the work of the residuals (docs/decisions.md).
 
     Args:
         anchors: A.
@@ -100,8 +101,10 @@ class ReadoutPrompts(nn.Module):
     def __init__(self, anchors: int, width: int, *, residuals: bool, calibrate: bool) -> None:
         super().__init__()
         self.residual = nn.Parameter(torch.zeros(anchors, width)) if residuals else None
-        self.log_scale = nn.Parameter(torch.zeros(())) if calibrate else None
+        self.register_buffer("log_scale", torch.zeros(()) if calibrate else None)
         self.offset = nn.Parameter(torch.zeros(anchors)) if calibrate else None
+
+    log_scale: Tensor | None
 
     def shift(self, anchor_embeds: Tensor) -> Tensor:
         """Shifted anchors ``(A, D)`` of length 1."""

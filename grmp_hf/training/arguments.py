@@ -47,8 +47,8 @@ class GRMPTrainingArguments(TrainingArguments):
     )
 
     pull_exempt: list[str] = field(
-        default_factory=lambda: ["log_scale", "offset"],
-        metadata={"help": "Last words of the names of tensors that are not pulled: the calibration."},
+        default_factory=lambda: ["offset"],
+        metadata={"help": "Last words of the names of tensors that are not pulled."},
     )
 
     def __post_init__(self) -> None:

@@ -1,20 +1,16 @@
 """Few-shot adaptation: from some dozens of rated pictures to an adapter.
 
-Nothing here looks at a picture that is not among the shots: how strongly the adapter is pulled towards its start is
-learnt from the shots by cross-validation.
+Nothing here looks at a picture that is not among the shots.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from peft import PeftModel, get_peft_model
 from torch import Tensor
@@ -52,10 +48,9 @@ class FewShotRecipe:
         regularization_strength: lambda of the gradient rule. It acts on what moves the pictures' embeddings: nothing
             as long as only texts are trained.
         projection_unit: ``"tensor"`` or ``"global"``.
-        pulls: candidates for the pull towards the start, strongest first, in units of 1 / shots: the objective is the
-            mean cross-entropy + pull / shots * squared distance from the start. A weaker one is taken only if its
-            held-out loss is better by more than the standard error of the difference.
-        folds: of that cross-validation.
+        pull: how strongly the trained tensors are pulled towards their start with 50 shots. The objective is the mean
+            cross-entropy + pull (50 / n)^2 / n * squared distance from the start: few ratings must not outweigh what
+            the base knows, many may.
         save_steps: steps between checkpoints of the final fit; 0 for none.
     """
 
@@ -65,25 +60,26 @@ class FewShotRecipe:
     anchor_residuals: bool = True
     calibrate: bool = True
     blocks: int = 4
-    steps: int = 100
+    steps: int = 200
     batch_size: int = 256
-    learning_rate: float = 0.02
+    learning_rate: float = 0.05
     regularization_strength: float = 5.0
     projection_unit: Literal["tensor", "global"] = "tensor"
-    pulls: tuple[float, ...] = (30.0, 10.0)
-    folds: int = 5
+    pull: float = 10.0
     save_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.train not in ("prompts", "authors"):
             raise GRMPError(f"Expected train 'prompts' or 'authors', got {self.train!r}.")
-        if self.steps < 1 or self.batch_size < 1 or not self.pulls or self.folds < 2:
+        if self.steps < 1 or self.batch_size < 1 or self.pull < 0:
             raise GRMPError(
-                f"Expected steps and batch_size of at least 1, some pulls and at least 2 folds, got steps={self.steps}, "
-                f"batch_size={self.batch_size}, pulls={self.pulls}, folds={self.folds}."
+                f"Expected steps and batch_size of at least 1 and a pull of at least 0, got steps={self.steps}, "
+                f"batch_size={self.batch_size}, pull={self.pull}."
             )
-        if list(self.pulls) != sorted(self.pulls, reverse=True) or min(self.pulls) < 0:
-            raise GRMPError(f"Expected pulls of at least 0, strongest first, got {self.pulls}.")
+
+    def pull_to_start(self, shots: int) -> float:
+        """The pull for a number of shots, as ``GRMPTrainingArguments.pull_to_start``."""
+        return 2 * self.pull * (50 / shots) ** 2 / shots
 
     @property
     def moves_embeddings(self) -> bool:
@@ -172,24 +168,19 @@ def adapt(
         The adapted model in evaluation mode, its adapter named "default".
 
     Raises:
-        GRMPError: fewer pictures than folds, or ratings that are all alike.
+        GRMPError: ratings that are all alike.
     """
     recipe, tell = recipe or FewShotRecipe(), progress or _silent
-    if len(quality) < recipe.folds or quality.unique().numel() < 2:
-        raise GRMPError(
-            f"Expected at least {recipe.folds} pictures with different ratings, got {len(quality)} with "
-            f"{quality.unique().numel()} different ones. Rate more pictures."
-        )
+    if quality.unique().numel() < 2:
+        raise GRMPError(f"Expected pictures with different ratings, got {len(quality)} that are all alike. Rate more.")
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
     shots, logits = _describe(model.eval(), pixels, quality, mean, std, recipe, tell)
     torch.manual_seed(seed)
     peft_model = get_peft_model(model, _prompt_config(model, recipe))
-    start = _start(peft_model, logits, quality, recipe)
-    fit = _Fit(peft_model, start, recipe, seed, output)
-    pull = _choose_pull(fit, shots, output / "pulls.json", tell)
-    fit(shots, pull, resume=True, tell=tell)
-    peft_model.peft_config["default"].provenance = {"pull": pull, "recipe": asdict(recipe), "seed": seed}
+    if recipe.calibrate:
+        _calibrate(peft_model, logits, quality)
+    _train(peft_model, shots, recipe, seed, output / "fit", tell)
     return peft_model.eval()
 
 
@@ -233,22 +224,23 @@ def _describe(
     return Shots(quality, torch.cat(embeds)), torch.cat(logits)
 
 
-def _start(model: PeftModel, logits: Tensor, quality: Tensor, recipe: FewShotRecipe) -> dict[str, Tensor]:
-    """Values of all trained tensors before training: the calibration fits the base's logits to the shots."""
-    if recipe.calibrate:
-        readout = model.get_base_model().readout.grmp_readout["default"]
-        levels = model.get_base_model().config.quality_levels
-        optimizer = torch.optim.LBFGS([readout.log_scale, readout.offset], max_iter=50, line_search_fn="strong_wolfe")
+def _calibrate(model: PeftModel, logits: Tensor, quality: Tensor) -> None:
+    """Fit scale and offset of the readout to the shots, given the base's logits ``(n, A)``."""
+    base = model.get_base_model()
+    readout = base.readout.grmp_readout["default"]
+    log_scale, offset = (torch.zeros_like(value, requires_grad=True) for value in (readout.log_scale, readout.offset))
+    optimizer = torch.optim.LBFGS([log_scale, offset], max_iter=50, line_search_fn="strong_wolfe")
 
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = quality_cross_entropy(readout.calibrate(logits.to(readout.offset)), quality.to(readout.offset), levels)
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)  # type: ignore[arg-type]
+    def closure() -> Tensor:
         optimizer.zero_grad()
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        calibrated = log_scale.exp() * logits.to(offset) + offset
+        loss = quality_cross_entropy(calibrated, quality.to(offset), base.config.quality_levels)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    readout.log_scale.copy_(log_scale.detach())
+    readout.offset.data.copy_(offset.detach())
 
 
 class _Teller(TrainerCallback):  # type: ignore[misc]
@@ -261,79 +253,27 @@ class _Teller(TrainerCallback):  # type: ignore[misc]
         self.tell("train", state.global_step / state.max_steps)
 
 
-class _Fit:
-    """Trains the adapter from its start, as often as asked."""
-
-    def __init__(
-        self, model: PeftModel, start: Mapping[str, Tensor], recipe: FewShotRecipe, seed: int, output: Path
-    ) -> None:
-        self.model, self.start, self.recipe, self.seed, self.output = model, start, recipe, seed, output
-
-    def __call__(self, shots: Shots, pull: float, *, resume: bool = False, tell: Progress = _silent) -> None:
-        """Train on ``shots`` under a pull; with ``resume``, leave checkpoints and go on from the last one."""
-        recipe, parameters = self.recipe, dict(self.model.named_parameters())
-        with torch.no_grad():
-            for name, value in self.start.items():
-                parameters[name].copy_(value)
-        folder, saves = self.output / "fit", resume and recipe.save_steps > 0
-        arguments = GRMPTrainingArguments(
-            output_dir=str(folder),
-            max_steps=recipe.steps,
-            per_device_train_batch_size=min(recipe.batch_size, len(shots)),
-            learning_rate=recipe.learning_rate,
-            lr_scheduler_type="cosine",
-            optim="adamw_torch",
-            regularization_strength=recipe.regularization_strength if recipe.moves_embeddings else 0.0,
-            projection_unit=recipe.projection_unit,
-            pull_to_start=2 * pull / len(shots),
-            seed=self.seed,
-            use_cpu=self.model.device.type == "cpu",
-            save_strategy="steps" if saves else "no",
-            save_steps=max(recipe.save_steps, 1),
-            save_total_limit=2,
-            logging_strategy="no",
-            disable_tqdm=True,
-        )
-        trainer = GRMPTrainer(self.model, arguments, train_dataset=shots, callbacks=[_Teller(tell)] if resume else None)
-        trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=saves and last_complete_checkpoint(folder) is not None)
-        if resume:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    @torch.no_grad()
-    def losses(self, shots: Shots) -> Tensor:
-        """Cross-entropy ``(n,)`` of each of some shots under the model as it stands."""
-        self.model.eval()
-        losses = []
-        for index in range(len(shots)):
-            row = {name: value[None].to(self.model.device) for name, value in shots[index].items()}
-            row.pop("teacher_logits", None)
-            losses.append(self.model(**row).loss.cpu())
-        return torch.stack(losses)
-
-
-def _choose_pull(fit: _Fit, shots: Shots, record: Path, tell: Progress) -> float:
-    """The pull by cross-validation; losses found before an interruption are read from ``record``."""
-    recipe = fit.recipe
-    if len(recipe.pulls) == 1:
-        return recipe.pulls[0]
-    found: dict[str, list[float]] = json.loads(record.read_text()) if record.is_file() else {}
-    order = np.random.RandomState(fit.seed).permutation(len(shots))
-    jobs = [(pull, fold) for pull in recipe.pulls for fold in range(recipe.folds)]
-    for done, (pull, fold) in enumerate(jobs):
-        tell("choose the pull", done / len(jobs))
-        key = f"{pull}/{fold}"
-        if key not in found:
-            held_out = order[fold :: recipe.folds].tolist()
-            fit(shots.select(sorted(set(range(len(shots))) - set(held_out))), pull)
-            found[key] = fit.losses(shots.select(held_out)).tolist()
-            partial = record.with_suffix(".partial")
-            partial.write_text(json.dumps(found))
-            partial.replace(record)
-    losses = {pull: np.concatenate([found[f"{pull}/{fold}"] for fold in range(recipe.folds)]) for pull in recipe.pulls}
-    chosen = recipe.pulls[0]
-    for pull in recipe.pulls[1:]:
-        gain = losses[chosen] - losses[pull]
-        if gain.mean() > gain.std(ddof=1) / math.sqrt(len(gain)):
-            chosen = pull
-    return chosen
+def _train(model: PeftModel, shots: Shots, recipe: FewShotRecipe, seed: int, folder: Path, tell: Progress) -> None:
+    """Train the adapter from its start, or from the last checkpoint in ``folder``, which is removed at the end."""
+    arguments = GRMPTrainingArguments(
+        output_dir=str(folder),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=min(recipe.batch_size, len(shots)),
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine",
+        optim="adamw_torch",
+        regularization_strength=recipe.regularization_strength if recipe.moves_embeddings else 0.0,
+        projection_unit=recipe.projection_unit,
+        pull_to_start=recipe.pull_to_start(len(shots)),
+        seed=seed,
+        use_cpu=model.device.type == "cpu",
+        save_strategy="steps" if recipe.save_steps else "no",
+        save_steps=max(recipe.save_steps, 1),
+        save_total_limit=2,
+        logging_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = GRMPTrainer(model, arguments, train_dataset=shots, callbacks=[_Teller(tell)])
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder) is not None)
+    shutil.rmtree(folder, ignore_errors=True)
