@@ -146,8 +146,8 @@ class GRMPConfig(PreTrainedConfig):
         unknown = getattr(tokenizer, "unk_token_id", None)
         if any(unknown in row[1:-1] for rows in ids.values() for row in rows):
             raise GRMPError(
-                "Expected a tokenizer that knows the words of the anchors, got unknown tokens. CLIPTokenizer comes up empty "
-                "where its files are missing: put tokenizer.json, or vocab.json and merges.txt, beside the CLIP."
+                "Expected a tokenizer that knows the words of the anchors, got unknown tokens. CLIPTokenizer comes up "
+                "empty where its files are missing: put tokenizer.json, or vocab.json and merges.txt, beside the CLIP."
             )
         marker = list(tokenizer([PLACEHOLDER])["input_ids"][0])
         if len(marker) != 3:
