@@ -21,7 +21,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.functional import quality_cross_entropy
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
-from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, teacher_mode
+from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.trainer import GRMPTrainer, last_complete_checkpoint
 
@@ -100,44 +100,34 @@ def reference_modules(model: GRMPForImageQualityAssessment, blocks: int = 4) -> 
     return [f"layers.{i}" for i in range(max(depth - blocks, 0), depth)] + ["final_layer_norm", "post_layernorm"]
 
 
+@dataclass
 class Shots(Dataset[dict[str, Tensor]]):
     """Rated pictures in memory.
 
-    Args:
+    Attributes:
         quality: ``(n,)`` in [0, 1].
-        embeds: ``(n, D)`` constant embeddings, or None.
-        pixels: uint8 ``(n, V, 3, S, S)``, where the embeddings are not constant.
-        teacher_logits: ``(n, S)`` scene logits of the base, beside ``pixels``.
+        pixels: uint8 ``(n, V, 3, S, S)``.
+        teacher_logits: ``(n, S)`` scene logits of the base.
         mean, std: with which views are normalised.
+        embeds: ``(n, D)``, where the embeddings stay what they are: they are then served instead of pixels.
     """
 
-    def __init__(
-        self,
-        quality: Tensor,
-        embeds: Tensor | None,
-        pixels: Tensor | None = None,
-        teacher_logits: Tensor | None = None,
-        mean: Sequence[float] = (),
-        std: Sequence[float] = (),
-    ) -> None:
-        self.quality, self.embeds, self.pixels, self.teacher_logits = quality, embeds, pixels, teacher_logits
-        self.mean, self.std = mean, std
+    quality: Tensor
+    pixels: Tensor
+    teacher_logits: Tensor
+    mean: Sequence[float]
+    std: Sequence[float]
+    embeds: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.quality)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         row = {"labels": self.quality[index]}
-        if self.pixels is None or self.teacher_logits is None:
-            assert self.embeds is not None
+        if self.embeds is not None:
             return {**row, "image_embeds": self.embeds[index]}
         pixels = normalize(self.pixels[index], self.mean, self.std)
         return {**row, "pixel_values": pixels, "teacher_logits": self.teacher_logits[index]}
-
-    def select(self, indices: Sequence[int]) -> Shots:
-        """Some of them."""
-        picked = [None if t is None else t[list(indices)] for t in (self.embeds, self.pixels, self.teacher_logits)]
-        return Shots(self.quality[list(indices)], *picked, mean=self.mean, std=self.std)
 
 
 def adapt(
@@ -171,7 +161,7 @@ def adapt(
         GRMPError: ratings that are all alike.
     """
     recipe, tell = recipe or FewShotRecipe(), progress or _silent
-    if quality.unique().numel() < 2:
+    if bool((quality == quality[0]).all()):
         raise GRMPError(f"Expected pictures with different ratings, got {len(quality)} that are all alike. Rate more.")
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
@@ -210,18 +200,17 @@ def _describe(
     tell: Progress,
 ) -> tuple[Shots, Tensor]:
     """The shots as the Trainer wants them, and the base's quality logits ``(n, A)``."""
-    embeds, logits, teacher = [], [], []
+    kept: tuple[list[Tensor], ...] = ([], [], [])
     with torch.no_grad():
         for start in range(0, len(pixels), 8):
             values = normalize(pixels[start : start + 8], mean, std).to(model.device)
             output = model(values, output_semantic=True)
             parts = (output.image_embeds, output.quality_logits, output.semantic_logits)
-            for kept, part in zip((embeds, logits, teacher), parts, strict=True):
-                kept.append(part.cpu())
+            for column, part in zip(kept, parts, strict=True):
+                column.append(part.cpu())
             tell("embed", min(start + 8, len(pixels)) / len(pixels))
-    if recipe.moves_embeddings:
-        return Shots(quality, None, pixels, torch.cat(teacher), mean, std), torch.cat(logits)
-    return Shots(quality, torch.cat(embeds)), torch.cat(logits)
+    embeds, logits, teacher = map(torch.cat, kept)
+    return Shots(quality, pixels, teacher, mean, std, None if recipe.moves_embeddings else embeds), logits
 
 
 def _calibrate(model: PeftModel, logits: Tensor, quality: Tensor) -> None:
@@ -229,21 +218,21 @@ def _calibrate(model: PeftModel, logits: Tensor, quality: Tensor) -> None:
     base = model.get_base_model()
     readout = base.readout.grmp_readout["default"]
     log_scale, offset = (torch.zeros_like(value, requires_grad=True) for value in (readout.log_scale, readout.offset))
-    optimizer = torch.optim.LBFGS([log_scale, offset], max_iter=50, line_search_fn="strong_wolfe")
+    optimizer: Any = torch.optim.LBFGS([log_scale, offset], max_iter=50, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
         calibrated = log_scale.exp() * logits.to(offset) + offset
         loss = quality_cross_entropy(calibrated, quality.to(offset), base.config.quality_levels)
-        loss.backward()
+        torch.autograd.backward(loss)
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)
     readout.log_scale.copy_(log_scale.detach())
     readout.offset.data.copy_(offset.detach())
 
 
-class _Teller(TrainerCallback):  # type: ignore[misc]
+class _Teller(TrainerCallback):
     """Hands the Trainer's progress on."""
 
     def __init__(self, tell: Progress) -> None:

@@ -1,0 +1,250 @@
+"""A standalone scorer: adapter and anchors folded into constants, and no text tower.
+
+Letters in shapes: A quality anchors, S semantic anchors, D joint width, L prompted layers, M prompts, W vision width.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    CLIPVisionConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.clip.modeling_clip import CLIPVisionModel
+
+from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.functional import anchor_logits, expected_quality, quality_cross_entropy
+from grmp_hf.modeling.modeling_grmp import (
+    GRMPForImageQualityAssessment,
+    GRMPOutput,
+    adapter_state,
+    pool_pictures,
+)
+from grmp_hf.modeling.prompts import KeysValues, prompt_attention, run_prompted_encoder
+
+__all__ = ["GRMPBakedConfig", "GRMPBakedScorer", "bake"]
+
+
+class GRMPBakedConfig(PreTrainedConfig):
+    """Configuration of a :class:`GRMPBakedScorer`; :func:`bake` makes it.
+
+    Args:
+        vision_config: of the vision tower, as a ``CLIPVisionConfig`` or its dictionary.
+        projection_dim: D.
+        quality_anchors: A texts, for the record.
+        quality_levels: the quality that each stands for.
+        semantic_anchors: S texts, for the record.
+        view_weights: as in ``GRMPConfig``.
+        prompts: M; 0 for no visual prompts and no prompt norm.
+        prompted_layers: L.
+        rating_scale, preprocessing, provenance: those of the adapter.
+    """
+
+    model_type = "grmp_baked"
+    sub_configs = {"vision_config": CLIPVisionConfig}
+
+    vision_config: Any = None
+    projection_dim: int = 512
+    quality_anchors: Any = ()
+    quality_levels: Any = (1.0, 0.0)
+    semantic_anchors: Any = ()
+    view_weights: Any = None
+    prompts: int = 0
+    prompted_layers: int = 0
+    rating_scale: Any = None
+    preprocessing: Any = None
+    provenance: Any = None
+    keys_to_ignore_at_inference: Any = ("quality_logits", "semantic_logits", "image_embeds")
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.vision_config is None:
+            self.vision_config = CLIPVisionConfig()
+        elif isinstance(self.vision_config, dict):
+            self.vision_config = CLIPVisionConfig(**{k: v for k, v in self.vision_config.items() if k != "model_type"})
+        for name in ("quality_anchors", "quality_levels", "semantic_anchors", "keys_to_ignore_at_inference"):
+            setattr(self, name, list(getattr(self, name)))
+        super().__post_init__(**kwargs)
+
+
+class _ConstantPrompts(nn.Module):
+    """An encoder whose prompts' keys and values are constants ``(L, M, W)``, with the prompt norm after it."""
+
+    def __init__(self, base_layer: nn.Module, layers: int, count: int, width: int) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.keys, self.values = (
+            nn.Parameter(torch.zeros(layers, count, width), requires_grad=False) for _ in range(2)
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        prompt_attention(base_layer)
+
+    def forward(self, inputs_embeds: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> BaseModelOutput:
+        """Encode ``(B, N, W)``; the vision tower has no mask."""
+        prompts = [KeysValues(k[None], v[None]) for k, v in zip(self.keys, self.values, strict=True)]
+        return run_prompted_encoder(self.base_layer, inputs_embeds, prompts, self.norm, **kwargs)
+
+
+class GRMPBakedScorer(PreTrainedModel):
+    """Scores as the model that it was baked from does, from the vision tower and constants alone.
+
+    It is for scoring: nothing of it can be adapted further.
+    """
+
+    config_class = GRMPBakedConfig
+    base_model_prefix = "vision_model"
+    main_input_name = "pixel_values"
+    accepts_loss_kwargs = False
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["CLIPEncoderLayer", "CLIPVisionEmbeddings"]
+
+    def __init__(self, config: GRMPBakedConfig) -> None:
+        super().__init__(config)
+        vision, width = config.vision_config, config.projection_dim
+        self.vision_model = CLIPVisionModel._from_config(vision)
+        if config.prompts:
+            self.vision_model.encoder = _ConstantPrompts(
+                self.vision_model.encoder, config.prompted_layers, config.prompts, vision.hidden_size
+            )
+        self.visual_projection = nn.Linear(vision.hidden_size, width, bias=False)
+        constants = {
+            "quality_embeds": torch.zeros(len(config.quality_levels), width),
+            "semantic_embeds": torch.zeros(len(config.semantic_anchors), width),
+            "logit_scale": torch.zeros(()),
+            "calibration_log_scale": torch.zeros(()),
+            "calibration_offset": torch.zeros(len(config.quality_levels)),
+        }
+        for name, value in constants.items():
+            setattr(self, name, nn.Parameter(value, requires_grad=False))
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a baked scorer, in float32 unless ``dtype`` says otherwise.
+
+        Raises:
+            GRMPError: a weight is missing or left over.
+        """
+        kwargs = {"dtype": torch.float32, **kwargs}
+        wants_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        wrong = {kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "unexpected_keys") if info.get(kind)}
+        if wrong:
+            raise GRMPError(f"Expected exactly the weights of a baked scorer, got {wrong}. Bake and save it again.")
+        return (model, info) if wants_info else model
+
+    def forward(
+        self, pixel_values: Tensor, labels: Tensor | None = None, output_semantic: bool = False, **kwargs: Any
+    ) -> GRMPOutput:
+        """Score pictures; arguments and result as in ``GRMPForImageQualityAssessment.forward``."""
+        if kwargs:
+            raise TypeError(f"forward() got unexpected arguments {sorted(kwargs)}.")
+        image_embeds = self.get_image_embeds(pixel_values)
+        logits = anchor_logits(image_embeds, self.quality_embeds, self.logit_scale)
+        logits = self.calibration_log_scale.exp() * logits + self.calibration_offset
+        levels = self.config.quality_levels
+        semantic = anchor_logits(image_embeds, self.semantic_embeds, self.logit_scale) if output_semantic else None
+        return GRMPOutput(
+            loss=None if labels is None else quality_cross_entropy(logits, labels.flatten(), levels),
+            quality=expected_quality(logits, levels),
+            quality_logits=logits,
+            semantic_logits=semantic,
+            image_embeds=image_embeds,
+        )
+
+    def get_image_embeds(self, pixel_values: Tensor) -> Tensor:
+        """Embeddings ``(B, D)`` of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``."""
+        return pool_pictures(pixel_values, self.config.view_weights, self._embed)
+
+    def _embed(self, pixel_values: Tensor) -> Tensor:
+        return self.visual_projection(self.vision_model(pixel_values=pixel_values).pooler_output)  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def bake(model: PeftModel | GRMPForImageQualityAssessment) -> GRMPBakedScorer:
+    """Fold the active adapter (if any) and the anchors into a standalone scorer.
+
+    Args:
+        model: an adapted model, or the zero-shot model itself; it is not changed.
+
+    Returns:
+        A scorer in evaluation mode, on the CPU, equal to ``model`` in evaluation mode up to rounding.
+
+    Raises:
+        GRMPError: several adapters are active.
+    """
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    active = {name for _, names in adapter_state(base) for name in names}
+    configs = getattr(base, "peft_config", {})
+    training = model.training
+    model.eval()
+    encoder, readout = base.clip.vision_model.encoder, base.readout
+    prompts = getattr(encoder, "active_prompts", None)
+    adjustment = getattr(readout, "active_prompts", None)
+    constants = {"logit_scale": base.clip.logit_scale, "semantic_embeds": base.get_anchor_embeds("semantic")}
+    anchors = base.get_anchor_embeds("quality")
+    constants["quality_embeds"] = anchors if adjustment is None else adjustment.shift(anchors)
+    if adjustment is not None and adjustment.offset is not None:
+        constants |= {"calibration_log_scale": adjustment.log_scale, "calibration_offset": adjustment.offset}
+    if prompts is not None:
+        pairs = encoder.keys_values(1)
+        constants["vision_model.encoder.keys"] = torch.cat([pair.keys for pair in pairs])
+        constants["vision_model.encoder.values"] = torch.cat([pair.values for pair in pairs])
+        constants |= {f"vision_model.encoder.norm.{n}": w for n, w in prompts.norm.named_parameters()}
+    adapter = next((configs[name] for name in active if name in configs), None)
+    scorer = GRMPBakedScorer(_baked_config(base, adapter, None if prompts is None else pairs))
+    state = {**_vision_state(base, active, wrapped=prompts is not None), **constants}
+    expected = scorer.state_dict()
+    scorer.load_state_dict({**{n: w for n, w in expected.items() if n.startswith("calibration_")}, **state})
+    model.train(training)
+    scorer.eval()
+    return scorer
+
+
+def _baked_config(base: Any, adapter: Any, pairs: list[KeysValues] | None) -> GRMPBakedConfig:
+    config = base.config
+    kept = {
+        name: getattr(config, name)
+        for name in ("quality_anchors", "quality_levels", "semantic_anchors", "view_weights")
+    }
+    learnt = {name: getattr(adapter, name, None) for name in ("rating_scale", "preprocessing", "provenance")}
+    return GRMPBakedConfig(
+        vision_config=config.clip_config.vision_config.to_dict(),
+        projection_dim=config.clip_config.projection_dim,
+        prompts=0 if pairs is None else pairs[0].keys.shape[1],
+        prompted_layers=0 if pairs is None else len(pairs),
+        **kept,
+        **learnt,
+    )
+
+
+def _vision_state(base: Any, active: set[str], *, wrapped: bool) -> dict[str, Tensor]:
+    """The vision tower's weights under the names of a baked scorer; trained copies take the place of the base's own."""
+    found: dict[str, Tensor] = {}
+    copies: dict[str, Tensor] = {}
+    for name, weight in base.named_parameters():
+        short = name.removeprefix("clip.")
+        if not short.startswith(("vision_model.", "visual_projection.")) or ".grmp_" in short:
+            continue
+        copy = re.search(r"\.modules_to_save\.([^.]+)", short)
+        if copy is not None and copy[1] not in active:
+            continue
+        plain = re.sub(r"\.base_layer|\.original_module|\.modules_to_save\.[^.]+", "", short)
+        if wrapped:
+            plain = plain.replace("vision_model.encoder.", "vision_model.encoder.base_layer.")
+        (found if copy is None else copies)[plain] = weight
+    return {**found, **copies}
+
+
+AutoConfig.register(GRMPBakedConfig.model_type, GRMPBakedConfig, exist_ok=True)
+AutoModelForImageClassification.register(GRMPBakedConfig, GRMPBakedScorer, exist_ok=True)
