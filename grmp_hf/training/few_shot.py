@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 from peft import PeftModel, get_peft_model
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -30,6 +31,14 @@ __all__ = ["FewShotRecipe", "adapt", "reference_modules"]
 Progress = Callable[[str, float], None]
 
 
+_CHOICES = {
+    "train": ("prompts", "authors"),
+    "optimizer": ("adamw_torch", "sgd"),
+    "schedule": ("cosine", "constant"),
+    "projection_unit": ("tensor", "global"),
+}
+
+
 @dataclass(frozen=True)
 class FewShotRecipe:
     """What is trained on the shots, and how. The defaults were chosen on BIQ2021's train part (docs/decisions.md).
@@ -44,9 +53,13 @@ class FewShotRecipe:
         blocks: last blocks of each tower under ``"authors"``.
         steps: optimizer steps.
         batch_size: pictures of a step, at most.
-        learning_rate: of AdamW, with a cosine to 0.
+        optimizer: transformers' name of it.
+        learning_rate: at the beginning.
+        schedule: ``"cosine"`` to 0, or ``"constant"``.
+        weight_decay: on every trained tensor.
         regularization_strength: lambda of the gradient rule. It acts on what moves the pictures' embeddings: nothing
             as long as only texts are trained.
+        semantic_temperature: T of the semantic loss.
         projection_unit: ``"tensor"`` or ``"global"``.
         pull: how strongly the trained tensors are pulled towards their start with 50 shots. The objective is the mean
             cross-entropy + pull (50 / n)^2 / n * squared distance from the start: few ratings must not outweigh what
@@ -62,20 +75,42 @@ class FewShotRecipe:
     blocks: int = 4
     steps: int = 200
     batch_size: int = 256
+    optimizer: Literal["adamw_torch", "sgd"] = "adamw_torch"
     learning_rate: float = 0.05
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = 0.0
     regularization_strength: float = 5.0
+    semantic_temperature: float = 1.0
     projection_unit: Literal["tensor", "global"] = "tensor"
     pull: float = 10.0
     save_steps: int = 0
 
     def __post_init__(self) -> None:
-        if self.train not in ("prompts", "authors"):
-            raise GRMPError(f"Expected train 'prompts' or 'authors', got {self.train!r}.")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise GRMPError(f"Expected {name} out of {', '.join(allowed)}, got {getattr(self, name)!r}.")
         if self.steps < 1 or self.batch_size < 1 or self.pull < 0:
             raise GRMPError(
                 f"Expected steps and batch_size of at least 1 and a pull of at least 0, got steps={self.steps}, "
                 f"batch_size={self.batch_size}, pull={self.pull}."
             )
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> FewShotRecipe:
+        """Read a recipe; keys are the attributes, and what is left out keeps its default.
+
+        Raises:
+            GRMPError: no such file, no mapping in it, or a key that a recipe does not have.
+        """
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise GRMPError(f"Expected a recipe in YAML at {str(path)!r}: {error}.") from error
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(known)) if isinstance(values, dict) else [str(values)]
+        if unknown:
+            raise GRMPError(f"Expected keys out of {', '.join(known)} in {str(path)!r}, got {', '.join(unknown)}.")
+        return cls(**values)
 
     def pull_to_start(self, shots: int) -> float:
         """The pull for a number of shots, as ``GRMPTrainingArguments.pull_to_start``."""
@@ -249,9 +284,11 @@ def _train(model: PeftModel, shots: Shots, recipe: FewShotRecipe, seed: int, fol
         max_steps=recipe.steps,
         per_device_train_batch_size=min(recipe.batch_size, len(shots)),
         learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine",
-        optim="adamw_torch",
+        lr_scheduler_type=recipe.schedule,
+        optim=recipe.optimizer,
+        weight_decay=recipe.weight_decay,
         regularization_strength=recipe.regularization_strength if recipe.moves_embeddings else 0.0,
+        semantic_temperature=recipe.semantic_temperature,
         projection_unit=recipe.projection_unit,
         pull_to_start=recipe.pull_to_start(len(shots)),
         seed=seed,
@@ -265,4 +302,5 @@ def _train(model: PeftModel, shots: Shots, recipe: FewShotRecipe, seed: int, fol
     trainer = GRMPTrainer(model, arguments, train_dataset=shots, callbacks=[_Teller(tell)])
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder) is not None)
-    shutil.rmtree(folder, ignore_errors=True)
+    if trainer.is_world_process_zero():
+        shutil.rmtree(folder, ignore_errors=True)
