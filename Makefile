@@ -26,7 +26,7 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-core
 
 demo: $(VENV)/.stamp-core $(if $(DATA),,demo/pictures/labels.csv) ## adapt with 50 ratings, score the rest; DATA=DIR has pictures and labels.csv
 	@$(if $(DATA),,echo "No DATA given: procedural pictures, rated by their known distortion levels, not by people.")
-	$(VENV)/bin/grmp-iqa adapt --data $(DEMO_DATA) --shots 50 --seed 0 --output demo/adapter
+	$(VENV)/bin/grmp-iqa adapt --data $(DEMO_DATA) --shots 50 --seed 0 --output demo/adapter --report demo --overwrite
 
 demo/pictures/labels.csv: training/make_demo_pictures.py | $(VENV)/.stamp-core
 	$(RUN) $< $(@D)

@@ -177,9 +177,13 @@ class Scorer:
 
     def quality(self, pixels: Tensor) -> NDArray[np.float64]:
         """Quality ``(B,)`` of views, uint8 ``(B, V, 3, S, S)``."""
-        with torch.inference_mode():
-            quality = self.model(pixel_values=self.prepare(pixels)).quality
-        return quality.double().cpu().numpy()  # type: ignore[no-any-return]
+        return self.outputs(pixels).quality.double().cpu().numpy()  # type: ignore[no-any-return]
+
+    def outputs(self, pixels: Tensor) -> Any:
+        """The model's ``GRMPOutput`` for views, uint8 ``(B, V, 3, S, S)``, nothing recorded, nothing rounded."""
+        # Convolutions on a GPU round to ten bits by default, which shows in the fourth digit of a score.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return self.model(pixel_values=self.prepare(pixels))
 
 
 def iter_views(

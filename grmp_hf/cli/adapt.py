@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
     if base.identity["adapter"]:
         raise GRMPError(f"--model: expected a base, got an adapter in {args.model!r}; name the base that it is for")
     pixels = _shots(base, train, args)
+    for folder in (args.output, args.report or args.output):
+        (folder / "metrics.json").unlink(missing_ok=True)  # of what --overwrite replaces: it marks a finished run
     with Progress("train", 0, quiet=args.quiet) as progress:
         task = adapting.Task(table, split, base, args.model, args.seed, args.output)
         scorer = adapting.train(task, pixels, progress.tell)
@@ -129,6 +131,6 @@ def _print(args: argparse.Namespace, metrics: dict[str, Any], notes: list[str]) 
         print(figures_table({_TITLES[name]: figures for name, figures in methods.items()}))
     else:
         print("no rated pictures were left to test on: ask for fewer --shots to see how good it is")
-    size = (args.output / "adapter_model.safetensors").stat().st_size / 1e6
-    print(f"adapter of {size:.1f} MB in {args.output}, for {metrics['model']}@{metrics['revision']}")
+    size = (args.output / "adapter_model.safetensors").stat().st_size / 1e3
+    print(f"adapter of {size:.0f} kB in {args.output}, for {metrics['model']}@{metrics['revision']}")
     print(f"scores run from {metrics['scale']}; {metrics['seconds']:.0f} s, {metrics['peak_memory_mib']:.0f} MiB")

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 
 from grmp_hf.cli import adapt, convert, evaluate, push, score
@@ -51,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         args = _parse(list(sys.argv[1:] if argv is None else argv))
-        return int(args.run(args))
+        with warnings.catch_warnings():  # of one library about another: nothing that the reader could change
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
+            return int(args.run(args))
     except SystemExit as leaving:  # argparse, after --help or a wrong option
         return leaving.code if isinstance(leaving.code, int) else 2
     except GRMPError as error:
