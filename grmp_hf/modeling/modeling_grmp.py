@@ -136,15 +136,18 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         # Sizes that differ are reported below instead of raised.
         kwargs = {"dtype": torch.float32, **kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
-        wrong = {kind: sorted(map(_describe_key, info[kind])) for kind in kinds if info.get(kind)}
-        if wrong:
-            raise GRMPError(
-                f"Expected exactly the weights of a CLIP at {str(pretrained_model_name_or_path)!r}, got "
-                + "; ".join(f"{kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in wrong.items())
-                + ". Check that the folder holds a complete CLIP of the sizes in its config.json."
-            )
+        _check_exact(info, f"a CLIP at {str(pretrained_model_name_or_path)!r}")
         return (model, info) if wants_info else model
+
+    def load_adapter(self, peft_model_id: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Load one of our adapters in the way of transformers.
+
+        Raises:
+            GRMPError: the adapter's file lacks a tensor, or holds one more or one of another size.
+        """
+        info = super().load_adapter(peft_model_id, *args, **{**kwargs, "ignore_mismatched_sizes": True})
+        _check_exact(vars(info), f"the adapter at {str(peft_model_id)!r}")
+        return info
 
     def forward(
         self,
@@ -227,6 +230,18 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         for cache in getattr(self, "_anchors", {}).values():
             cache.clear()
         return super().train(mode)  # type: ignore[no-any-return]
+
+
+def _check_exact(info: dict[str, Any], what: str) -> None:
+    """Raise if transformers reports weights that are missing, left over or of other sizes."""
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    wrong = {kind: sorted(map(_describe_key, info[kind])) for kind in kinds if info.get(kind)}
+    if wrong:
+        raise GRMPError(
+            f"Expected exactly the weights of {what}, got "
+            + "; ".join(f"{kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in wrong.items())
+            + ". Check that the folder is complete and that its sizes are those of its configuration."
+        )
 
 
 def _describe_key(key: Any) -> str:

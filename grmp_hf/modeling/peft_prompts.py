@@ -8,6 +8,7 @@ encoder of the vision tower, whose layer holds everything visual. Each layer kee
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -124,14 +125,16 @@ class _PromptLayer(nn.Module, BaseTunerLayer):
         self.merged_adapters: list[str] = []
         self.frozen_peft_weight_names: dict[str, tuple[str, ...]] = {}
 
-    def add(self, adapter_name: str, prompts: nn.Module | None, *, frozen: bool) -> None:
+    def add(
+        self, adapter_name: str, prompts: nn.Module | None, *, frozen: bool, device: torch.device | None = None
+    ) -> None:
         """Hold the prompts of an adapter; None where it has none of this kind."""
         container = self.adapter_layer_names[0]
         if prompts is not None:
             getattr(self, container)[adapter_name] = prompts
             if frozen:
                 self.frozen_peft_weight_names[adapter_name] = (container,)
-            self._move_adapter_to_device_of_base_layer(adapter_name)
+            self._move_adapter_to_device_of_base_layer(adapter_name, device)
         self.set_adapter(self.active_adapters)
 
     @property
@@ -309,7 +312,7 @@ class GRMPPromptModel(BaseTuner):
             target.add(adapter_name, self._visual_prompts(peft_config), frozen=peft_config.freeze_visual_prompts)
         elif target_name == "readout":
             readout = self._readout_prompts(peft_config)
-            target.add(adapter_name, readout and readout.to(self.model.clip.logit_scale.device), frozen=False)
+            target.add(adapter_name, readout, frozen=False, device=self.model.clip.logit_scale.device)
         else:
             prompts = self._text_prompts(peft_config, target.base_layer.weight)
             target.add(adapter_name, prompts, frozen=peft_config.freeze_text_prompts)
@@ -348,9 +351,22 @@ class GRMPPromptModel(BaseTuner):
         cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
-        own = {name: w for name, w in model.state_dict().items() if ".grmp_" in name and f".{adapter_name}." in name}
-        _check_exact(own, {name: w for name, w in remapped.items() if ".grmp_" in name})
+        own = re.compile(rf"\.(grmp_\w+|modules_to_save)\.{re.escape(adapter_name)}\.")
+        _check_exact({name: weight for name, weight in model.state_dict().items() if own.search(name)}, remapped)
         return remapped  # type: ignore[no-any-return]
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        # PEFT's own looks for the name at the end, but ours are modules with modules inside.
+        return re.sub(rf"(\.grmp_\w+)\.{re.escape(adapter_name)}(?=\.)", r"\1", key)
+
+    def unload(self) -> Any:
+        """The untouched base; PEFT's own would leave the trained copies of ``modules_to_save`` in it."""
+        wrapped = [(k, m) for k, m in self.model.named_modules() if isinstance(m, AuxiliaryTrainingWrapper)]
+        for key, module in wrapped:
+            parent, _, name = key.rpartition(".")
+            setattr(self.model.get_submodule(parent), name, module.original_module)
+        return super().unload()
 
 
 def _check_exact(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
