@@ -26,7 +26,7 @@ from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.trainer import GRMPTrainer, last_complete_checkpoint
 
-__all__ = ["FewShotRecipe", "adapt", "reference_modules"]
+__all__ = ["FewShotRecipe", "adapt", "adapt_embeds", "reference_modules"]
 
 Progress = Callable[[str, float], None]
 
@@ -196,15 +196,64 @@ def adapt(
         GRMPError: ratings that are all alike.
     """
     recipe, tell = recipe or FewShotRecipe(), progress or _silent
+    _check_quality(quality)
+    shots, logits = _describe(model.eval(), pixels, quality, mean, std, recipe, tell)
+    return _fit(model, shots, logits, recipe, seed, Path(output_dir), tell)
+
+
+def adapt_embeds(
+    model: GRMPForImageQualityAssessment,
+    embeds: Tensor,
+    quality: Tensor,
+    *,
+    recipe: FewShotRecipe | None = None,
+    seed: int = 0,
+    output_dir: str | Path,
+    progress: Progress | None = None,
+) -> PeftModel:
+    """:func:`adapt` from embeddings that were computed before, for many runs over the same pictures.
+
+    Args:
+        model: as for :func:`adapt`.
+        embeds: ``(n, D)`` from the model's ``get_image_embeds``.
+        quality, recipe, seed, output_dir, progress: as for :func:`adapt`.
+
+    Raises:
+        GRMPError: ratings that are all alike, or a recipe that would change the embeddings.
+    """
+    recipe = recipe or FewShotRecipe()
+    _check_quality(quality)
+    if recipe.moves_embeddings:
+        raise GRMPError(
+            f"Expected a recipe that leaves the embeddings as they are, got train={recipe.train!r} with "
+            f"{recipe.visual_prompts} visual prompts. Use adapt, which takes the pictures."
+        )
+    with torch.no_grad():
+        logits = model.eval()(image_embeds=embeds.to(model.device)).quality_logits.cpu()
+    shots = Shots(quality, embeds[:0], embeds[:0], (), (), embeds)
+    return _fit(model, shots, logits, recipe, seed, Path(output_dir), progress or _silent)
+
+
+def _check_quality(quality: Tensor) -> None:
     if bool((quality == quality[0]).all()):
         raise GRMPError(f"Expected pictures with different ratings, got {len(quality)} that are all alike. Rate more.")
-    output = Path(output_dir)
+
+
+def _fit(
+    model: GRMPForImageQualityAssessment,
+    shots: Shots,
+    logits: Tensor,
+    recipe: FewShotRecipe,
+    seed: int,
+    output: Path,
+    tell: Progress,
+) -> PeftModel:
+    """Start an adapter from the base's quality logits ``(n, A)`` of the shots, and train it."""
     output.mkdir(parents=True, exist_ok=True)
-    shots, logits = _describe(model.eval(), pixels, quality, mean, std, recipe, tell)
     torch.manual_seed(seed)
     peft_model = get_peft_model(model, _prompt_config(model, recipe))
     if recipe.calibrate:
-        _calibrate(peft_model, logits, quality)
+        _calibrate(peft_model, logits, shots.quality)
     _train(peft_model, shots, recipe, seed, output / "fit", tell)
     return peft_model.eval()
 
