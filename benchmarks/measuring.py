@@ -1,0 +1,100 @@
+"""What the benchmarks share: options for data, the file that a result becomes, and timing."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+CACHE = ROOT / "runs"
+"""Where a benchmark keeps what is slow to make; git does not track it."""
+
+# Of one library about another: nothing that a figure depends on.
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
+
+_LIBRARIES = ("torch", "transformers", "peft", "accelerate", "numpy", "scipy", "pillow")
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose help begins with the script's own first lines."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def add_folder(parser: argparse.ArgumentParser, option: str, variable: str, what: str) -> None:
+    """An option for a folder of data whose default is an environment variable."""
+    parser.add_argument(
+        option,
+        type=Path,
+        default=os.environ.get(variable) or None,
+        metavar="DIR",
+        help=f"{what} (default: the environment variable {variable})",
+    )
+
+
+def need_folder(parser: argparse.ArgumentParser, folder: Path | None, option: str) -> Path:
+    """The folder, or an end without an error where none was named, so that the other benchmarks still run."""
+    if folder is None:
+        parser.exit(0, f"{parser.prog}: not run, no {option} was given\n")
+    assert folder is not None
+    if not folder.is_dir():
+        parser.error(f"{option}: {folder} is not a folder")
+    return folder.resolve()
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Median, lowest and highest of some values, and the values."""
+    rounded = [round(float(value), 4) for value in values]
+    low, high = min(rounded), max(rounded)
+    return {"median": round(statistics.median(rounded), 4), "low": low, "high": high, "values": rounded}
+
+
+def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call, measured in turns (A B A B ...) so that a busy machine slows all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = perf_counter()
+            call()
+            seconds[name].append(perf_counter() - start)
+    return seconds
+
+
+def write_result(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> Path:
+    """Write figures with what is needed to repeat them; no path of this machine gets in."""
+    arguments = [Path(sys.argv[0]).resolve().relative_to(ROOT).as_posix()]
+    arguments += ["DIR" if os.path.isabs(argument) else argument for argument in sys.argv[1:]]
+    report = {
+        "command": " ".join(["python", *arguments]),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{_threads()}",
+        "python": platform.python_version(),
+        "versions": {"grmp_hf": _own_version(), **{library: version(library) for library in _LIBRARIES}},
+        **figures,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def _threads() -> str:
+    torch = sys.modules.get("torch")
+    return "" if torch is None else f", {torch.get_num_threads()} threads"
+
+
+def _own_version() -> str:
+    import grmp_hf
+
+    return grmp_hf.__version__
