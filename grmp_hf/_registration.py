@@ -16,7 +16,10 @@ from typing import Any
 
 __all__ = ["register_when_imported"]
 
-_MODEL_TYPE = "grmp"
+_CONFIGS = {
+    "grmp": ("grmp_hf.modeling.configuration_grmp", "GRMPConfig"),
+    "grmp_baked": ("grmp_hf.modeling.baking", "GRMPBakedConfig"),
+}
 
 
 class _LazyConfigs(dict[str, Any]):
@@ -26,8 +29,9 @@ class _LazyConfigs(dict[str, Any]):
     """
 
     def __getitem__(self, model_type: str) -> Any:
-        if model_type == _MODEL_TYPE and super().__getitem__(model_type) is None:
-            self[model_type] = importlib.import_module("grmp_hf.modeling.configuration_grmp").GRMPConfig
+        if model_type in _CONFIGS and super().__getitem__(model_type) is None:
+            module, name = _CONFIGS[model_type]
+            self[model_type] = getattr(importlib.import_module(module), name)
             # These register themselves with the other Auto classes.
             importlib.import_module("grmp_hf.modeling.modeling_grmp")
             importlib.import_module("grmp_hf.modeling.image_processing_grmp")
@@ -36,17 +40,23 @@ class _LazyConfigs(dict[str, Any]):
 
 def _add_config(configuration_auto: ModuleType) -> None:
     mapping = configuration_auto.CONFIG_MAPPING
-    if _MODEL_TYPE not in mapping._extra_content:
-        mapping._extra_content = _LazyConfigs({**mapping._extra_content, _MODEL_TYPE: None})
+    missing = dict.fromkeys(name for name in _CONFIGS if name not in mapping._extra_content)
+    if missing:
+        mapping._extra_content = _LazyConfigs({**mapping._extra_content, **missing})
 
 
 def _add_method(_: ModuleType) -> None:
     importlib.import_module("grmp_hf.modeling.peft_prompts")
 
 
+def _add_pipeline(_: ModuleType) -> None:
+    importlib.import_module("grmp_hf.pipelines")
+
+
 _LISTENERS: dict[str, Callable[[ModuleType], None]] = {
     "peft": _add_method,
     "transformers.models.auto.configuration_auto": _add_config,
+    "transformers.pipelines": _add_pipeline,
 }
 
 

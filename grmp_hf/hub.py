@@ -9,28 +9,27 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 from peft import PeftModel
 from safetensors import SafetensorError
+from transformers import PreTrainedConfig
 
 from grmp_hf.cards import write_adapter_card
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer
+from grmp_hf.modeling.configuration_grmp import EMBEDDED, model_place
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, base_fingerprint
 from grmp_hf.scoring import Scorer
 
 __all__ = ["EMBEDDED", "adapter_sha256", "load", "package_versions", "push", "recorded_name", "save"]
-
-EMBEDDED = "grmp_hf/tiny"
-"""Name under which the base inside the package is recorded, the same on every machine."""
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -67,8 +66,9 @@ def load(
     """Load a scorer.
 
     Args:
-        model: folder or Hub id of a plain CLIP, a GRMP model or an adapter (its base is the one recorded with it);
-            "default" or None is the base inside the package or, with ``adapter``, the one recorded there.
+        model: folder or Hub id of a plain CLIP, a GRMP model, a baked scorer or an adapter (its base is the one
+            recorded with it); "default" or None is the base inside the package or, with ``adapter``, the one
+            recorded there.
         adapter: folder or Hub id of an adapter.
         revision: branch, tag or commit of ``model``.
         adapter_revision: likewise of ``adapter``.
@@ -105,7 +105,13 @@ def load(
     fingerprint = base_fingerprint(base)
     commit = _commit(name, revision)
     network, scale = base.to(place), None
-    if found is not None and config is not None:
+    if isinstance(base, GRMPBakedScorer):
+        if found is not None:
+            raise GRMPError(
+                f"Expected a base for adapter {found.name!r}, got the baked scorer {name!r}: it has its own."
+            )
+        scale = _scale(base.config)
+    elif found is not None and config is not None:
         network, scale = _attach(base, found, config), _scale(config)
         if config.preprocessing is not None:
             processor = GRMPImageProcessor(**config.preprocessing)
@@ -268,17 +274,19 @@ def _recorded_base(folder: Path, config: GRMPPromptConfig) -> str:
 
 def _load_base(
     name: str, revision: str | None, dtype: torch.dtype, offline: bool
-) -> tuple[GRMPForImageQualityAssessment, GRMPImageProcessor]:
-    place = name
-    if name in ("default", EMBEDDED):
-        place, revision = str(files("grmp_hf") / "assets" / "tiny"), None
-    options = {"revision": revision, "local_files_only": offline}
+) -> tuple[GRMPForImageQualityAssessment | GRMPBakedScorer, GRMPImageProcessor]:
+    place = EMBEDDED if name == "default" else name
+    options = {"revision": None if place == EMBEDDED else revision, "local_files_only": offline}
     with _clear_errors(name, place):
+        kind = PreTrainedConfig.get_config_dict(model_place(place), **options)[0].get("model_type")
+        if kind == GRMPBakedConfig.model_type:
+            baked = GRMPBakedScorer.from_pretrained(place, dtype=dtype, **options)
+            return baked, GRMPImageProcessor(**(baked.config.preprocessing or {"size": _image_size(baked)}))
         base = GRMPForImageQualityAssessment.from_pretrained(place, dtype=dtype, **options)
     try:
         processor = GRMPImageProcessor.from_pretrained(place, **options)
     except OSError:  # weights without preprocessing: CLIP's own at the model's size
-        size = base.config.clip_config.vision_config.image_size
+        size = _image_size(base)
         processor = GRMPImageProcessor(size, shortest_edge_limit=max(size, 768))
     return base, processor
 
@@ -318,13 +326,18 @@ def _attach(base: GRMPForImageQualityAssessment, adapter: _AdapterFiles, config:
         ) from error
 
 
-def _scale(config: GRMPPromptConfig) -> RatingScale | None:
+def _scale(config: GRMPPromptConfig | GRMPBakedConfig) -> RatingScale | None:
     return None if config.rating_scale is None else RatingScale.from_dict(config.rating_scale)
 
 
-def _match(base: GRMPForImageQualityAssessment, processor: GRMPImageProcessor) -> None:
+def _image_size(base: GRMPForImageQualityAssessment | GRMPBakedScorer) -> int:
+    config: Any = base.config
+    return int(getattr(config, "clip_config", config).vision_config.image_size)
+
+
+def _match(base: GRMPForImageQualityAssessment | GRMPBakedScorer, processor: GRMPImageProcessor) -> None:
     """Give the model the weights of the views that the processor makes, and compare the sizes."""
-    size = base.config.clip_config.vision_config.image_size
+    size = _image_size(base)
     if processor.size != size:
         raise GRMPError(
             f"Expected preprocessing to the model's {size} pixels, got {processor.size}. Correct size in "

@@ -42,6 +42,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--output", "-o", required=True, type=Path, metavar="DIR", help="folder of the adapter")
     parser.add_argument("--shots", type=int, metavar="N", help="pictures to learn from (default: all that may teach)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw and of training (default 0)")
+    parser.add_argument(
+        "--recipe", type=Path, metavar="FILE", help="what is trained and how, as YAML (see training/recipes)"
+    )
     parser.add_argument("--stratified", action="store_true", help="draw the shots spread over the range of quality")
     parser.add_argument(
         "--report", type=Path, metavar="DIR", help="folder of metrics, plot and scores (default: --output)"
@@ -65,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
 
     from grmp_hf.cli import adapting
     from grmp_hf.data import split_rows
+    from grmp_hf.training.few_shot import FewShotRecipe
 
+    recipe = FewShotRecipe() if args.recipe is None else FewShotRecipe.from_yaml(args.recipe)
     table = read_table(args.data, args)
     split = split_rows(table, shots=args.shots, seed=args.seed, stratified=args.stratified)
     train, test = split.select(table)
@@ -77,8 +82,10 @@ def run(args: argparse.Namespace) -> int:
     for folder in (args.output, args.report or args.output):
         (folder / "metrics.json").unlink(missing_ok=True)  # of what --overwrite replaces: it marks a finished run
     with Progress("train", 0, quiet=args.quiet) as progress:
-        task = adapting.Task(table, split, base, args.model, args.seed, args.output)
+        task = adapting.Task(table, split, base, args.model, args.seed, args.output, recipe)
         scorer = adapting.train(task, pixels, progress.tell)
+    if scorer is None:  # one of the other processes of accelerate launch
+        return 0
     with Progress("test", len(test), quiet=args.quiet) as progress:
         results = adapting.score_both(scorer, test, pixels, train, args.batch_size, progress.advance)
     metrics = adapting.finish(task, scorer, results, args.report or args.output, start)

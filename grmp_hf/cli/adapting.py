@@ -10,12 +10,13 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor
@@ -59,7 +60,7 @@ class Task:
     model: str
     seed: int
     output: Path
-    recipe: FewShotRecipe = field(default_factory=FewShotRecipe)
+    recipe: FewShotRecipe
 
     def settings(self, pixels: Tensor) -> dict[str, Any]:
         """All that decides about the trained weights."""
@@ -93,8 +94,10 @@ class Results:
     notes: list[str]
 
 
-def train(task: Task, pixels: Tensor, progress: Callable[[str, float], None]) -> Scorer:
+def train(task: Task, pixels: Tensor, progress: Callable[[str, float], None]) -> Scorer | None:
     """Train the adapter, going on from what an interrupted run with the same settings has left.
+
+    Every process of ``accelerate launch`` takes part; the first one writes, and the others get None.
 
     Args:
         task: see :class:`Task`; its base is changed in place.
@@ -103,12 +106,15 @@ def train(task: Task, pixels: Tensor, progress: Callable[[str, float], None]) ->
     """
     folder = task.output / "training"
     record, settings = folder / "settings.json", json.loads(json.dumps(task.settings(pixels)))
-    if not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != settings:
-        shutil.rmtree(folder, ignore_errors=True)  # of another run, whose state is of no use to this one
-        write_json(record, settings)
+    base = cast(GRMPForImageQualityAssessment, task.base.model)
+    processes = PartialState(cpu=base.device.type == "cpu")
+    with processes.main_process_first():
+        if not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != settings:
+            shutil.rmtree(folder, ignore_errors=True)  # of another run, whose state is of no use to this one
+            write_json(record, settings)
     rows, _ = task.split.select(task.table)
     model = adapt(
-        cast(GRMPForImageQualityAssessment, task.base.model),
+        base,
         pixels,
         torch.tensor([row.quality for row in rows], dtype=torch.float32),
         mean=task.base.processor.image_mean,
@@ -118,6 +124,8 @@ def train(task: Task, pixels: Tensor, progress: Callable[[str, float], None]) ->
         output_dir=folder,
         progress=progress,
     )
+    if not processes.is_main_process:
+        return None
     _describe(task, model.peft_config[model.active_adapters[0]])
     model.save_pretrained(str(task.output), save_embedding_layers=False)
     write_adapter_card(task.output)

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import Any
 
 from transformers import CLIPConfig, CLIPTokenizer, PreTrainedConfig
 
 from grmp_hf.errors import GRMPError
 
-__all__ = ["PLACEHOLDER", "QUALITY_ANCHORS", "SCENES", "SEMANTIC_ANCHORS", "GRMPConfig", "anchor_length"]
+__all__ = [
+    "EMBEDDED",
+    "PLACEHOLDER",
+    "QUALITY_ANCHORS",
+    "SCENES",
+    "SEMANTIC_ANCHORS",
+    "GRMPConfig",
+    "anchor_length",
+    "model_place",
+]
+
+EMBEDDED = "grmp_hf/tiny"
+"""Name of the base inside the package, the same on every machine; taken wherever a model's name is."""
 
 PLACEHOLDER = "X"
 """The word whose tokens are where learned text prompts go."""
@@ -23,6 +36,11 @@ _START, _END, _X = 49406, 49407, 343
 _CLIP_QUALITY_IDS = [[_START, _X, _X, _X, _X, word, 3027, 269, _END] for word in (1400, 1042)]
 _CLIP_SCENE_IDS = ([4668], [40808], [2751], [9546], [5727], [930], [3912], [1170, 318, 970], [3326])
 _CLIP_SEMANTIC_IDS = [[_START, 320, 1125, 539, 320, *scene, _END] for scene in _CLIP_SCENE_IDS]
+
+
+def model_place(name: Any) -> Any:
+    """Where a model lies: the folder inside the package for :data:`EMBEDDED`, else ``name`` itself."""
+    return str(files("grmp_hf") / "assets" / "tiny") if name == EMBEDDED else name
 
 
 def anchor_length(ids: Sequence[int], eos_token_id: int) -> int:
@@ -162,6 +180,7 @@ class GRMPConfig(PreTrainedConfig):
         cls, pretrained_model_name_or_path: Any, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read a configuration; a plain CLIP's is nested into one of ours."""
+        pretrained_model_name_or_path = model_place(pretrained_model_name_or_path)
         names = ("cache_dir", "revision", "token", "local_files_only", "subfolder")
         hub_kwargs: dict[str, Any] = {name: kwargs[name] for name in names if name in kwargs}
         values, rest = super().get_config_dict(pretrained_model_name_or_path, **kwargs)

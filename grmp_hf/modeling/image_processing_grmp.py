@@ -18,7 +18,7 @@ from transformers import AutoImageProcessor, BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.configuration_grmp import GRMPConfig
+from grmp_hf.modeling.configuration_grmp import GRMPConfig, model_place
 
 __all__ = ["GRMPImageProcessor", "authors_training_view", "normalize"]
 
@@ -121,7 +121,7 @@ class GRMPImageProcessor(BaseImageProcessor):
     @classmethod
     def get_image_processor_dict(cls, name: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read the settings; those of a plain CLIP become its own preprocessing, one ``whole`` view."""
-        values, rest = super().get_image_processor_dict(name, **kwargs)
+        values, rest = super().get_image_processor_dict(model_place(name), **kwargs)
         if values.get("image_processor_type") == cls.__name__:
             return values, rest
         size = values.get("crop_size", values.get("size", 224))

@@ -5,8 +5,10 @@ Letters in shapes: B pictures, V views of a picture, A quality anchors, S semant
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -16,7 +18,7 @@ from transformers.utils import ModelOutput
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.caching import WeightCache
-from grmp_hf.modeling.configuration_grmp import GRMPConfig, anchor_length
+from grmp_hf.modeling.configuration_grmp import EMBEDDED, GRMPConfig, anchor_length, model_place
 from grmp_hf.modeling.functional import (
     anchor_logits,
     expected_quality,
@@ -93,6 +95,13 @@ def pool_pictures(pixel_values: Tensor, view_weights: Sequence[float] | None, em
     return pool_views(embeds, embeds.new_tensor(weights))
 
 
+def _is_adapter_of_embedded(name: Any) -> bool:
+    file = Path(name) / "adapter_config.json"
+    if not file.is_file():
+        return False
+    return bool(json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") == EMBEDDED)
+
+
 class GRMPForImageQualityAssessment(PreTrainedModel):
     """Blind image quality assessment with an untouched CLIP.
 
@@ -127,7 +136,8 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a GRMP model, a plain CLIP (as zero-shot scorer) or the folder of one of our adapters.
 
-        Weights are float32 unless ``dtype`` says otherwise, also where the file holds half precision.
+        Weights are float32 unless ``dtype`` says otherwise, also where the file holds half precision. The name
+        ``"grmp_hf/tiny"`` stands for the base inside the package.
 
         Raises:
             GRMPError: a weight is missing, left over or of another size.
@@ -135,8 +145,15 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         wants_info = kwargs.pop("output_loading_info", False)
         # Sizes that differ are reported below instead of raised.
         kwargs = {"dtype": torch.float32, **kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        _check_exact(info, f"a CLIP at {str(pretrained_model_name_or_path)!r}")
+        name, adapter = pretrained_model_name_or_path, None
+        if _is_adapter_of_embedded(name):
+            name, adapter = EMBEDDED, name
+        model, info = super().from_pretrained(model_place(name), *args, **kwargs)
+        _check_exact(info, f"a CLIP at {str(name)!r}")
+        if name == EMBEDDED:
+            model.config._name_or_path = model.name_or_path = EMBEDDED
+        if adapter is not None:
+            model.load_adapter(adapter)
         return (model, info) if wants_info else model
 
     def load_adapter(self, peft_model_id: str | None = None, *args: Any, **kwargs: Any) -> Any:
