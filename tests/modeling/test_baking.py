@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import get_peft_model
+from transformers import AutoConfig, AutoModelForImageClassification
+
+from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer, bake
+from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+
+OPTIONS = {
+    "nothing": None,
+    "text": {"text_prompts": 3, "visual_prompts": 0},
+    "visual": {"text_prompts": 0, "visual_prompts": 5},
+    "some layers": {"text_prompts": 2, "visual_prompts": 5, "visual_layers": 2},
+    "readout": {"text_prompts": 2, "visual_prompts": 0, "anchor_residuals": True, "calibrate": True},
+    "trained blocks": {"text_prompts": 2, "visual_prompts": 4, "modules_to_save": ["layers.2", "post_layernorm"]},
+}
+
+
+def scorer(make_scorer, name: str):
+    """A model whose adapter, if any, has random values everywhere."""
+    base = make_scorer()
+    if OPTIONS[name] is None:
+        return base
+    model = get_peft_model(base, GRMPPromptConfig(**OPTIONS[name]))
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for weight in [w for w in model.parameters() if w.requires_grad]:
+            weight.add_(0.2 * torch.randn_like(weight))
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_baked_equals_adapted_also_after_saving(name: str, make_scorer, tmp_path: Path) -> None:
+    model = scorer(make_scorer, name)
+    pixels = torch.randn(3, 2, 3, 16, 16)
+    labels = torch.tensor([0.1, 0.5, 0.9])
+    baked = bake(model)
+    baked.save_pretrained(tmp_path)
+    loaded = GRMPBakedScorer.from_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = model(pixels, labels=labels, output_semantic=True)
+        for other in (baked, loaded):
+            output = other(pixels, labels=labels, output_semantic=True)
+            for key in ("quality", "quality_logits", "semantic_logits", "image_embeds", "loss"):
+                torch.testing.assert_close(output[key], expected[key], rtol=1e-5, atol=2e-5)
+    assert not any("text" in key for key in baked.state_dict())
+
+
+def test_baking_changes_nothing_of_the_model(make_scorer) -> None:
+    model = scorer(make_scorer, "trained blocks").train()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    flags = {name: weight.requires_grad for name, weight in model.named_parameters()}
+    bake(model)
+    assert model.training
+    assert flags == {name: weight.requires_grad for name, weight in model.named_parameters()}
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_auto_classes_know_it_and_loading_is_strict(make_scorer, tmp_path: Path) -> None:
+    bake(make_scorer()).save_pretrained(tmp_path)
+    assert isinstance(AutoConfig.from_pretrained(tmp_path), GRMPBakedConfig)
+    assert isinstance(AutoModelForImageClassification.from_pretrained(tmp_path), GRMPBakedScorer)
+    config = GRMPBakedConfig.from_pretrained(tmp_path)
+    config.prompts, config.prompted_layers = 2, 1
+    config.save_pretrained(tmp_path)
+    with pytest.raises(GRMPError, match="exactly the weights of a baked scorer"):
+        GRMPBakedScorer.from_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="unexpected arguments"):
+        bake(make_scorer())(torch.zeros(1, 3, 16, 16), output_attentions=True)
