@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.functional import quality_cross_entropy
+from grmp_hf.training import few_shot
+from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds, reference_modules
+
+NORMALISATION = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+VISUAL = FewShotRecipe(visual_prompts=3, steps=6, batch_size=4, learning_rate=0.02, save_steps=2)
+
+
+@pytest.fixture
+def shots() -> tuple[Tensor, Tensor]:
+    """Nine pictures of two views, and their quality."""
+    generator = torch.Generator().manual_seed(3)
+    pixels = torch.randint(0, 256, (9, 2, 3, 16, 16), dtype=torch.uint8, generator=generator)
+    return pixels, torch.rand(9, generator=generator)
+
+
+@pytest.fixture
+def run(make_scorer, shots, tmp_path: Path) -> Callable[..., Any]:
+    """Adapts a small random scorer to the nine pictures."""
+
+    def go(**options: Any) -> Any:
+        pixels, quality = shots
+        options = {"recipe": FewShotRecipe(steps=20), "output_dir": tmp_path / "run", **NORMALISATION, **options}
+        return adapt(make_scorer(), pixels, options.pop("quality", quality), **options)
+
+    return go
+
+
+def learnt(model: Any) -> dict[str, Tensor]:
+    return {name: weight for name, weight in model.state_dict().items() if ".grmp_" in name}
+
+
+def equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_the_result_depends_on_the_arguments_alone(run) -> None:
+    first = learnt(run())
+    torch.manual_seed(99)
+    torch.rand(5)
+    assert equal(first, learnt(run()))
+    visual = learnt(run(recipe=VISUAL))
+    assert equal(visual, learnt(run(recipe=VISUAL)))
+    assert not equal(visual, learnt(run(recipe=VISUAL, seed=1)))
+
+
+def test_embeddings_computed_before_give_the_same(run, make_scorer, shots, tmp_path: Path) -> None:
+    pixels, quality = shots
+    base = make_scorer()
+    with torch.no_grad():
+        views = few_shot.normalize(pixels, **NORMALISATION)
+        embeds = torch.cat([base.get_image_embeds(part) for part in views.split(8)])  # in the batches of adapt
+    model = adapt_embeds(base, embeds, quality, recipe=FewShotRecipe(steps=20), output_dir=tmp_path / "other")
+    for name, weight in learnt(run()).items():
+        torch.testing.assert_close(learnt(model)[name], weight, atol=1e-4, rtol=1e-3)
+    with pytest.raises(GRMPError, match="leaves the embeddings as they are"):
+        adapt_embeds(make_scorer(), embeds, quality, recipe=VISUAL, output_dir=tmp_path / "other")
+
+
+def test_it_learns_and_a_strong_pull_holds_it_back(run, make_scorer, shots) -> None:
+    pixels, quality = shots
+    views = few_shot.normalize(pixels, **NORMALISATION)
+
+    def loss(model: Any) -> float:
+        with torch.no_grad():
+            return float(model(views, labels=quality).loss)
+
+    free = run(recipe=FewShotRecipe(pull=0.0))
+    held = run(recipe=FewShotRecipe(pull=1e4))
+    assert loss(free) < loss(held) < loss(make_scorer())
+    residual = "base_model.model.readout.grmp_readout.default.residual"
+    assert learnt(held)[residual].norm() < 0.02 * learnt(free)[residual].norm()
+
+
+def test_calibration_is_the_best_one_for_the_base(make_scorer, shots, tmp_path: Path) -> None:
+    pixels, quality = shots
+    base = make_scorer()
+    with torch.no_grad():
+        logits = base(few_shot.normalize(pixels, **NORMALISATION)).quality_logits
+    recipe = FewShotRecipe(steps=1, learning_rate=1e-9)
+    readout = adapt(base, pixels, quality, recipe=recipe, output_dir=tmp_path, **NORMALISATION).get_base_model().readout
+    prompts = readout.grmp_readout["default"]
+    best = quality_cross_entropy(prompts.calibrate(logits), quality, [1.0, 0.0])
+    for scale, offset in ((0.05, 0.0), (-0.05, 0.0), (0.0, 0.05), (0.0, -0.05)):
+        moved = (prompts.log_scale + scale).exp() * logits + prompts.offset + torch.tensor([offset, 0.0])
+        assert quality_cross_entropy(moved, quality, [1.0, 0.0]) > best
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    whole = learnt(run(recipe=VISUAL, output_dir=tmp_path / "whole"))
+
+    class Interruption(Exception):
+        pass
+
+    def interrupt(stage: str, share: float) -> None:
+        if stage == "train" and share > 0.6:
+            raise Interruption
+
+    with pytest.raises(Interruption):
+        run(recipe=VISUAL, progress=interrupt)
+    assert list((tmp_path / "run" / "fit").glob("checkpoint-*"))
+    told: list[float] = []
+    again = run(recipe=VISUAL, progress=lambda stage, share: told.append(share) if stage == "train" else None)
+    assert equal(whole, learnt(again))
+    assert len(told) < VISUAL.steps, "it must not begin from the start"
+
+
+def test_pull_falls_with_the_number_of_shots() -> None:
+    recipe = FewShotRecipe(pull=10.0)
+    assert recipe.pull_to_start(50) == pytest.approx(2 * 10 / 50)
+    assert recipe.pull_to_start(200) == pytest.approx(2 * 10 / 16 / 200)
+
+
+def test_ratings_that_are_all_alike_are_refused(run) -> None:
+    with pytest.raises(GRMPError, match="9 that are all alike"):
+        run(quality=torch.full((9,), 0.5))
+
+
+def test_the_authors_choice_of_modules(make_scorer) -> None:
+    assert reference_modules(make_scorer(), 2) == ["layers.1", "layers.2", "final_layer_norm", "post_layernorm"]
+    with pytest.raises(GRMPError, match=r"depths \[2, 3\]"):
+        reference_modules(make_scorer(text={"num_hidden_layers": 2}))
+
+
+@pytest.mark.parametrize("wrong", [{"train": "all"}, {"steps": 0}, {"batch_size": 0}, {"pull": -1.0}])
+def test_a_recipe_is_checked_when_it_is_made(wrong: dict[str, Any]) -> None:
+    with pytest.raises(GRMPError, match="Expected"):
+        dataclasses.replace(FewShotRecipe(), **wrong)
