@@ -15,6 +15,8 @@ __all__ = ["BatchGradients", "GradientAccumulator", "named_gradients"]
 
 def named_gradients(loss: Tensor, parameters: Mapping[str, Tensor], *, retain_graph: bool = False) -> Gradients:
     """Gradient of a loss by name; a parameter that the loss does not reach gets zeros."""
+    if not loss.requires_grad:
+        return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=retain_graph, allow_unused=True)
     pairs = zip(parameters.items(), gradients, strict=True)
     return {name: torch.zeros_like(parameter) if grad is None else grad for (name, parameter), grad in pairs}

@@ -26,6 +26,8 @@ def same(tensor: Tensor) -> Tensor:
 def test_a_parameter_out_of_reach_has_gradient_zero(parameters: dict[str, nn.Parameter]) -> None:
     gradients = named_gradients(parameters["w"].sum(), parameters)
     assert gradients["w"].tolist() == [1, 1, 1] and gradients["unused"].tolist() == [0, 0]
+    constant = named_gradients(torch.ones(()), parameters)
+    assert not any(gradient.any() for gradient in constant.values())
     assert all(parameter.grad is None for parameter in parameters.values())
 
 
