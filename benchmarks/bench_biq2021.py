@@ -12,8 +12,8 @@ Methods: zero-shot (the base alone), adapted (`grmp_hf.training.few_shot.adapt_e
 computation as `adapt`, from embeddings that are computed once), ridge on the same frozen embedding, 14 hand-made
 statistics with ridge, and one of them, sharpness, alone.
 
-`--recipe visual` compares lambda 5, 1 and 0 of the gradient rule where it acts: visual prompts are trained, so every
-step is a forward and a backward pass of the vision tower. Its step count and rate are not tuned.
+`--recipe visual` compares lambda 5, 1 and 0 of the gradient rule where it acts: visual prompts are trained
+(training/recipes/adapt_visual.yaml), so every step is a forward and a backward pass of the vision tower.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SHOTS = (20, 50, 100, 200)
 SUBSETS = ("ss01", "ss02", "ss03")
 MARGIN = 0.02
 BATCH = 16
-VISUAL = FewShotRecipe(visual_prompts=8, steps=60, batch_size=10, learning_rate=0.005)
+VISUAL = ROOT / "training" / "recipes" / "adapt_visual.yaml"
 LAMBDAS = (5.0, 1.0, 0.0)
 ADAPT = ("-m", "grmp_hf.cli.main", "adapt", "--quiet")
 
@@ -153,6 +153,12 @@ def default_methods(scorer: Scorer, pictures: Pictures) -> dict[str, Predict]:
     }
 
 
+def visual_recipe(steps: int | None) -> FewShotRecipe:
+    """The recipe of the file, without checkpoints."""
+    recipe = FewShotRecipe.from_yaml(VISUAL)
+    return dataclasses.replace(recipe, save_steps=0, steps=steps or recipe.steps)
+
+
 def visual_methods(scorer: Scorer, pictures: Pictures, recipe: FewShotRecipe) -> dict[str, Predict]:
     """Visual prompts under three strengths of the gradient rule, from the same start."""
 
@@ -252,9 +258,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10, help="draws of labels, seeds 0, 1, ... (default 10)")
     parser.add_argument("--shots", type=int, nargs="+", help=f"numbers of labels (default {SHOTS}; visual: 50)")
     parser.add_argument("--recipe", choices=("default", "visual"), default="default")
-    parser.add_argument(
-        "--steps", type=int, default=VISUAL.steps, help="steps of --recipe visual (default %(default)s)"
-    )
+    parser.add_argument("--steps", type=int, help="of --recipe visual (default: as in the file)")
     parser.add_argument("--model", default="default", help="base: the embedded one by default, or a folder")
     parser.add_argument("--name", help="of the result file (default: biq2021 on test, biq2021_train, biq2021_visual)")
     arguments = parser.parse_args()
@@ -266,7 +270,7 @@ def main() -> None:
     table = read_ratings(data, scale=(0, 1))
     kept = tuple(row for row in table.rows if arguments.split == "test" or row.split == "train")
     pictures = describe(scorer, kept, arguments.split)
-    recipe = dataclasses.replace(VISUAL, steps=arguments.steps) if visual else FewShotRecipe()
+    recipe = visual_recipe(arguments.steps) if visual else FewShotRecipe()
     methods = visual_methods(scorer, pictures, recipe) if visual else default_methods(scorer, pictures)
     figures: dict[str, Any] = {
         "split": arguments.split,

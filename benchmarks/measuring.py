@@ -91,7 +91,8 @@ def write_result(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> 
 
 def _threads() -> str:
     torch = sys.modules.get("torch")
-    return "" if torch is None else f", {torch.get_num_threads()} threads"
+    count = 0 if torch is None else torch.get_num_threads()
+    return "" if not count else f", {count} thread{'s' * (count > 1)}"
 
 
 def _own_version() -> str:

@@ -1,8 +1,12 @@
-"""The documents agree with the repository: links lead somewhere, commands and public names exist."""
+"""The documents agree with the repository: links lead somewhere, names, options and figures are right, examples run."""
 
 from __future__ import annotations
 
+import argparse
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,3 +38,70 @@ def test_every_public_name_is_documented() -> None:
 
     text = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
     assert not [name for name in grmp_hf.__all__ if name not in text]
+
+
+def code_blocks(path: Path, language: str) -> list[str]:
+    """The fenced blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_every_option_of_every_command_is_documented() -> None:
+    from grmp_hf.cli.main import build_parser
+
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    actions = build_parser()._actions
+    commands = next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
+    assert not [name for name in commands if f"`grmp-iqa {name} " not in text]
+    options = {o for parser in commands.values() for action in parser._actions for o in action.option_strings}
+    assert not [option for option in sorted(options - {"-h", "--help"}) if f"`{option}" not in text]
+
+
+def test_functions_and_tests_named_in_the_method_exist() -> None:
+    text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:grmp_hf|tests)/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 30
+    for path, name in named:
+        assert re.search(rf"^ *(?:def|class) {name or ''}", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), (
+            name
+        )
+
+
+def test_figures_are_those_of_the_results() -> None:
+    done = subprocess.run([sys.executable, "benchmarks/tables.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"run python benchmarks/tables.py: {done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("bench_*.py")), ids=lambda path: path.name)
+def test_benchmarks_say_what_they_do(script: Path) -> None:
+    done = subprocess.run([sys.executable, str(script), "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and script.name in done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder_of_the_readme(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the README's examples run: `photos/` with sixty rated pictures, as the examples expect."""
+    folder = tmp_path_factory.mktemp("readme")
+    script = ROOT / "training" / "make_demo_pictures.py"
+    subprocess.run([sys.executable, str(script), str(folder / "photos"), "--count", "60"], check=True)
+    return folder
+
+
+def test_the_commands_of_the_readme_run(folder_of_the_readme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from grmp_hf.cli.main import main
+
+    monkeypatch.chdir(folder_of_the_readme)
+    lines = [line for block in code_blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("grmp-iqa ")]
+    assert len(commands) == 3
+    for command in commands:
+        assert main(command) == 0, command
+    assert len(Path("scores.csv").read_text(encoding="utf-8").splitlines()) == 61
+
+
+def test_the_python_example_of_the_readme_runs(
+    folder_of_the_readme: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder_of_the_readme)
+    (example,) = code_blocks(ROOT / "README.md", "python")
+    exec(compile(example, "README.md", "exec"), {})
+    assert re.search(r"^SRCC -?[01]\.\d+", capsys.readouterr().out, re.MULTILINE)

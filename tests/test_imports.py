@@ -36,7 +36,6 @@ PUBLIC = [
     "__version__",
     "krcc",
     "load",
-    "load_iqa_dataset",
     "plcc",
     "srcc",
 ]

@@ -1,0 +1,176 @@
+"""Write the figures of benchmarks/results into the documents, so that none is typed by hand.
+
+    python benchmarks/tables.py [--check]
+
+A document asks for a table with a pair of comments, `<!-- table: NAME -->` and `<!-- end of table -->`; what stands
+between them is replaced. `--check` changes nothing and fails where a document is not up to date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from measuring import RESULTS, ROOT, make_parser
+
+DOCUMENTS = ("README.md", "model_card.md", "benchmarks/README.md")
+_BLOCK = re.compile(r"<!-- table: ([a-z_0-9]+) -->\n.*?<!-- end of table -->", re.DOTALL)
+_METHODS = {
+    "adapted": "adapted (`grmp-iqa adapt`)",
+    "ridge": "ridge on the same embedding",
+    "statistics": "14 hand-made statistics, ridge",
+}
+_CONSTANT = {"zero_shot": "zero-shot, no label", "sharpness": "sharpness alone, no label"}
+Result = dict[str, Any]
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table whose first row is the head."""
+    lines = [f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def source(result: Result) -> str:
+    """The line below a table: how and where it was made."""
+    versions = ", ".join(f"{name} {result['versions'][name]}" for name in ("torch", "transformers", "peft"))
+    return f"`{result['command']}`, {result['date']}; {result['machine']}; {versions}."
+
+
+def cell(figures: Result, digits: int = 3) -> str:
+    """Median, with lowest and highest where they differ."""
+    median, low, high = (f"{figures[name]:.{digits}f}" for name in ("median", "low", "high"))
+    return median if low == high else f"{median} [{low}, {high}]"
+
+
+def photographs(result: Result) -> str:
+    """SRCC by number of labels."""
+    methods = result["methods"]
+    shots = list(methods["adapted"])
+    rows = [["SRCC, median [lowest, highest]", *(f"{count} labels" for count in shots)]]
+    rows += [[title, *(cell(methods[name][count]["srcc"]) for count in shots)] for name, title in _METHODS.items()]
+    for name, title in _CONSTANT.items():
+        rows.append([title, cell(methods[name]["srcc"]), *[""] * (len(shots) - 1)])
+    below = result["adapted_at_50_below_zero_shot"]
+    return (
+        f"{markdown(rows)}\n\n{result['pictures_scored']} {result['split']} photographs of BIQ2021, labels from "
+        f"{result['labels_from']} others, {result['draws']} draws, `{result['model']}@{result['revision']}`. With 50 "
+        f"labels, {below['draws']} of {result['draws']} draws lie more than {below['margin']} below zero-shot. "
+        f"`grmp-iqa adapt` with {result['adapt_seconds']['shots']} labels took {result['adapt_seconds']['seconds']} s."
+    )
+
+
+def subsets(result: Result) -> str:
+    """SRCC inside each subset at 50 labels."""
+    names = [("ss01", "private pictures"), ("ss02", "faults on purpose"), ("ss03", "stock photographs")]
+    rows = [["SRCC inside the subset, 50 labels", *(f"{name} ({what})" for name, what in names)]]
+    for method, title in (_METHODS | _CONSTANT).items():
+        figures = result["methods"][method]
+        figures = figures.get("50", figures)
+        rows.append([title, *(cell(figures[f"srcc_{name}"]) for name, _ in names)])
+    return markdown(rows)
+
+
+def strengths(result: Result) -> str:
+    """Lambda where it acts."""
+    methods = result["methods"]
+    rows = [["visual prompts trained, 50 labels", "SRCC", "PLCC"]]
+    for name, figures in methods.items():
+        at_50 = figures.get("50", figures)
+        title = "zero-shot" if name == "zero_shot" else f"lambda {name.removeprefix('lambda_')}"
+        rows.append([title, cell(at_50["srcc"]), cell(at_50["plcc"])])
+    return (
+        f"{markdown(rows)}\n\n{result['pictures_scored']} pictures of the {result['split']} part, {result['draws']} "
+        f"draws, {result['recipe']['visual_prompts']} visual prompts a layer, {result['recipe']['steps']} steps at "
+        f"rate {result['recipe']['learning_rate']}."
+    )
+
+
+def golden(result: Result) -> str:
+    """Deviations from the authors' modules."""
+    rows = [["against the authors' modules", "largest deviation", "bound"]]
+    rows += [[row["what"], f"{row['deviation']:.1e}", f"{row['bound']:.0e}"] for row in result["rows"]]
+    return markdown(rows)
+
+
+def speed(result: Result) -> str:
+    """Cost of prompts, and pictures a second."""
+    towers, files = result["towers"], result.get("files")
+    rows = [["ViT-B/16, random weights, batch 8, CPU, fp32", "seconds", "ratio", "bound"]]
+    titles = {"clip_vision_tower": "transformers' CLIP vision tower", "prompted": "scorer with the paper's prompts"}
+    for name, title in (titles | {"baked": "the same, baked"}).items():
+        ratio = towers["ratio"].get(name)
+        bound = f"{towers['bound']:.2f}"
+        cells = ["1", ""] if ratio is None else [f"{ratio:.3f}", bound]
+        rows.append([title, f"{towers['seconds'][name]:.3f}", *cells])
+    text = markdown(rows)
+    if files:
+        text += (
+            f"\n\n`grmp-iqa score` with the embedded default, five views a picture: {files['pictures_per_second']} "
+            f"photographs of 512 x 512 a second, decoding included ({files['pictures']} files)."
+        )
+    return text
+
+
+def imports(result: Result) -> str:
+    """Start-up times."""
+    return markdown(
+        [
+            ["start-up, median", "seconds", "bound"],
+            ["`import grmp_hf` after `import transformers`", f"{result['import_seconds']:.3f}", f"{result['bound']}"],
+            ["`grmp-iqa --help`, whole process", f"{result['help_seconds']:.3f}", f"{result['bound']}"],
+        ]
+    )
+
+
+TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
+    "biq2021": ("biq2021", photographs),
+    "biq2021_subsets": ("biq2021", subsets),
+    "biq2021_visual": ("biq2021_visual_train", strengths),
+    "golden": ("golden", golden),
+    "scoring_speed": ("scoring_speed", speed),
+    "import": ("import", imports),
+}
+
+
+def render(name: str) -> str:
+    """One table with the line that says where it comes from."""
+    file, table = TABLES[name]
+    path = RESULTS / f"{file}.json"
+    if not path.is_file():
+        return "Not measured yet."
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return f"{table(result)}\n\n{source(result)}"
+
+
+def filled(text: str) -> str:
+    """A document with its tables as they are now."""
+    return _BLOCK.sub(lambda found: f"<!-- table: {found[1]} -->\n{render(found[1])}\n<!-- end of table -->", text)
+
+
+def main() -> None:
+    """Command line."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--check", action="store_true", help="fail if a document is not up to date")
+    arguments = parser.parse_args()
+    stale = []
+    for name in DOCUMENTS:
+        path = Path(ROOT, name)
+        before = path.read_text(encoding="utf-8")
+        after = filled(before)
+        if after != before:
+            stale.append(name)
+            if not arguments.check:
+                path.write_text(after, encoding="utf-8")
+    print(
+        f"not up to date: {', '.join(stale) or 'none'}" if arguments.check else f"written: {', '.join(stale) or 'none'}"
+    )
+    if arguments.check and stale:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
