@@ -5,6 +5,7 @@ Nothing here looks at a picture that is not among the shots.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -298,22 +299,30 @@ def _describe(
 
 
 def _calibrate(model: PeftModel, logits: Tensor, quality: Tensor) -> None:
-    """Fit scale and offset of the readout to the shots, given the base's logits ``(n, A)``."""
+    """Fit scale and offset of the readout to the shots, given the base's logits ``(n, A)``.
+
+    The scale stays within a factor of 4: where the base says nothing of these ratings, or the contrary, the best scale
+    would be 0, from where nothing can be learnt.
+    """
     base = model.get_base_model()
     readout = base.readout.grmp_readout["default"]
-    log_scale, offset = (torch.zeros_like(value, requires_grad=True) for value in (readout.log_scale, readout.offset))
-    optimizer: Any = torch.optim.LBFGS([log_scale, offset], max_iter=50, line_search_fn="strong_wolfe")
+    share, offset = (torch.zeros_like(value, requires_grad=True) for value in (readout.log_scale, readout.offset))
+    optimizer: Any = torch.optim.LBFGS([share, offset], max_iter=50, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        calibrated = log_scale.exp() * logits.to(offset) + offset
+        calibrated = _log_scale(share).exp() * logits.to(offset) + offset
         loss = quality_cross_entropy(calibrated, quality.to(offset), base.config.quality_levels)
         torch.autograd.backward(loss)
         return loss
 
     optimizer.step(closure)
-    readout.log_scale.copy_(log_scale.detach())
+    readout.log_scale.copy_(_log_scale(share).detach())
     readout.offset.data.copy_(offset.detach())
+
+
+def _log_scale(share: Tensor) -> Tensor:
+    return math.log(4) * share.tanh()
 
 
 class _Teller(TrainerCallback):

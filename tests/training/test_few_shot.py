@@ -63,8 +63,9 @@ def test_embeddings_computed_before_give_the_same(run, make_scorer, shots, tmp_p
         views = few_shot.normalize(pixels, **NORMALISATION)
         embeds = torch.cat([base.get_image_embeds(part) for part in views.split(8)])  # in the batches of adapt
     model = adapt_embeds(base, embeds, quality, recipe=FewShotRecipe(steps=20), output_dir=tmp_path / "other")
+    other = run()
     with torch.no_grad():  # Adam makes much of the last digit where a gradient almost vanishes: compare what counts
-        torch.testing.assert_close(model(views).quality, run()(views).quality, atol=1e-4, rtol=0)
+        torch.testing.assert_close(model(views).quality, other(views).quality, atol=1e-4, rtol=0)
     with pytest.raises(GRMPError, match="leaves the embeddings as they are"):
         adapt_embeds(make_scorer(), embeds, quality, recipe=VISUAL, output_dir=tmp_path / "other")
 
@@ -84,18 +85,34 @@ def test_it_learns_and_a_strong_pull_holds_it_back(run, make_scorer, shots) -> N
     assert learnt(held)[residual].norm() < 0.02 * learnt(free)[residual].norm()
 
 
-def test_calibration_is_the_best_one_for_the_base(make_scorer, shots, tmp_path: Path) -> None:
-    pixels, quality = shots
+def calibration(make_scorer, pixels: Tensor, quality: Tensor, folder: Path) -> tuple[Tensor, Any]:
+    """The base's logits, and the readout's prompts before training."""
     base = make_scorer()
     with torch.no_grad():
         logits = base(few_shot.normalize(pixels, **NORMALISATION)).quality_logits
     recipe = FewShotRecipe(steps=1, learning_rate=1e-9)
-    readout = adapt(base, pixels, quality, recipe=recipe, output_dir=tmp_path, **NORMALISATION).get_base_model().readout
-    prompts = readout.grmp_readout["default"]
+    model = adapt(base, pixels, quality, recipe=recipe, output_dir=folder, **NORMALISATION)
+    return logits, model.get_base_model().readout.grmp_readout["default"]
+
+
+def test_calibration_is_the_best_one_for_the_base(make_scorer, shots, tmp_path: Path) -> None:
+    logits, _ = calibration(make_scorer, *shots, tmp_path)
+    quality = (0.5 * (logits[:, 0] - logits[:, 1] - (logits[:, 0] - logits[:, 1]).mean()) + 0.3).sigmoid()
+    _, prompts = calibration(make_scorer, shots[0], quality, tmp_path)
+    assert prompts.log_scale.exp().item() == pytest.approx(0.5, abs=0.03)
     best = quality_cross_entropy(prompts.calibrate(logits), quality, [1.0, 0.0])
     for scale, offset in ((0.05, 0.0), (-0.05, 0.0), (0.0, 0.05), (0.0, -0.05)):
         moved = (prompts.log_scale + scale).exp() * logits + prompts.offset + torch.tensor([offset, 0.0])
         assert quality_cross_entropy(moved, quality, [1.0, 0.0]) > best
+
+
+@pytest.mark.parametrize("slope", [-1.0, 0.0, 30.0])
+def test_calibration_stays_within_a_factor_of_four(slope: float, make_scorer, shots, tmp_path: Path) -> None:
+    logits, _ = calibration(make_scorer, *shots, tmp_path)
+    gap = logits[:, 0] - logits[:, 1]
+    quality = (slope * (gap - gap.mean()) + 0.2 * torch.arange(9)).sigmoid()
+    _, prompts = calibration(make_scorer, shots[0], quality, tmp_path)
+    assert 0.25 <= prompts.log_scale.exp().item() <= 4.0
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
