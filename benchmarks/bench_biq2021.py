@@ -30,7 +30,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from measuring import CACHE, ROOT, add_folder, make_parser, need_folder, summary
 from numpy.typing import NDArray
 
 import grmp_hf
+from grmp_hf import GRMPForImageQualityAssessment
 from grmp_hf.data import Row, decode_row, draw_shots, read_ratings
 from grmp_hf.evaluation.baselines import STATISTICS, fit_ridge, handmade_statistics
 from grmp_hf.evaluation.metrics import plcc, plcc_logistic, srcc
@@ -125,6 +126,11 @@ def draw(pictures: Pictures, split: str, seed: int) -> tuple[Indices, Indices]:
     return pool[draw_shots(len(pool), len(pool), seed=seed)], scored
 
 
+def fresh_base(scorer: Scorer) -> GRMPForImageQualityAssessment:
+    """A copy of the base for one adapter to be put around."""
+    return cast(GRMPForImageQualityAssessment, copy.deepcopy(scorer.model))
+
+
 def default_methods(scorer: Scorer, pictures: Pictures) -> dict[str, Predict]:
     """The methods of the main table."""
     embeds = torch.from_numpy(pictures.embeds).float()
@@ -132,14 +138,15 @@ def default_methods(scorer: Scorer, pictures: Pictures) -> dict[str, Predict]:
     def adapted(taught: Indices, scored: Indices, seed: int) -> Floats:
         with tempfile.TemporaryDirectory() as folder:
             model = adapt_embeds(
-                copy.deepcopy(scorer.model),
+                fresh_base(scorer),
                 embeds[taught],
                 pictures.quality[taught],
                 seed=seed,
                 output_dir=folder,
             )
         with torch.inference_mode():
-            return model(image_embeds=embeds[scored]).quality.double().numpy()
+            scores: Floats = model(image_embeds=embeds[scored]).quality.double().numpy()
+        return scores
 
     def ridge_on(features: Floats) -> Predict:
         return lambda taught, scored, _: fit_ridge(features[taught], pictures.mos[taught]).predict(features[scored])
@@ -167,7 +174,7 @@ def visual_methods(scorer: Scorer, pictures: Pictures, recipe: FewShotRecipe) ->
             start = perf_counter()
             with tempfile.TemporaryDirectory() as folder:
                 model = adapt(
-                    copy.deepcopy(scorer.model),
+                    fresh_base(scorer),
                     torch.stack([scorer.views(pictures.rows[at]) for at in taught]),
                     pictures.quality[taught],
                     mean=scorer.processor.image_mean,

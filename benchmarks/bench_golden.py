@@ -94,7 +94,7 @@ def forward_deviation(golden: Golden) -> float:
         "teacher_logits_sce": teacher.semantic_logits,
         "teacher_image_features": teacher.image_embeds,
         "visual_prompt_norm": vision.last_hidden_state,
-        "dense_features": unit_length(tokens[:, 1:]).mT.unflatten(-1, (4, 4)),
+        "dense_features": unit_length(tokens[:, 1:]).mT.reshape(golden["out.dense_features"].shape),
         **{f"visual_block{i}": vision.hidden_states[i + 1] for i in range(4)},
     }
     return largest((value, golden[f"out.{name}"]) for name, value in found.items())
