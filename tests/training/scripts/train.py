@@ -1,0 +1,60 @@
+"""Run trainings in a process of their own: `train.py BASE ADAPTER OUTPUT RUNS`.
+
+RUNS is JSON: a list of dictionaries with `pictures`, `processes` (how many must be at work), optionally `kill_after`
+(seconds from the start of training to SIGKILL) and `resume`, and the rest for GRMPTrainingArguments. What run i has
+trained is written to OUTPUT/i.safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from grmp_hf import GRMPForImageQualityAssessment, GRMPTrainer, GRMPTrainingArguments
+
+
+class Pictures(Dataset[dict[str, Tensor]]):
+    """Noise with random labels."""
+
+    def __init__(self, count: int, size: int) -> None:
+        generator = torch.Generator().manual_seed(7)
+        self.pixels = torch.randn(count, 3, size, size, generator=generator)
+        self.labels = torch.rand(count, generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"pixel_values": self.pixels[index], "labels": self.labels[index]}
+
+
+def train(base: str, adapter: str, output: Path, number: int, run: dict[str, Any]) -> None:
+    pictures, processes = run.pop("pictures"), run.pop("processes", 1)
+    kill_after, resume = run.pop("kill_after", None), run.pop("resume", False)
+    model = PeftModel.from_pretrained(GRMPForImageQualityAssessment.from_pretrained(base), adapter, is_trainable=True)
+    args = GRMPTrainingArguments(output_dir=str(output / str(number)), use_cpu=True, disable_tqdm=True, **run)
+    size = model.get_base_model().config.clip_config.vision_config.image_size
+    trainer = GRMPTrainer(model, args, train_dataset=Pictures(pictures, size))
+    assert trainer.accelerator.num_processes == processes, trainer.accelerator.num_processes
+    if kill_after is not None:
+        threading.Timer(kill_after, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    trainer.train(resume_from_checkpoint=resume)
+    if args.process_index == 0:
+        trained = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        save_file(trained, output / f"{number}.safetensors")
+
+
+if __name__ == "__main__":
+    for index, settings in enumerate(json.loads(sys.argv[4])):
+        train(sys.argv[1], sys.argv[2], Path(sys.argv[3]), index, settings)

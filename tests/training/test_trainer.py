@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.peft_prompts import teacher_mode
+from grmp_hf.training.arguments import GRMPTrainingArguments
+from grmp_hf.training.regularization import Gradients
+from grmp_hf.training.trainer import GRMPTrainer, last_complete_checkpoint
+
+MakeAdapted = Callable[..., PeftModel]
+SCRIPT = Path(__file__).parent / "scripts" / "train.py"
+BLOCKS = ["layers.2", "final_layer_norm", "post_layernorm"]
+SGD = {"optim": "sgd", "learning_rate": 0.1, "lr_scheduler_type": "constant", "weight_decay": 1e-4}
+
+
+class Pictures(Dataset[dict[str, Tensor]]):
+    """Noise with random labels."""
+
+    def __init__(self, count: int) -> None:
+        generator = torch.Generator().manual_seed(7)
+        self.pixels = torch.randn(count, 3, 16, 16, generator=generator)
+        self.labels = torch.rand(count, generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"pixel_values": self.pixels[index], "labels": self.labels[index]}
+
+
+def arguments(folder: Path, **options: Any) -> GRMPTrainingArguments:
+    quiet = {"use_cpu": True, "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+    return GRMPTrainingArguments(output_dir=str(folder), **{**quiet, **options})
+
+
+def trained(model: PeftModel) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def train(model: PeftModel, folder: Path, data: Dataset[Any], **options: Any) -> dict[str, Tensor]:
+    GRMPTrainer(model, arguments(folder, **options), train_dataset=data).train()
+    return trained(model)
+
+
+def distance(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
+    assert left.keys() == right.keys()
+    return max((left[name] - right[name]).abs().max().item() for name in left if left[name].numel())
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "prompts": {},
+    "frozen visual prompts": {"freeze_visual_prompts": True},
+    "blocks": {"modules_to_save": BLOCKS, "freeze_visual_prompts": True},
+    "readout": {"visual_prompts": 0, "anchor_residuals": True, "calibrate": True},
+}
+
+
+@pytest.mark.parametrize("options", SETTINGS.values(), ids=SETTINGS)
+def test_exactly_the_trained_tensors_move(make_adapted: MakeAdapted, tmp_path: Path, options: dict[str, Any]) -> None:
+    model = make_adapted(**options)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    names = set(train(model, tmp_path, Pictures(6), max_steps=3, learning_rate=1e-2))
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, before[name]) == (name not in names or not weight.numel()), name
+
+
+@pytest.mark.parametrize("options", [{}, {"modules_to_save": BLOCKS}], ids=["prompts", "blocks"])
+@pytest.mark.parametrize(
+    ("pictures", "whole", "batch_size", "accumulate"),
+    [(16, 6, 1, 6), (16, 6, 2, 3), (16, 6, 3, 2), (6, 6, 4, 2), (14, 8, 4, 2)],
+)
+def test_accumulation_is_one_large_batch(
+    make_adapted: MakeAdapted,
+    tmp_path: Path,
+    options: dict[str, Any],
+    pictures: int,
+    whole: int,
+    batch_size: int,
+    accumulate: int,
+) -> None:
+    results = []
+    for size, steps in ((whole, 1), (batch_size, accumulate)):
+        settings = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps}
+        results.append(
+            train(make_adapted(**options), tmp_path, Pictures(pictures), num_train_epochs=2, **settings, **SGD)
+        )
+    assert distance(*results) <= 1e-6
+    assert distance(results[0], trained(make_adapted(**options))) > 1e-3
+
+
+def test_loss_of_a_step_is_the_mean_over_its_pictures(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+    data, model = Pictures(6), make_adapted()
+    expected = model(data.pixels, labels=data.labels).loss.item()
+    settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 1}
+    trainer = GRMPTrainer(model, arguments(tmp_path, **settings), train_dataset=data)
+    assert trainer.train().training_loss == pytest.approx(expected, abs=1e-6)
+
+
+def test_teacher_logits_of_the_batch_stand_for_the_teacher(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+    class WithTeacher(Pictures):
+        def __getitem__(self, index: int) -> dict[str, Tensor]:
+            return {**super().__getitem__(index), "teacher_logits": self.teacher[index]}
+
+    data, model = WithTeacher(6), make_adapted()
+    with teacher_mode(model):
+        data.teacher = model(data.pixels, output_semantic=True).semantic_logits
+    given = train(model, tmp_path, data, max_steps=3, **SGD)
+    assert distance(given, train(make_adapted(), tmp_path, Pictures(6), max_steps=3, **SGD)) <= 1e-6
+    data.teacher = -data.teacher
+    turned = train(make_adapted(), tmp_path, data, max_steps=3, **SGD)
+    assert distance(given, turned) > 1e-5
+    # without a rule they are passed over
+    plain = train(make_adapted(), tmp_path, data, max_steps=3, regularization_strength=0.0, **SGD)
+    same = train(make_adapted(), tmp_path, Pictures(6), max_steps=3, regularization_strength=0.0, **SGD)
+    assert distance(plain, same) == 0
+
+
+def test_without_a_rule_it_is_transformers_own_trainer(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+    from transformers import Trainer
+
+    settings = {"max_steps": 4, "per_device_train_batch_size": 6, "regularization_strength": 0.0, **SGD}
+    ours = train(make_adapted(), tmp_path, Pictures(6), **settings)
+    model = make_adapted()
+    theirs = Trainer(model, arguments(tmp_path, **settings), train_dataset=Pictures(6))
+    theirs.get_decay_parameter_names = lambda m: [n for n, _ in m.named_parameters()]
+    theirs.train()
+    assert distance(ours, trained(model)) <= 1e-6
+
+
+def test_gradient_checkpointing_trains_alike(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+    options = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    plain = train(make_adapted(), tmp_path, Pictures(6), max_steps=3, **SGD)
+    assert distance(train(make_adapted(), tmp_path, Pictures(6), max_steps=3, **options, **SGD), plain) <= 1e-6
+
+
+def test_half_precision_autocast_is_close(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+    start = trained(make_adapted())
+    full = train(make_adapted(), tmp_path, Pictures(6), max_steps=5, regularization_strength=1.0, **SGD)
+    half = train(make_adapted(), tmp_path, Pictures(6), max_steps=5, regularization_strength=1.0, bf16=True, **SGD)
+    changes = [torch.cat([(w[n] - start[n]).flatten() for n in start]) for w in (full, half)]
+    assert 0 < (changes[0] - changes[1]).norm() < 0.1 * changes[0].norm()
+
+
+def test_the_pull_leads_back_to_the_start(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+    def nothing(task: Gradients, _semantic: Gradients) -> Gradients:
+        return {name: torch.zeros_like(gradient) for name, gradient in task.items()}
+
+    model = make_adapted(anchor_residuals=True, calibrate=True)
+    start = trained(model)
+    settings = {**SGD, "weight_decay": 0.0, "learning_rate": 0.1, "pull_to_start": 5.0, "max_steps": 1}
+    trainer = GRMPTrainer(model, arguments(tmp_path, **settings), train_dataset=Pictures(4), gradient_rule=nothing)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(float(parameter.requires_grad))
+    trainer.train()
+    for name, weight in trained(model).items():
+        pulled = 0.0 if name.endswith("offset") else 0.5
+        torch.testing.assert_close(weight, start[name] + 1 - pulled, atol=1e-5, rtol=0)
+
+
+class Stream(IterableDataset[dict[str, Tensor]]):
+    """Pictures without a length."""
+
+    def __iter__(self) -> Any:
+        data = Pictures(8)
+        yield from (data[index] for index in range(8))
+
+
+def test_a_stream_trains_as_the_same_pictures_in_order(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+    settings = {"max_steps": 2, "per_device_train_batch_size": 4, **SGD}
+    ours = train(make_adapted(), tmp_path, Stream(), **settings)
+    expected = train(make_adapted(), tmp_path, Pictures(8), train_sampling_strategy="sequential", **settings)
+    assert distance(ours, expected) <= 1e-6
+
+
+# What is refused -----------------------------------------------------------------------------------------------------
+
+
+def distributed(kind: DistributedType) -> Callable[[pytest.MonkeyPatch], None]:
+    return lambda patch: patch.setattr(Accelerator, "distributed_type", property(lambda self: kind))
+
+
+def two_processes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(GRMPTrainingArguments, "world_size", property(lambda self: 2))
+
+
+def two_gpus(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(GRMPTrainingArguments, "n_gpu", property(lambda self: 2))
+
+
+REFUSED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None] | None, dict[str, Any], dict[str, Any], str]] = {
+    "FSDP": (distributed(DistributedType.FSDP), {}, {}, "FSDP shards the gradients"),
+    "DeepSpeed": (distributed(DistributedType.DEEPSPEED), {}, {}, "DeepSpeed owns the backward pass"),
+    "DataParallel": (two_gpus, {}, {}, "Several GPUs in one process (DataParallel)"),
+    "fp16": (None, {"fp16": True}, {}, "fp16 scales the loss"),
+    "reentrant checkpointing": (
+        None,
+        {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}},
+        {},
+        "Reentrant checkpointing cannot give two gradients",
+    ),
+    "label smoothing": (None, {"label_smoothing_factor": 0.1}, {}, "label smoothing would be passed over"),
+    "compute_loss_func": (None, {}, {"compute_loss_func": lambda *_: 0}, "compute_loss_func and label smoothing"),
+    "stream over processes": (
+        two_processes,
+        {"max_steps": 2},
+        {"train_dataset": Stream()},
+        "cannot share an iterable data set",
+    ),
+}
+
+
+@pytest.mark.parametrize(("patch", "options", "given", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_right_is_refused(
+    make_adapted: MakeAdapted,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    patch: Callable[[pytest.MonkeyPatch], None] | None,
+    options: dict[str, Any],
+    given: dict[str, Any],
+    message: str,
+) -> None:
+    args = arguments(tmp_path, **options)
+    if patch is not None:
+        patch(monkeypatch)
+    with pytest.raises(GRMPError, match=re.escape(message)):
+        GRMPTrainer(make_adapted(), args, **{"train_dataset": Pictures(4), **given})
+
+
+def test_nothing_to_train_is_refused(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+    with pytest.raises(GRMPError, match=r"Nothing is trained: .* is_trainable=True"):
+        GRMPTrainer(make_adapted().requires_grad_(False), arguments(tmp_path), train_dataset=Pictures(4))
+
+
+# Several processes, and processes that die ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folders(make_adapted: MakeAdapted, make_scorer: Callable[..., Any], tmp_path: Path) -> list[str]:
+    """A base, an adapter with dropout, and an empty folder."""
+    make_scorer().save_pretrained(tmp_path / "base")
+    make_adapted(prompt_dropout=0.1).save_pretrained(str(tmp_path / "dropout"), save_embedding_layers=False)
+    make_adapted().save_pretrained(str(tmp_path / "adapter"), save_embedding_layers=False)
+    (tmp_path / "out").mkdir()
+    return [str(tmp_path / name) for name in ("base", "adapter", "out")]
+
+
+def start(launcher: list[str], folders: list[str], runs: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    root = str(SCRIPT.parents[3])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, *launcher, str(SCRIPT), *folders, json.dumps(runs)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_two_processes_are_one(folders: list[str], tmp_path: Path, make_adapted: MakeAdapted) -> None:
+    """Joint batches of 4: 11 pictures end in parts of 2 and 1, 9 in parts of 1 and 0."""
+    common = {"num_train_epochs": 2, "save_strategy": "no", "logging_strategy": "no", **SGD}
+    runs = [
+        {"pictures": pictures, "gradient_accumulation_steps": steps, **common}
+        for pictures, steps in ((11, 1), (9, 1), (9, 2), (11, 3))
+    ]
+    both = [{**run, "processes": 2, "per_device_train_batch_size": 2} for run in runs]
+    done = start(["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], folders, both)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for index, run in enumerate(runs):
+        settings = {key: value for key, value in run.items() if key != "pictures"}
+        alone = train(
+            make_adapted(), tmp_path / "one", Pictures(run["pictures"]), per_device_train_batch_size=4, **settings
+        )
+        assert distance(load_file(Path(folders[2]) / f"{index}.safetensors"), alone) <= 1e-6
+
+
+def interrupted(folders: list[str], moments: list[float]) -> None:
+    """Kill a run at each moment, resume it, and compare with the run that nobody disturbed."""
+    folders[1] = str(Path(folders[1]).with_name("dropout"))
+    run = {"pictures": 11, "per_device_train_batch_size": 4, "num_train_epochs": 6, "save_steps": 1, "seed": 3}
+    run |= {"learning_rate": 1e-2, "lr_scheduler_type": "cosine", "save_total_limit": 2, "logging_strategy": "no"}
+    output = Path(folders[2])
+    assert start([], folders, [run]).returncode == 0
+    expected = load_file(output / "0.safetensors")
+    killed = 0
+    for index, moment in enumerate(moments):
+        folder = output / f"killed{index}"
+        folder.mkdir()
+        again = [*folders[:2], str(folder)]
+        code = start([], again, [{**run, "kill_after": moment}]).returncode
+        killed += code == -signal.SIGKILL
+        done = start([], again, [{**run, "resume": True}])
+        assert done.returncode == 0, done.stderr[-3000:]
+        result = load_file(folder / "0.safetensors")
+        assert all(torch.equal(result[name], expected[name]) for name in expected), f"killed after {moment} s"
+    assert killed > len(moments) // 2
+
+
+def test_a_killed_run_goes_on_bit_for_bit(folders: list[str]) -> None:
+    interrupted(folders, [random.uniform(0.2, 1.0)])
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit_from_ten_moments(folders: list[str]) -> None:
+    interrupted(folders, [random.uniform(0.05, 1.2) for _ in range(10)])
+
+
+def test_a_checkpoint_cut_off_while_it_was_written_is_passed_over(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+    settings = {"per_device_train_batch_size": 4, "num_train_epochs": 3, "save_strategy": "steps", "save_steps": 2}
+    expected = train(make_adapted(prompt_dropout=0.1), tmp_path, Pictures(8), **settings)
+    checkpoints = {int(path.name.split("-")[1]): path for path in tmp_path.glob("checkpoint-*")}
+    assert sorted(checkpoints) == [2, 4, 6]
+    (checkpoints[6] / "trainer_state.json").unlink()
+    (checkpoints[6] / "adapter_model.safetensors").write_bytes(b"cut off")
+    state = checkpoints[4] / "trainer_state.json"
+    state.write_text(state.read_text()[:50])
+    assert last_complete_checkpoint(tmp_path) == checkpoints[2]
+    model = make_adapted(prompt_dropout=0.1)
+    trainer = GRMPTrainer(model, arguments(tmp_path, **settings), train_dataset=Pictures(8))
+    trainer.train(resume_from_checkpoint=True)
+    assert distance(trained(model), expected) == 0
+
+
+def test_nothing_to_resume_is_a_fresh_start(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-last").mkdir()
+    assert last_complete_checkpoint(tmp_path) is None
+    model = make_adapted()
+    GRMPTrainer(model, arguments(tmp_path, max_steps=2), train_dataset=Pictures(6)).train(resume_from_checkpoint=True)
+    assert distance(trained(model), train(make_adapted(), tmp_path, Pictures(6), max_steps=2)) == 0
