@@ -36,8 +36,10 @@ def markdown(rows: list[list[str]]) -> str:
 
 def source(result: Result) -> str:
     """The line below a table: how and where it was made."""
-    versions = ", ".join(f"{name} {result['versions'][name]}" for name in ("torch", "transformers", "peft"))
-    return f"`{result['command']}`, {result['date']}; {result['machine']}; {versions}."
+    shown = [name for name in ("torch", "transformers", "peft") if name in result["versions"]]
+    versions = ", ".join(f"{name} {result['versions'][name]}" for name in shown)
+    date = f", {result['date']}" if "date" in result else ""
+    return f"`{result['command']}`{date}; {result['machine']}; {versions}."
 
 
 def cell(figures: Result, digits: int = 3) -> str:
@@ -89,6 +91,17 @@ def strengths(result: Result) -> str:
     )
 
 
+def base_by_views(result: Result) -> str:
+    """Zero-shot, and ridge by number of labels, of the embedded base seen through different views."""
+    table = result["splits"]["test"]
+    shots = list(next(iter(table.values()))["ridge"])
+    rows = [["SRCC, test photographs", "zero-shot", *(f"ridge, {count} labels" for count in shots)]]
+    for name, row in table.items():
+        figures = [dict(zip(("median", "low", "high"), row["ridge"][count], strict=True)) for count in shots]
+        rows.append([name, f"{row['zero_shot']:.3f}", *map(cell, figures)])
+    return markdown(rows)
+
+
 def golden(result: Result) -> str:
     """Deviations from the authors' modules."""
     rows = [["against the authors' modules", "largest deviation", "bound"]]
@@ -130,6 +143,7 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "biq2021": ("biq2021", photographs),
     "biq2021_subsets": ("biq2021", subsets),
     "biq2021_visual": ("biq2021_visual_train", strengths),
+    "tiny_clip": ("tiny_clip", base_by_views),
     "golden": ("golden", golden),
     "scoring_speed": ("scoring_speed", speed),
     "import": ("import", imports),
