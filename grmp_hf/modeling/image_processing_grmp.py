@@ -203,7 +203,7 @@ def _resize_shorter(picture: Image.Image, target: int) -> Image.Image:
     shorter = min(width, height)
     if shorter == target:
         return picture
-    size = (max(target, round(width * target / shorter)), max(target, round(height * target / shorter)))
+    size = (int(width * target / shorter), int(height * target / shorter))  # cut off as CLIP does
     return picture.resize(size, Image.Resampling.BICUBIC)
 
 

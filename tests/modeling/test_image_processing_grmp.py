@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+from transformers import AutoImageProcessor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.image_processing_grmp import VIEWS, GRMPImageProcessor, authors_training_view, normalize
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (33, 90), (32, 32), (20, 25)])
+def test_whole_view_is_clips_own_preprocessing(size: tuple[int, int]) -> None:
+    clip = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    expected = torch.from_numpy(np.asarray(clip(picture(*size))["pixel_values"][0]))
+    got = GRMPImageProcessor(32)(picture(*size))["pixel_values"][0]
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("view", "box"),
+    [
+        ("center", (8, 16)),
+        ("top_left", (0, 0)),
+        ("top_right", (0, 32)),
+        ("bottom_left", (16, 0)),
+        ("bottom_right", (16, 32)),
+    ],
+)
+def test_native_views_are_pixels_of_the_picture(view: str, box: tuple[int, int]) -> None:
+    source = picture(64, 48)
+    (got,) = GRMPImageProcessor(32, [view]).pixels(source)
+    top, left = box
+    assert np.array_equal(got.permute(1, 2, 0).numpy(), np.asarray(source)[top : top + 32, left : left + 32])
+
+
+def test_large_pictures_are_shrunk_once_and_small_ones_enlarged() -> None:
+    processor = GRMPImageProcessor(32, ["center"], shortest_edge_limit=40)
+    shrunk = picture(160, 80).resize((80, 40), Image.Resampling.BICUBIC)
+    assert torch.equal(processor.pixels(picture(160, 80)), processor.pixels(shrunk))
+    assert processor.pixels(picture(10, 7)).shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize("views", [[view] for view in VIEWS] + [list(VIEWS)], ids=lambda views: "+".join(views))
+def test_shapes_and_repeatability(views: list[str]) -> None:
+    processor, batch = GRMPImageProcessor(32, views), [picture(50, 40), picture(33, 70), picture(9, 200)]
+    pixels = processor(batch)["pixel_values"]
+    assert pixels.dtype == torch.float32
+    assert pixels.shape == ((3, 3, 32, 32) if len(views) == 1 else (3, len(views), 3, 32, 32))
+    alone = torch.cat([processor(one)["pixel_values"] for one in batch])
+    assert torch.equal(pixels, alone)
+    assert torch.equal(processor([np.asarray(one) for one in batch])["pixel_values"], pixels)
+
+
+def test_the_references_test_view() -> None:
+    source = picture(70, 50)
+    pixels = torch.from_numpy(np.array(source)).permute(2, 0, 1)[None].float()
+    stored = F.interpolate(pixels, (52, 52), mode="bicubic", align_corners=False).round().clamp(0, 255)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    expected = normalize(stored[..., 10:42, 10:42], mean, std)
+    assert torch.equal(GRMPImageProcessor.authors(32)(source)["pixel_values"], expected)
+
+
+def test_the_references_training_view_is_a_function_of_the_seed() -> None:
+    stored = torch.randint(0, 256, (2, 3, 52, 52), dtype=torch.uint8)
+    views = [authors_training_view(stored, seed, 32) for seed in range(6)]
+    assert all(torch.equal(view, authors_training_view(stored, seed, 32)) for seed, view in enumerate(views))
+    assert not torch.equal(views[0], views[1]) and views[0].shape == (2, 3, 32, 32)
+
+
+def test_settings_are_saved(tmp_path: Path, make_scorer: Callable[..., Any]) -> None:
+    processor = GRMPImageProcessor(32, ["center", "whole"], [0.7, 0.3], shortest_edge_limit=64)
+    processor.save_pretrained(tmp_path)
+    make_scorer().config.save_pretrained(tmp_path)
+    for again in (GRMPImageProcessor.from_pretrained(tmp_path), AutoImageProcessor.from_pretrained(tmp_path)):
+        assert type(again) is GRMPImageProcessor and again.settings() == processor.settings()
+
+
+def test_a_plain_clips_settings_become_one_whole_view(tmp_path: Path) -> None:
+    clip = CLIPImageProcessorPil(crop_size={"height": 48, "width": 48}, image_mean=[0.1, 0.2, 0.3])
+    clip.save_pretrained(tmp_path)
+    settings = GRMPImageProcessor.from_pretrained(tmp_path).settings()
+    assert (settings["size"], settings["views"], settings["image_mean"]) == (48, ["whole"], [0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"views": ["middle"]}, "Expected views out of whole"),
+        ({"views": []}, "Expected views out of whole"),
+        ({"views": ["whole"], "view_weights": [0.5, 0.5]}, "one weight for each of the 1 views, got 2"),
+        ({"shortest_edge_limit": 16}, "shortest_edge_limit of at least the size 32, got 16"),
+    ],
+)
+def test_settings_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(GRMPError, match=re.escape(message)):
+        GRMPImageProcessor(32, **options)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (Image.new("L", (40, 40)), "got mode L"),
+        (Image.new("RGBA", (40, 40)), "got mode RGBA"),
+        (np.zeros((40, 40, 3)), "got ndarray float64 (40, 40, 3)"),
+        (np.zeros((3, 40, 40), np.uint8), "got ndarray uint8 (3, 40, 40)"),
+        ("photo.jpg", "got str"),
+    ],
+)
+def test_only_rgb_pictures(image: Any, message: str) -> None:
+    with pytest.raises(GRMPError, match=re.escape(message)):
+        GRMPImageProcessor(32)(image)
