@@ -27,7 +27,9 @@ class GRMPTrainingArguments(TrainingArguments):
 
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep all columns of a batch."})
     max_grad_norm: float = field(default=0.0, metadata={"help": "Clip the regularised gradient; 0 for no clipping."})
-    report_to: str | list[str] | None = field(default="none", metadata={"help": "Where to log beside the console."})
+    report_to: None | str | list[str] = field(  # noqa: RUF036 (HfArgumentParser needs None first)
+        default="none", metadata={"help": "Where to log beside the console."}
+    )
     regularization_strength: float = field(
         default=5.0,
         metadata={

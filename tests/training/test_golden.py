@@ -47,7 +47,9 @@ def under_their_names(gradients: Gradients) -> Gradients:
     for name, gradient in gradients.items():
         letter = next((letter for letter in "qkv" if f".{letter}_proj." in name), "")
         grouped.setdefault(to_authors_name(name), {})[letter] = gradient
-    packed = {name: torch.cat([parts[k] for k in ("", *"qkv") if k in parts]) for name, parts in grouped.items()}
+    packed = {
+        name: parts[""] if "" in parts else torch.cat([parts[k] for k in "qkv"]) for name, parts in grouped.items()
+    }
     return packed | {"image_encoder.prompt_embeddings": packed["image_encoder.prompt_embeddings"][None]}
 
 
