@@ -26,8 +26,7 @@ assert len(finders) == 1, finders
 FIRST = {
     "libraries before": "from transformers import AutoModel, Trainer\nimport peft\nimport grmp_hf",
     "peft after": "import grmp_hf\nimport peft",
-    "auto classes after": "import grmp_hf\nfrom transformers import AutoImageProcessor, pipeline",
-    "clip after": "import grmp_hf\nimport transformers.models.clip.modeling_clip",
+    "a model of transformers after": "import grmp_hf\nimport transformers.models.clip.modeling_clip",
     "our parts one by one": "import grmp_hf.modeling.conversion\nimport grmp_hf.training.trainer",
 }
 
