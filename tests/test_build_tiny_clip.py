@@ -31,6 +31,7 @@ def script() -> Any:
         assert spec is not None and spec.loader is not None
         module: ModuleType = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        patch.setattr("tiny_clip.sampling.LATENT_WINDOWS", 320)
         yield module
 
 
