@@ -62,8 +62,8 @@ class FewShotRecipe:
             as long as only texts are trained.
         semantic_temperature: T of the semantic loss.
         projection_unit: ``"tensor"`` or ``"global"``.
-        pull: how strongly the trained tensors are pulled towards their start with 50 shots. The objective is the mean
-            cross-entropy + pull (50 / n)^2 / n * squared distance from the start: few ratings must not outweigh what
+        pull: how strongly the trained tensors are pulled towards their start. The objective is the mean cross-entropy
+            + pull / n * squared distance from the start, n the number of shots: few ratings must not outweigh what
             the base knows, many may.
         save_steps: steps between checkpoints of the final fit; 0 for none.
     """
@@ -83,7 +83,7 @@ class FewShotRecipe:
     regularization_strength: float = 5.0
     semantic_temperature: float = 1.0
     projection_unit: Literal["tensor", "global"] = "tensor"
-    pull: float = 10.0
+    pull: float = 70.0
     save_steps: int = 0
 
     def __post_init__(self) -> None:
@@ -115,7 +115,7 @@ class FewShotRecipe:
 
     def pull_to_start(self, shots: int) -> float:
         """The pull for a number of shots, as ``GRMPTrainingArguments.pull_to_start``."""
-        return 2 * self.pull * (50 / shots) ** 2 / shots
+        return 2 * self.pull / shots
 
     @property
     def moves_embeddings(self) -> bool:
