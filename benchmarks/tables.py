@@ -30,7 +30,7 @@ Result = dict[str, Any]
 
 def markdown(rows: list[list[str]]) -> str:
     """A table whose first row is the head."""
-    lines = [f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows]
+    lines = [f"| {' | '.join(row)} |".replace("  |", " |") for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
@@ -58,7 +58,7 @@ def photographs(result: Result) -> str:
         rows.append([title, cell(methods[name]["srcc"]), *[""] * (len(shots) - 1)])
     below = result["adapted_at_50_below_zero_shot"]
     return (
-        f"{markdown(rows)}\n\n{result['pictures_scored']} {result['split']} photographs of BIQ2021, labels from "
+        f"{markdown(rows)}\n\n{result['pictures_scored']} {result['split']} photographs of BIQ2021, labels drawn from "
         f"{result['labels_from']} others, {result['draws']} draws, `{result['model']}@{result['revision']}`. With 50 "
         f"labels, {below['draws']} of {result['draws']} draws lie more than {below['margin']} below zero-shot. "
         f"`grmp-iqa adapt` with {result['adapt_seconds']['shots']} labels took {result['adapt_seconds']['seconds']} s."
