@@ -75,7 +75,8 @@ class Scorer:
     """Scores pictures; made by :func:`grmp_hf.load`.
 
     Attributes:
-        model: ``GRMPForImageQualityAssessment``, alone (zero-shot) or with an adapter as ``PeftModel``; in eval mode.
+        model: ``GRMPForImageQualityAssessment``, alone (zero-shot) or with an adapter as ``PeftModel``, or a
+            ``GRMPBakedScorer``; in eval mode.
         processor: makes the views.
         scale: the user's own scale; None without an adapter, or with one that records none: the score is the quality.
         identity: what exactly scores: model, revision, base_fingerprint, adapter, adapter_revision, adapter_sha256,

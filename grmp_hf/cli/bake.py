@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from grmp_hf.cli.options import add_model_options, load_scorer
+from grmp_hf.cli.options import add_model_options, check_new_folder, load_scorer
 from grmp_hf.errors import GRMPError
 
 __all__ = ["add_parser", "run"]
@@ -30,8 +30,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command."""
-    if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())) and not args.overwrite:
-        raise GRMPError(f"{args.output}: expected an empty or a new folder; choose another name or add --overwrite")
+    check_new_folder(args.output, overwrite=args.overwrite)
 
     from grmp_hf.modeling.baking import GRMPBakedScorer, bake
 

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from grmp_hf.cli.options import positive
-from grmp_hf.errors import GRMPError
+from grmp_hf.cli.options import check_new_folder, positive
 
 __all__ = ["add_parser", "run"]
 
@@ -34,10 +33,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command."""
-    if args.output.exists() and not args.output.is_dir():
-        raise GRMPError(f"{args.output}: expected a folder to write to, got a file; choose another name")
-    if args.output.is_dir() and any(args.output.iterdir()) and not args.overwrite:
-        raise GRMPError(f"{args.output}: expected an empty or a new folder; choose another name or add --overwrite")
+    check_new_folder(args.output, overwrite=args.overwrite)
 
     from grmp_hf.cards import write_adapter_card
     from grmp_hf.hub import adapter_sha256, package_versions

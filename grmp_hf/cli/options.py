@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grmp_hf.errors import GRMPError
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from grmp_hf.data import RatedTable
     from grmp_hf.scoring import Scorer
 
-__all__ = ["add_model_options", "add_rating_options", "load_scorer", "positive", "read_table"]
+__all__ = ["add_model_options", "add_rating_options", "check_new_folder", "load_scorer", "positive", "read_table"]
 
 
 def positive(text: str) -> int:
@@ -20,6 +21,14 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
     return number
+
+
+def check_new_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raise if a folder to write to is a file, or holds something that is not to be replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise GRMPError(f"{folder}: expected a folder to write to, got a file; choose another name")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise GRMPError(f"{folder}: expected an empty or a new folder; choose another name or add --overwrite")
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, adapter: bool = True) -> None:

@@ -21,12 +21,13 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.clip.modeling_clip import CLIPVisionModel
 
-from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.functional import anchor_logits, expected_quality, quality_cross_entropy
+from grmp_hf.modeling.functional import anchor_logits
 from grmp_hf.modeling.modeling_grmp import (
     GRMPForImageQualityAssessment,
     GRMPOutput,
     adapter_state,
+    assemble_output,
+    check_loaded,
     pool_pictures,
 )
 from grmp_hf.modeling.prompts import KeysValues, prompt_attention, run_prompted_encoder
@@ -138,9 +139,7 @@ class GRMPBakedScorer(PreTrainedModel):
         kwargs = {"dtype": torch.float32, **kwargs}
         wants_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        wrong = {kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "unexpected_keys") if info.get(kind)}
-        if wrong:
-            raise GRMPError(f"Expected exactly the weights of a baked scorer, got {wrong}. Bake and save it again.")
+        check_loaded(info, f"a baked scorer at {str(pretrained_model_name_or_path)!r}")
         return (model, info) if wants_info else model
 
     def forward(
@@ -152,15 +151,8 @@ class GRMPBakedScorer(PreTrainedModel):
         image_embeds = self.get_image_embeds(pixel_values)
         logits = anchor_logits(image_embeds, self.quality_embeds, self.logit_scale)
         logits = self.calibration_log_scale.exp() * logits + self.calibration_offset
-        levels = self.config.quality_levels
         semantic = anchor_logits(image_embeds, self.semantic_embeds, self.logit_scale) if output_semantic else None
-        return GRMPOutput(
-            loss=None if labels is None else quality_cross_entropy(logits, labels.flatten(), levels),
-            quality=expected_quality(logits, levels),
-            quality_logits=logits,
-            semantic_logits=semantic,
-            image_embeds=image_embeds,
-        )
+        return assemble_output(image_embeds, logits, semantic, labels, self.config.quality_levels)
 
     def get_image_embeds(self, pixel_values: Tensor) -> Tensor:
         """Embeddings ``(B, D)`` of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``."""

@@ -21,7 +21,7 @@ __all__ = ["from_authors_state_dict", "load_authors_file", "to_authors_name", "t
 
 _TOWERS = {"image_encoder": "vision_model", "text_encoder": "text_model"}
 
-# Reference name -> (our name below ``clip.``, transposed). ``{}`` is a layer's number.
+# Reference name -> (our name below ``clip.``, transposed).
 _PLAIN = {
     "logit_scale": ("logit_scale", False),
     "image_encoder.class_embedding": ("vision_model.embeddings.class_embedding", False),
@@ -155,10 +155,8 @@ def from_authors_state_dict(
         targets |= {f"clip.{key}": w.T if turned else w for (key, turned), w in zip(ours, pieces, strict=True)}
     base.load_state_dict(targets)
     model = get_peft_model(base, adapter)
+    source["image_encoder.prompt_embeddings"] = source["image_encoder.prompt_embeddings"][0]
     prompts = {f"base_model.model.clip.{key}": source[name] for name, key in _PROMPTS.items()}
-    prompts[f"base_model.model.clip.{_PROMPTS['image_encoder.prompt_embeddings']}"] = source[
-        "image_encoder.prompt_embeddings"
-    ][0]
     model.load_state_dict(prompts, strict=False)
     return model.eval()
 
@@ -178,14 +176,14 @@ def to_authors_state_dict(model: PeftModel) -> dict[str, Tensor]:
         if inactive.search(key) or key.replace(".original_module", "") in copies - {key}:
             continue
         grouped.setdefault(to_authors_name(key), []).append(weight.detach())
-    packed = {key: _pack(model, key, pieces) for key, pieces in grouped.items()}
+    packed = {key: _pack(pieces) for key, pieces in grouped.items()}
     turned = {key for key, (_, transposed) in _PLAIN.items() if transposed}
     result = {key: weight.T.contiguous() if key in turned else weight for key, weight in packed.items()}
     result["image_encoder.prompt_embeddings"] = result["image_encoder.prompt_embeddings"][None]
     return result | _redundant(result, model.get_base_model().config)
 
 
-def _pack(model: PeftModel, key: str, pieces: list[Tensor]) -> Tensor:
+def _pack(pieces: list[Tensor]) -> Tensor:
     # named_parameters gives k, v, q, in the order in which CLIP's attention declares them.
     return torch.cat([pieces[2], pieces[0], pieces[1]]) if len(pieces) == 3 else pieces[0]
 

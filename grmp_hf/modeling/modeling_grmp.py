@@ -27,7 +27,14 @@ from grmp_hf.modeling.functional import (
     unit_length,
 )
 
-__all__ = ["GRMPForImageQualityAssessment", "GRMPOutput", "adapter_state", "pool_pictures"]
+__all__ = [
+    "GRMPForImageQualityAssessment",
+    "GRMPOutput",
+    "adapter_state",
+    "assemble_output",
+    "check_loaded",
+    "pool_pictures",
+]
 
 
 @dataclass
@@ -55,6 +62,19 @@ class Readout(nn.Module):
     def forward(self, image_embeds: Tensor, anchor_embeds: Tensor, logit_scale: Tensor) -> Tensor:
         """``(B, D)``, ``(A, D)`` and a scalar to ``(B, A)``; see :func:`~grmp_hf.modeling.functional.anchor_logits`."""
         return anchor_logits(image_embeds, anchor_embeds, logit_scale)
+
+
+def assemble_output(
+    image_embeds: Tensor, logits: Tensor, semantic: Tensor | None, labels: Tensor | None, levels: Sequence[float]
+) -> GRMPOutput:
+    """What follows from quality logits ``(B, A)``: quality, and the loss where there are labels ``(B,)``."""
+    return GRMPOutput(
+        loss=None if labels is None else quality_cross_entropy(logits, labels.flatten(), levels),
+        quality=expected_quality(logits, levels),
+        quality_logits=logits,
+        semantic_logits=semantic,
+        image_embeds=image_embeds,
+    )
 
 
 def adapter_state(module: nn.Module) -> tuple[Any, ...]:
@@ -149,7 +169,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         if _is_adapter_of_embedded(name):
             name, adapter = EMBEDDED, name
         model, info = super().from_pretrained(model_place(name), *args, **kwargs)
-        _check_exact(info, f"a CLIP at {str(name)!r}")
+        check_loaded(info, f"a CLIP at {str(name)!r}")
         if name == EMBEDDED:
             model.config._name_or_path = model.name_or_path = EMBEDDED
         if adapter is not None:
@@ -163,7 +183,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
             GRMPError: the adapter's file lacks a tensor, or holds one more or one of another size.
         """
         info = super().load_adapter(peft_model_id, *args, **{**kwargs, "ignore_mismatched_sizes": True})
-        _check_exact(vars(info), f"the adapter at {str(peft_model_id)!r}")
+        check_loaded(vars(info), f"the adapter at {str(peft_model_id)!r}")
         return info
 
     def forward(
@@ -188,17 +208,10 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
             raise TypeError("forward() takes either pixel_values or image_embeds.")
         if image_embeds is None:
             image_embeds = self.get_image_embeds(cast(Tensor, pixel_values))
-        scale, levels = self.clip.logit_scale, self.config.quality_levels
+        scale = self.clip.logit_scale
         logits = self.readout(image_embeds, self.get_anchor_embeds("quality"), scale)
-        return GRMPOutput(
-            loss=None if labels is None else quality_cross_entropy(logits, labels.flatten(), levels),
-            quality=expected_quality(logits, levels),
-            quality_logits=logits,
-            semantic_logits=anchor_logits(image_embeds, self.get_anchor_embeds("semantic"), scale)
-            if output_semantic
-            else None,
-            image_embeds=image_embeds,
-        )
+        semantic = anchor_logits(image_embeds, self.get_anchor_embeds("semantic"), scale) if output_semantic else None
+        return assemble_output(image_embeds, logits, semantic, labels, self.config.quality_levels)
 
     def get_image_embeds(self, pixel_values: Tensor) -> Tensor:
         """Embeddings ``(B, D)`` of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``."""
@@ -249,7 +262,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         return super().train(mode)  # type: ignore[no-any-return]
 
 
-def _check_exact(info: dict[str, Any], what: str) -> None:
+def check_loaded(info: dict[str, Any], what: str) -> None:
     """Raise if transformers reports weights that are missing, left over or of other sizes."""
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
     wrong = {kind: sorted(map(_describe_key, info[kind])) for kind in kinds if info.get(kind)}

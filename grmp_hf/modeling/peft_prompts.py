@@ -1,7 +1,7 @@
 """The prompts as a PEFT method named ``grmp``: the one file that touches PEFT's internals (tried with 0.21.2).
 
-Two modules of the model are wrapped: the token embedding of the text tower, whose layer holds the text prompts, and the
-encoder of the vision tower, whose layer holds everything visual. Each layer keeps one plain module of
+Three modules of the model are wrapped: the token embedding of the text tower, whose layer holds the text prompts, the
+encoder of the vision tower, whose layer holds everything visual, and the readout. Each layer keeps one plain module of
 :mod:`grmp_hf.modeling.prompts` for each adapter, so saving, freezing, switching and deleting are PEFT's own.
 """
 
@@ -51,7 +51,7 @@ class GRMPPromptConfig(PeftConfig):
         text_start: ``"placeholder"`` starts the text prompts from the embedding of the X that they replace, so that a
             fresh adapter reads like the zero-shot model; ``"random"`` as in the reference.
         anchor_residuals: also learn a shift of each quality anchor (not in the paper).
-        calibrate: also learn scale and offset of the quality logits (not in the paper).
+        calibrate: also have a scale (set, not learned) and a learned offset of the quality logits (not in the paper).
         visual_layers: number of vision layers, from the first, that get prompts; None for all.
         prompt_dropout: share of projected visual prompts dropped while training (reference: 0.1).
         freeze_text_prompts: keep the text prompts as they are while training.
@@ -74,7 +74,9 @@ class GRMPPromptConfig(PeftConfig):
         default="placeholder", metadata={"help": "Where text prompts start: placeholder or random."}
     )
     anchor_residuals: bool = field(default=False, metadata={"help": "Learn a shift of each quality anchor."})
-    calibrate: bool = field(default=False, metadata={"help": "Learn scale and offset of the quality logits."})
+    calibrate: bool = field(
+        default=False, metadata={"help": "Calibrate the quality logits: a set scale, a learned offset."}
+    )
     visual_layers: int | None = field(default=None, metadata={"help": "Vision layers with prompts; None for all."})
     prompt_dropout: float = field(default=0.1, metadata={"help": "Dropout on projected visual prompts in training."})
     freeze_text_prompts: bool = field(default=False, metadata={"help": "Do not train the text prompts."})

@@ -141,29 +141,24 @@ class Shots(Dataset[dict[str, Tensor]]):
     """Rated pictures in memory.
 
     Attributes:
-        quality: ``(n,)`` in [0, 1].
-        pixels: uint8 ``(n, V, 3, S, S)``.
-        teacher_logits: ``(n, S)`` scene logits of the base.
-        mean, std: with which views are normalised.
-        embeds: ``(n, D)``, where the embeddings stay what they are: they are then served instead of pixels.
+        columns: name -> ``(n, ...)``: ``labels`` in [0, 1], and what a batch holds beside them: ``image_embeds``
+            ``(n, D)`` where they stay what they are, else ``pixel_values``, uint8 ``(n, V, 3, S, S)``, normalised when
+            they are served, and the base's ``teacher_logits`` ``(n, S)``.
+        mean, std: with which pixels are normalised.
     """
 
-    quality: Tensor
-    pixels: Tensor
-    teacher_logits: Tensor
-    mean: Sequence[float]
-    std: Sequence[float]
-    embeds: Tensor | None = None
+    columns: dict[str, Tensor]
+    mean: Sequence[float] = ()
+    std: Sequence[float] = ()
 
     def __len__(self) -> int:
-        return len(self.quality)
+        return len(self.columns["labels"])
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        row = {"labels": self.quality[index]}
-        if self.embeds is not None:
-            return {**row, "image_embeds": self.embeds[index]}
-        pixels = normalize(self.pixels[index], self.mean, self.std)
-        return {**row, "pixel_values": pixels, "teacher_logits": self.teacher_logits[index]}
+        row = {name: column[index] for name, column in self.columns.items()}
+        if "pixel_values" in row:
+            row["pixel_values"] = normalize(row["pixel_values"], self.mean, self.std)
+        return row
 
 
 def adapt(
@@ -186,7 +181,7 @@ def adapt(
         quality: ``(n,)`` in [0, 1].
         mean, std: with which the views are normalised.
         recipe: see :class:`FewShotRecipe`.
-        seed: of random starts, folds and the order of batches; the result is a function of the arguments alone.
+        seed: of random starts and the order of batches; the result is a function of the arguments alone.
         output_dir: for the state of an unfinished run, which the same call takes up again.
         progress: told what is being done and which share of it is done.
 
@@ -231,7 +226,7 @@ def adapt_embeds(
         )
     with torch.no_grad():
         logits = model.eval()(image_embeds=embeds.to(model.device)).quality_logits.cpu()
-    shots = Shots(quality, embeds[:0], embeds[:0], (), (), embeds)
+    shots = Shots({"labels": quality, "image_embeds": embeds})
     return _fit(model, shots, logits, recipe, seed, Path(output_dir), progress or _silent)
 
 
@@ -254,7 +249,7 @@ def _fit(
     torch.manual_seed(seed)
     peft_model = get_peft_model(model, _prompt_config(model, recipe))
     if recipe.calibrate:
-        _calibrate(peft_model, logits, shots.quality)
+        _calibrate(peft_model, logits, shots.columns["labels"])
     _train(peft_model, shots, recipe, seed, output / "fit", tell)
     return peft_model.eval()
 
@@ -295,7 +290,11 @@ def _describe(
                 column.append(part.cpu())
             tell("embed", min(start + 8, len(pixels)) / len(pixels))
     embeds, logits, teacher = map(torch.cat, kept)
-    return Shots(quality, pixels, teacher, mean, std, None if recipe.moves_embeddings else embeds), logits
+    if recipe.moves_embeddings:
+        columns = {"labels": quality, "pixel_values": pixels, "teacher_logits": teacher}
+    else:
+        columns = {"labels": quality, "image_embeds": embeds}
+    return Shots(columns, mean, std), logits
 
 
 def _calibrate(model: PeftModel, logits: Tensor, quality: Tensor) -> None:

@@ -149,16 +149,14 @@ class GRMPTrainer(Trainer):
         """Gradients of one micro-batch of rated pictures, both from one forward pass."""
         # The model without its DDP shell: gradients are taken and reduced here, not by DDP's hooks. Autocast stays,
         # since accelerate put it into this model's own forward.
-        inputs, teacher = dict(inputs), None
-        if self._rule is not None:
-            teacher = inputs.pop("teacher_logits", None)
-            teacher = self._teacher_logits(inputs["pixel_values"]) if teacher is None else teacher
-        else:
-            inputs.pop("teacher_logits", None)
+        inputs, ruled = dict(inputs), self._rule is not None
+        teacher = inputs.pop("teacher_logits", None)
+        if ruled and teacher is None:
+            teacher = self._teacher_logits(inputs["pixel_values"])
         parameters = self._trained()
-        output = self.model(**inputs, output_semantic=self._rule is not None)
+        output = self.model(**inputs, output_semantic=ruled)
         semantic_grad: Gradients = {}
-        if teacher is not None:
+        if ruled:
             semantic = semantic_cross_entropy(output.semantic_logits, teacher, self.args.semantic_temperature)
             semantic_grad = named_gradients(semantic, parameters, retain_graph=True)
         task_grad = named_gradients(output.loss, parameters)
