@@ -11,6 +11,7 @@
 | distortion, level, scene | str or None | as written |
 | split | str or None | "train", "validation", "test", or as written |
 | dataset | str or None | name of the source |
+| index | int or None | row of the label file, from 0 |
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ class Row:
     scene: str | None = None
     split: str | None = None
     dataset: str | None = None
+    index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,15 @@ class RatedTable:
         rows: with names that differ.
         scale: of `mos`; quality follows from it.
         notes: what was found and assumed, a sentence each, to be shown to the user.
+        content: the column whose value pictures of one content share: "reference", or "scene" where that holds the
+            prompt of a generated picture.
     """
 
     name: str
     rows: tuple[Row, ...]
     scale: RatingScale
     notes: tuple[str, ...] = ()
+    content: str = "reference"
 
     def __len__(self) -> int:
         return len(self.rows)
