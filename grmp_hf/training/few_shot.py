@@ -172,6 +172,7 @@ def adapt(
     seed: int = 0,
     output_dir: str | Path,
     progress: Progress | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> PeftModel:
     """Adapt a model to rated pictures.
 
@@ -184,6 +185,7 @@ def adapt(
         seed: of random starts and the order of batches; the result is a function of the arguments alone.
         output_dir: for the state of an unfinished run, which the same call takes up again.
         progress: told what is being done and which share of it is done.
+        callbacks: of the Trainer, for whoever watches the training.
 
     Returns:
         The adapted model in evaluation mode, its adapter named "default".
@@ -194,7 +196,7 @@ def adapt(
     recipe, tell = recipe or FewShotRecipe(), progress or _silent
     _check_quality(quality)
     shots, logits = _describe(model.eval(), pixels, quality, mean, std, recipe, tell)
-    return _fit(model, shots, logits, recipe, seed, Path(output_dir), tell)
+    return _fit(model, shots, logits, recipe, seed, Path(output_dir), [_Teller(tell), *callbacks])
 
 
 def adapt_embeds(
@@ -206,13 +208,14 @@ def adapt_embeds(
     seed: int = 0,
     output_dir: str | Path,
     progress: Progress | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> PeftModel:
     """:func:`adapt` from embeddings that were computed before, for many runs over the same pictures.
 
     Args:
         model: as for :func:`adapt`.
         embeds: ``(n, D)`` from the model's ``get_image_embeds``.
-        quality, recipe, seed, output_dir, progress: as for :func:`adapt`.
+        quality, recipe, seed, output_dir, progress, callbacks: as for :func:`adapt`.
 
     Raises:
         GRMPError: ratings that are all alike, or a recipe that would change the embeddings.
@@ -227,7 +230,7 @@ def adapt_embeds(
     with torch.no_grad():
         logits = model.eval()(image_embeds=embeds.to(model.device)).quality_logits.cpu()
     shots = Shots({"labels": quality, "image_embeds": embeds})
-    return _fit(model, shots, logits, recipe, seed, Path(output_dir), progress or _silent)
+    return _fit(model, shots, logits, recipe, seed, Path(output_dir), [_Teller(progress or _silent), *callbacks])
 
 
 def _check_quality(quality: Tensor) -> None:
@@ -242,7 +245,7 @@ def _fit(
     recipe: FewShotRecipe,
     seed: int,
     output: Path,
-    tell: Progress,
+    callbacks: list[TrainerCallback],
 ) -> PeftModel:
     """Start an adapter from the base's quality logits ``(n, A)`` of the shots, and train it."""
     output.mkdir(parents=True, exist_ok=True)
@@ -250,7 +253,7 @@ def _fit(
     peft_model = get_peft_model(model, _prompt_config(model, recipe))
     if recipe.calibrate:
         _calibrate(peft_model, logits, shots.columns["labels"])
-    _train(peft_model, shots, recipe, seed, output / "fit", tell)
+    _train(peft_model, shots, recipe, seed, output / "fit", callbacks)
     return peft_model.eval()
 
 
@@ -334,7 +337,9 @@ class _Teller(TrainerCallback):
         self.tell("train", state.global_step / state.max_steps)
 
 
-def _train(model: PeftModel, shots: Shots, recipe: FewShotRecipe, seed: int, folder: Path, tell: Progress) -> None:
+def _train(
+    model: PeftModel, shots: Shots, recipe: FewShotRecipe, seed: int, folder: Path, callbacks: list[TrainerCallback]
+) -> None:
     """Train the adapter from its start, or from the last checkpoint in ``folder``, which is removed at the end."""
     arguments = GRMPTrainingArguments(
         output_dir=str(folder),
@@ -356,7 +361,7 @@ def _train(model: PeftModel, shots: Shots, recipe: FewShotRecipe, seed: int, fol
         logging_strategy="no",
         disable_tqdm=True,
     )
-    trainer = GRMPTrainer(model, arguments, train_dataset=shots, callbacks=[_Teller(tell)])
+    trainer = GRMPTrainer(model, arguments, train_dataset=shots, callbacks=callbacks)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder) is not None)
     if trainer.is_world_process_zero():
