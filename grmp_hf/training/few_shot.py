@@ -52,6 +52,9 @@ class FewShotRecipe:
         anchor_residuals: learn a shift of each quality anchor.
         calibrate: learn scale and offset of the logits.
         blocks: last blocks of each tower under ``"authors"``.
+        views: how many views of each picture training sees, the first ones, where it runs the vision tower; 0 for all.
+            The teacher has seen all of them.
+        bf16: run the training passes under bfloat16 autocast; weights and steps stay fp32.
         steps: optimizer steps.
         batch_size: pictures of a step, at most.
         optimizer: transformers' name of it.
@@ -74,6 +77,8 @@ class FewShotRecipe:
     anchor_residuals: bool = True
     calibrate: bool = True
     blocks: int = 4
+    views: int = 0
+    bf16: bool = False
     steps: int = 200
     batch_size: int = 256
     optimizer: Literal["adamw_torch", "sgd"] = "adamw_torch"
@@ -90,10 +95,10 @@ class FewShotRecipe:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise GRMPError(f"Expected {name} out of {', '.join(allowed)}, got {getattr(self, name)!r}.")
-        if self.steps < 1 or self.batch_size < 1 or self.pull < 0:
+        if self.steps < 1 or self.batch_size < 1 or self.pull < 0 or self.views < 0:
             raise GRMPError(
-                f"Expected steps and batch_size of at least 1 and a pull of at least 0, got steps={self.steps}, "
-                f"batch_size={self.batch_size}, pull={self.pull}."
+                "Expected steps and batch_size of at least 1, a pull and a number of views of at least 0, got "
+                f"steps={self.steps}, batch_size={self.batch_size}, pull={self.pull}, views={self.views}."
             )
 
     @classmethod
@@ -294,7 +299,7 @@ def _describe(
             tell("embed", min(start + 8, len(pixels)) / len(pixels))
     embeds, logits, teacher = map(torch.cat, kept)
     if recipe.moves_embeddings:
-        columns = {"labels": quality, "pixel_values": pixels, "teacher_logits": teacher}
+        columns = {"labels": quality, "pixel_values": pixels[:, : recipe.views or None], "teacher_logits": teacher}
     else:
         columns = {"labels": quality, "image_embeds": embeds}
     return Shots(columns, mean, std), logits
@@ -354,6 +359,7 @@ def _train(
         projection_unit=recipe.projection_unit,
         pull_to_start=recipe.pull_to_start(len(shots)),
         seed=seed,
+        bf16=recipe.bf16,
         use_cpu=model.device.type == "cpu",
         save_strategy="steps" if recipe.save_steps else "no",
         save_steps=max(recipe.save_steps, 1),

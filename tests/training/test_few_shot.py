@@ -56,6 +56,25 @@ def test_the_result_depends_on_the_arguments_alone(run) -> None:
     assert not equal(visual, learnt(run(recipe=VISUAL, seed=1)))
 
 
+def test_training_may_see_the_first_views_alone(run, shots) -> None:
+    pixels, _ = shots
+    both = learnt(run(recipe=VISUAL))
+    assert equal(both, learnt(run(recipe=dataclasses.replace(VISUAL, views=2))))
+    assert not equal(both, learnt(run(recipe=dataclasses.replace(VISUAL, views=1))))
+    with pytest.raises(GRMPError, match="views of at least 0, got .* views=-1"):
+        FewShotRecipe(views=-1)
+
+
+def test_bfloat16_training_keeps_weights_in_full_precision(run) -> None:
+    half, full = (learnt(run(recipe=dataclasses.replace(VISUAL, bf16=bf16))) for bf16 in (True, False))
+    assert {weight.dtype for weight in half.values()} == {torch.float32}
+    assert not equal(half, full)
+    distance, size = (sum(float(w.square().sum()) for w in part) for part in (
+        [half[name] - full[name] for name in full], full.values(),
+    ))  # fmt: skip
+    assert distance < 0.05 * size
+
+
 def test_embeddings_computed_before_give_the_same(run, make_scorer, shots, tmp_path: Path) -> None:
     pixels, quality = shots
     base = make_scorer()
