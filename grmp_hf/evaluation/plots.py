@@ -1,6 +1,7 @@
-"""Two pictures of a result: scores against ratings, and what more labels buy. PNG, SVG or PDF by the path's suffix.
+"""Pictures of a result: scores against ratings, what is left after the fit, what more labels buy.
 
-Drawn on a `Figure` of its own, without pyplot: no window system, no state left behind.
+Drawn on a `Figure` of its own, without pyplot: no window system, no state left behind. Each function returns the
+figure, and writes it where a path is given: PNG, SVG or PDF by its suffix.
 """
 
 from __future__ import annotations
@@ -20,25 +21,31 @@ from grmp_hf.errors import GRMPError
 
 from .arrays import FloatArray, finite_array, paired_arrays
 
-__all__ = ["learning_curve", "scatter"]
+__all__ = ["FAINT", "GRID", "INK", "PAPER", "learning_curve", "residuals", "scatter"]
 
-# Okabe and Ito (2008): told apart with any colour vision.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_INK, _FAINT = "#222222", "#8a8a8a"
+INK, FAINT, GRID, PAPER = "#222222", "#8a8a8a", "#e6e6e6", "#ffffff"
+"""Text, frame, grid and ground. A page that is also read on a dark ground may replace them in an SVG."""
+
+# Okabe and Ito (2008): told apart with any colour vision. Past the last, lines are dashed.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+_NO_LABELS = (0, (1, 1.5))  # dots: the level of a method that needs no labels
+_ROOM = 4  # more methods than this have their names below the axes
+_BITMAP = 500  # more points than this are a bitmap inside an SVG or PDF
 
 
 def scatter(
     scores: npt.ArrayLike,
     mos: npt.ArrayLike,
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
     *,
     scale: str = "",
     title: str = "",
     caption: str = "",
     curve: Callable[[FloatArray], FloatArray] | None = None,
     same_unit: bool = True,
-) -> None:
+    size: tuple[float, float] = (5.2, 5.2),
+) -> Figure:
     """Draw scores against ratings, a point a picture.
 
     Args:
@@ -50,106 +57,175 @@ def scatter(
         caption: second line, such as "SRCC 0.61 [0.57, 0.65], 750 pictures".
         curve: fitted curve from scores to ratings (a `LogisticFit`), drawn over the points.
         same_unit: scores and ratings share a unit: equal axes and the line on which both agree.
+        size: width and height in inches.
 
     Raises:
         GRMPError: arrays that do not fit together, or a suffix that matplotlib cannot write.
     """
     x, y = paired_arrays(scores, mos)
-    figure, axes = _canvas(5.2, 5.2, title, caption)
+    figure, axes = _canvas(size, title, caption)
     unit = f" ({scale})" if scale else ""
-    axes.set_xlabel(f"score{unit if same_unit else ''}")
-    axes.set_ylabel(f"rating{unit}")
+    axes.set_xlabel(_plain(f"score{unit if same_unit else ''}"))
+    axes.set_ylabel(_plain(f"rating{unit}"))
     if same_unit:
         low, high = min(x.min(), y.min()), max(x.max(), y.max())
         margin = 0.04 * (high - low) or 0.5
         limits = (low - margin, high + margin)
         axes.set(xlim=limits, ylim=limits, aspect="equal")
-        axes.plot(limits, limits, color=_FAINT, linewidth=1, linestyle=(0, (4, 3)), label="score = rating", zorder=1)
-    opacity = float(np.clip(6 / np.sqrt(len(x)), 0.15, 0.8))  # dense parts stay readable
-    axes.scatter(x, y, s=22, color=_COLOURS[0], alpha=opacity, linewidths=0, zorder=2)
+        axes.plot(limits, limits, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="score = rating", zorder=1)
+    _points(axes, x, y)
     if curve is not None:
         line = np.linspace(x.min(), x.max(), 200)
         axes.plot(line, curve(line), color=_COLOURS[1], linewidth=2, label="logistic fit", zorder=3)
     if axes.lines:
         _legend(axes, axes.lines, "upper left")
-    _write(figure, path)
+    return _written(figure, path)
+
+
+def residuals(
+    predictions: npt.ArrayLike,
+    mos: npt.ArrayLike,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    title: str = "",
+    caption: str = "",
+    size: tuple[float, float] = (5.2, 4.0),
+) -> Figure:
+    """Draw what is left, rating - prediction, against the prediction: a slope or a funnel shows where the fit fails.
+
+    Args:
+        predictions: `(n,)`, in the unit of the ratings, such as scores after a logistic fit.
+        mos: `(n,)`, ratings of the same pictures.
+        path: file to write; its folder is made.
+        title: bold first line.
+        caption: second line.
+        size: width and height in inches.
+
+    Raises:
+        GRMPError: arrays that do not fit together, or a suffix that matplotlib cannot write.
+    """
+    x, y = paired_arrays(predictions, mos)
+    figure, axes = _canvas(size, title, caption)
+    axes.axhline(0, color=_COLOURS[1], linewidth=2, zorder=3)
+    _points(axes, x, y - x)
+    axes.set_xlabel("prediction, in the unit of the ratings")
+    axes.set_ylabel("rating - prediction")
+    return _written(figure, path)
 
 
 def learning_curve(
     methods: Mapping[str, Mapping[int, Sequence[float]]],
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
     *,
     ylabel: str = "SRCC",
     title: str = "",
     caption: str = "",
-) -> None:
+    size: tuple[float, float] = (6.4, 4.4),
+) -> Figure:
     """Draw a metric against the number of labels: the median over draws, with the range from worst to best draw.
 
     Args:
-        methods: name -> number of labels -> value in each draw. One with 0 labels only (zero-shot) is a level line;
-            values at 0 labels of any other method are not drawn, for the axis is logarithmic.
+        methods: name -> number of labels -> value in each draw. One with 0 labels only (zero-shot) is a level line in a
+            band from worst to best; values at 0 labels of any other method are not drawn, for the axis is logarithmic.
         path: file to write; its folder is made.
         ylabel: what the values are.
         title: bold first line.
         caption: second line, such as the data set and the number of draws.
+        size: width and height in inches.
 
     Raises:
         GRMPError: no method, a method without values, NaN or infinity, or a suffix that matplotlib cannot write.
     """
     if not methods:
         raise GRMPError("learning_curve: expected at least one method, got none")
-    figure, axes = _canvas(6.4, 4.4, title, caption)
+    figure, axes = _canvas(size, title, caption)
     counts = sorted({shots for values in methods.values() for shots in values if shots > 0})
+    apart = _distance_apart(counts, len(methods))
     handles: list[Any] = []
-    shift = 1.03  # so that the ranges of several methods stand side by side on the logarithmic axis
     for index, (name, values) in enumerate(methods.items()):
-        colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
         draws = {shots: finite_array(values[shots], f"{name}, {shots} labels") for shots in sorted(values)}
         if not draws or not all(len(draw) for draw in draws.values()):
             raise GRMPError(f"learning_curve: expected values for {name!r}, got none; leave the method out")
+        colour, label = _COLOURS[index % len(_COLOURS)], _plain(textwrap.fill(name, 40))
         if set(draws) == {0}:
+            axes.axhspan(draws[0].min(), draws[0].max(), color=colour, alpha=0.1, linewidth=0)
             level = float(np.median(draws[0]))
-            handles.append(axes.axhline(level, color=colour, linewidth=1.5, linestyle=(0, (4, 3)), label=name))
+            handles.append(axes.axhline(level, color=colour, linewidth=1.8, linestyle=_NO_LABELS, label=label))
             continue
-        shots = np.array([s for s in draws if s > 0]) * shift ** (index - (len(methods) - 1) / 2)
+        shots = np.array([s for s in draws if s > 0]) * apart ** (index - (len(methods) - 1) / 2)
         middle, low, high = (np.array([f(draws[s]) for s in draws if s > 0]) for f in (np.median, np.min, np.max))
         bars = axes.errorbar(
             *(shots, middle, [middle - low, high - middle]),
-            color=colour, marker=marker, markersize=6, linewidth=1.8, elinewidth=1.2, capsize=3, label=name,
+            color=colour, marker=_MARKERS[index % len(_MARKERS)], markersize=6, linewidth=1.8,
+            linestyle="-" if index < len(_COLOURS) else "--", elinewidth=1.2, capsize=3, label=label,
         )  # fmt: skip
         handles.append(bars)
     if counts:
         axes.set_xscale("log")
-        axes.set_xticks(counts, [str(count) for count in counts])
-        axes.minorticks_off()
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.minorticks_off()
     axes.set_xlabel("labels")
-    axes.set_ylabel(ylabel)
+    axes.set_ylabel(_plain(ylabel))
     _legend(axes, handles, "best")
-    _write(figure, path)
+    return _written(figure, path)
 
 
-def _canvas(width: float, height: float, title: str, caption: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
+def _distance_apart(counts: Sequence[int], methods: int) -> float:
+    """Factor between neighbours on the logarithmic axis, so that the ranges of several methods stand side by side.
+
+    Three per cent, less where all the methods would fill more than half the way to the next number of labels.
+    """
+    way = min(np.diff(np.log(counts)), default=np.inf)
+    return float(np.exp(min(np.log(1.03), way / 2 / methods)))
+
+
+def _canvas(size: tuple[float, float], title: str, caption: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, dpi=160, layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_FAINT)
-    axes.tick_params(colors=_INK, color=_FAINT, labelsize=9)
-    axes.grid(color="#e6e6e6", linewidth=0.8)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(colors=INK, color=FAINT, labelsize=9)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    lines = textwrap.wrap(caption, int(width * 12.5))
-    axes.set_title(title, fontsize=11, fontweight="bold", color=_INK, loc="left", pad=8 + 12 * len(lines))
+    lines = textwrap.wrap(caption, int(size[0] * 12.5))
+    if title or lines:
+        axes.set_title(_plain(title), fontsize=11, fontweight="bold", color=INK, loc="left", pad=8 + 12 * len(lines))
     axes.annotate(
-        *("\n".join(lines), (0, 1)),
-        xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", va="bottom", fontsize=9, color=_INK,
+        *(_plain("\n".join(lines)), (0, 1)),
+        xytext=(0, 6), xycoords="axes fraction", textcoords="offset points", va="bottom", fontsize=9, color=INK,
     )  # fmt: skip
     return figure, axes
 
 
+def _points(axes: Axes, x: FloatArray, y: FloatArray) -> None:
+    opacity = float(np.clip(6 / np.sqrt(len(x)), 0.15, 0.8))  # dense parts stay readable
+    bitmap = len(x) > _BITMAP
+    axes.scatter(x, y, s=22, color=_COLOURS[0], alpha=opacity, linewidths=0, zorder=2, rasterized=bitmap)
+
+
 def _legend(axes: Axes, handles: Sequence[Any], place: Literal["upper left", "best"]) -> None:
-    axes.legend(handles=handles, loc=place, fontsize=9, labelcolor=_INK, edgecolor="none", framealpha=0.85)
+    """Names inside the axes at the place, or below them where they are many."""
+    style: dict[str, Any] = {"fontsize": 9, "labelcolor": INK, "edgecolor": "none", "facecolor": PAPER}
+    labels = [handle.get_label() for handle in handles]
+    if len(handles) <= _ROOM:
+        axes.legend(handles, labels, loc=place, framealpha=0.85, **style)
+        return
+    figure = axes.figure
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    columns = int(figure.bbox.width / figure.dpi * 12.5 / (longest + 7))  # a handle is as wide as seven letters
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(max(columns, 1), 3), **style)
 
 
-def _write(figure: Figure, path: str | os.PathLike[str]) -> None:
+def _plain(text: str) -> str:
+    """The text without the meaning that matplotlib gives to dollars."""
+    return text.replace("$", r"\$")
+
+
+def _written(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
+    if path is None:
+        return figure
     target = Path(path)
     known = figure.canvas.get_supported_filetypes()
     if target.suffix.lower().lstrip(".") not in known:
@@ -158,3 +234,4 @@ def _write(figure: Figure, path: str | os.PathLike[str]) -> None:
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target)
+    return figure

@@ -1,20 +1,34 @@
-"""Markdown tables of figures with their intervals."""
+"""Markdown tables of figures with their intervals, and of a benchmark's rows with their median and worst draws."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-__all__ = ["format_figure", "metrics_table"]
+from .results import ResultGroup, ResultRow, Summary, best_of, group_results
 
-_TITLES = {
-    "n": "pictures",
+__all__ = [
+    "METRIC_TITLES",
+    "Cell",
+    "Table",
+    "benchmark_table",
+    "difference_tables",
+    "format_figure",
+    "metrics_table",
+    "summary_table",
+]
+
+METRIC_TITLES = {
     "srcc": "SRCC",
     "krcc": "KRCC",
     "plcc": "PLCC",
     "plcc_logistic": "PLCC after fit",
     "rmse": "RMSE after fit",
 }
+"""Name of a metric in rows and figures -> the word for it in a table."""
+
+_TITLES = {"n": "pictures", **METRIC_TITLES}
+_MISSING = "\N{EN DASH}"
 
 
 def format_figure(value: float, interval: Sequence[float] | None = None, digits: int = 3) -> str:
@@ -52,6 +66,128 @@ def metrics_table(rows: Mapping[str, Mapping[str, Any]], digits: int = 3) -> str
             format_figure(figures[name], figures.get(f"{name}_interval"), digits) if name in figures else "-"
             for name in columns
         ]
-        lines.append([method.replace("|", "\\|"), *cells])
-    table = [f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines]
-    return "\n".join([table[0], "|" + "---|" * (len(columns) + 1), *table[1:]])
+        lines.append([method, *cells])
+    return _markdown(lines)
+
+
+def benchmark_table(
+    rows: Iterable[ResultRow],
+    *,
+    metrics: Sequence[str] = ("srcc",),
+    comparisons: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """Markdown tables of a benchmark: a section a data set and protocol, a line a method, a column a number of labels.
+
+    Cells are `median [worst, best]` over draws, the best median of several in a column bold; what was not run is a
+    dash. Groups, methods and references stand in the order first seen.
+
+    Args:
+        rows: results (see `ResultRow`), as `grmp-iqa benchmark` writes them.
+        metrics: a table for each.
+        comparisons: paired differences to a reference method in SRCC, each with `dataset`, `test_dataset`, `protocol`,
+            `shots`, `method`, `reference` and the fields of a `Comparison`.
+
+    Raises:
+        GRMPError: rows that `group_results` refuses.
+
+    >>> row = {"dataset": "livec", "test_dataset": "livec", "protocol": "clean", "draw": 0}
+    >>> rows = [{**row, "method": "zero-shot", "shots": 0, "srcc": 0.5}]
+    >>> rows += [{**row, "method": "ridge", "shots": 20, "draw": draw, "srcc": 0.6 + draw / 10} for draw in range(3)]
+    >>> print(benchmark_table(rows))
+    ## livec, protocol `clean`
+    <BLANKLINE>
+    SRCC: median [worst, best] of 3 draws
+    <BLANKLINE>
+    | method | no labels | 20 labels |
+    |---|---|---|
+    | zero-shot | 0.500 | – |
+    | ridge | – | 0.700 [0.600, 0.800] |
+    """
+    sections = []
+    for group in group_results(rows):
+        sections.append(f"## {group.title}, protocol `{group.protocol}`")
+        for table in [summary_table(group, metric) for metric in metrics] + difference_tables(group, comparisons):
+            lines = [["method", *table.columns]]
+            lines += [[method, *map(_cell_text, cells)] for method, cells in table.lines.items()]
+            sections += [table.caption, _markdown(lines)]
+    return "\n\n".join(sections)
+
+
+class Cell(NamedTuple):
+    """A figure as text, its spread as text, and whether it is the best of its column."""
+
+    value: str
+    spread: str = ""
+    best: bool = False
+
+
+class Table(NamedTuple):
+    """A table as text, for Markdown and HTML alike: `lines` is method -> a cell a column."""
+
+    caption: str
+    columns: list[str]
+    lines: dict[str, list[Cell]]
+
+
+def summary_table(group: ResultGroup, metric: str) -> Table:
+    """A metric as `median [worst, best]` over draws, the best median of each column marked.
+
+    A cell says how many draws it has where they are fewer than the group's; a method without labels may need one only.
+    """
+    summaries, shots = group.summaries(metric), group.shots
+    medians = {labels: [cells[labels].median for cells in summaries.values() if labels in cells] for labels in shots}
+
+    def cell(labels: int, summary: Summary | None) -> Cell:
+        if summary is None:
+            return Cell(_MISSING)
+        spread = [f"[{summary.worst:.3f}, {summary.best:.3f}]"] if summary.draws > 1 else []
+        if labels and summary.draws < group.draws:
+            spread.append(f"{summary.draws} draw{'s' * (summary.draws > 1)}")
+        leads = len(medians[labels]) > 1 and summary.median == best_of(metric)(medians[labels])
+        return Cell(f"{summary.median:.3f}", ", ".join(spread), leads)
+
+    cells = "one draw" if group.draws == 1 else f"median [worst, best] of {group.draws} draws"
+    return Table(
+        f"{METRIC_TITLES[metric]}: {cells}",
+        [_labels_text(labels) for labels in shots],
+        {method: [cell(labels, found.get(labels)) for labels in shots] for method, found in summaries.items()},
+    )
+
+
+def difference_tables(group: ResultGroup, comparisons: Iterable[Mapping[str, Any]]) -> list[Table]:
+    """The group's paired differences to a reference method in SRCC, a table a reference."""
+    found: dict[str, dict[str, dict[int, Mapping[str, Any]]]] = {}
+    for comparison in comparisons:
+        if (comparison["dataset"], comparison["test_dataset"], comparison["protocol"]) == group.key:
+            methods = found.setdefault(comparison["reference"], {})
+            methods.setdefault(comparison["method"], {})[comparison["shots"]] = comparison
+    tables = []
+    for reference, methods in found.items():
+        shots = sorted({labels for cells in methods.values() for labels in cells})
+        caption = f"SRCC less that of {reference} in the same draw: mean [low, high], share of draws with a gain"
+        lines = {method: [_difference_cell(cells.get(s)) for s in shots] for method, cells in methods.items()}
+        tables.append(Table(caption, [_labels_text(labels) for labels in shots], lines))
+    return tables
+
+
+def _difference_cell(comparison: Mapping[str, Any] | None) -> Cell:
+    if comparison is None:
+        return Cell(_MISSING)
+    low, high, share = comparison["low"], comparison["high"], round(100 * comparison["share"])
+    return Cell(f"{comparison['difference']:+.3f}", f"[{low:+.3f}, {high:+.3f}], {share} %")
+
+
+def _labels_text(shots: int) -> str:
+    return f"{shots or 'no'} label{'s' * (shots != 1)}"
+
+
+def _cell_text(cell: Cell) -> str:
+    value = f"**{cell.value}**" if cell.best else cell.value
+    return f"{value} {cell.spread}".rstrip()
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A table whose first line is its head."""
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    table = [f"| {' | '.join(line)} |".replace("|  |", "| |") for line in escaped]
+    return "\n".join([table[0], "|" + "---|" * len(lines[0]), *table[1:]])
