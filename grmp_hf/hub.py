@@ -320,6 +320,8 @@ def _attach(base: GRMPForImageQualityAssessment, adapter: _AdapterFiles, config:
         return PeftModel.from_pretrained(base, str(adapter.folder), config=config)
     except GRMPError as error:
         raise GRMPError(f"Adapter {adapter.name!r}: {error}") from error
+    except KeyError as error:  # PEFT's, of a trained copy of a module
+        raise GRMPError(f"Adapter {adapter.name!r} is damaged: {_WEIGHTS} lacks the tensor {error}") from error
     except (RuntimeError, SafetensorError) as error:
         raise GRMPError(
             f"Adapter {adapter.name!r} does not fit the base, or is damaged: {_first_line(error)}"

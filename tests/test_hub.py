@@ -119,6 +119,10 @@ def case_missing_tensor(adapter: Path, tmp: Path) -> dict[str, Any]:
     return {"adapter": folder}
 
 
+def case_missing_block(adapter: Path, tmp: Path) -> dict[str, Any]:
+    return {"adapter": edited(adapter, tmp / "block", modules_to_save=["post_layernorm"])}
+
+
 def case_no_weights(adapter: Path, tmp: Path) -> dict[str, Any]:
     folder = edited(adapter, tmp / "bin")
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
@@ -161,6 +165,7 @@ BAD = [
     (case_other_size, r"Adapter 'stars': Expected the base .* other base_sizes"),
     (case_cut_weights, r"Adapter 'cut' does not fit the base, or is damaged"),
     (case_missing_tensor, r"Adapter 'less': Expected the \d+ tensors .* missing: \['"),
+    (case_missing_block, r"Adapter 'block' is damaged: .* lacks the tensor .*post_layernorm\.(weight|bias)"),
     (case_no_weights, r"Expected adapter_model.safetensors beside adapter_config.json .* found none"),
     (case_text, r"Expected settings in adapter_config.json of adapter 'text', got"),
     (lambda a, t: {"adapter": edited(a, t / "lora", peft_type="LORA")}, r"method GRMP, got 'LORA' in 'lora'"),
