@@ -3,9 +3,10 @@
 from grmp_hf.data.columns import ImageSource, RatedTable, Row
 from grmp_hf.data.files import find_images
 from grmp_hf.data.images import IMAGE_ERROR_CODES, MAX_PIXELS, ImageError, decode_image, to_rgb
+from grmp_hf.data.paper_splits import paper_splits
 from grmp_hf.data.scales import RatingScale, infer_scale
 from grmp_hf.data.sources import decode_row, iter_images, read_ratings
-from grmp_hf.data.splits import Split, draw_shots, fold_splits, random_split, split_rows
+from grmp_hf.data.splits import Split, draw_shots, fold_splits, official_split, random_split, split_rows
 
 __all__ = [
     "IMAGE_ERROR_CODES",
@@ -23,6 +24,8 @@ __all__ = [
     "fold_splits",
     "infer_scale",
     "iter_images",
+    "official_split",
+    "paper_splits",
     "random_split",
     "read_ratings",
     "split_rows",

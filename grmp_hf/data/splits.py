@@ -1,4 +1,4 @@
-"""Which pictures teach and which test: few-shot draws, random splits and folds, all functions of a seed.
+"""Which pictures teach and which test: official parts, few-shot draws, random splits and folds, functions of a seed.
 
 Permutations come from numpy's `RandomState`, whose stream is frozen for good (numpy enhancement proposal 19); that of
 the newer generators may change from release to release.
@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,10 +22,13 @@ from numpy.typing import NDArray
 from grmp_hf.data.columns import RatedTable, Row, first_few
 from grmp_hf.errors import GRMPError
 
-__all__ = ["Split", "SplitUnit", "draw_shots", "fold_splits", "random_split", "split_rows"]
+__all__ = ["Split", "SplitUnit", "draw_shots", "fold_splits", "official_split", "random_split", "split_rows"]
 
-SplitUnit = Literal["auto", "picture", "reference"]
-"""What a random split keeps together: "auto" is the reference where the table has that column, else the picture."""
+SplitUnit = Literal["auto", "picture", "reference", "scene"]
+"""What stays on one side: pictures of one reference or scene, or only each picture by itself.
+
+"auto" is `RatedTable.content` where the table has that column, else the picture.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,14 @@ class Split:
         """Return the rows of both parts, in their order.
 
         Raises:
-            GRMPError: the table lacks some of the names.
+            GRMPError: the table lacks some of the names, or a picture is in the split twice.
         """
+        twice = [f'"{name}"' for name, count in Counter((*self.train, *self.test)).items() if count > 1]
+        if twice:
+            raise GRMPError(
+                f"{table.name}: expected each picture in one part of the split, once, got {len(twice)} more often: "
+                f"{first_few(twice)}; make the split again"
+            )
         rows = {row.name: row for row in table.rows}
         absent = [f'"{name}"' for name in (*self.train, *self.test) if name not in rows]
         if absent:
@@ -67,7 +77,7 @@ class Split:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the split and its hash as JSON."""
         fields = {"rule": self.rule, "seed": self.seed, "hash": self.hash, "train": self.train, "test": self.test}
-        Path(path).write_text(json.dumps(fields, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        Path(path).write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Split:
@@ -141,32 +151,68 @@ def draw_shots(
     return drawn
 
 
-def split_rows(table: RatedTable, *, shots: int | None = None, seed: int = 0, stratified: bool = False) -> Split:
+def official_split(table: RatedTable, *, by: SplitUnit = "auto") -> Split:
+    """Split as the column `split` says: rows marked "train" or "validation" teach, rows marked "test" test.
+
+    Args:
+        table: rated pictures; rows with another word, or none, are in no part.
+        by: what must not be on both sides. With contents in the table only an explicit "picture" lets a column pass
+            that has versions of one content in both parts, which flatters every method.
+
+    Raises:
+        GRMPError: a part without rows, or one content in both parts.
+    """
+    train = [row for row in table.rows if row.split in ("train", "validation")]
+    test = [row for row in table.rows if row.split == "test"]
+    if not (train and test):
+        raise GRMPError(
+            f'{table.name}: expected rows marked train and test in the column "split", got {len(train)} to teach and '
+            f"{len(test)} to test; mark them, or split at random"
+        )
+    _check_apart(table, train, test, by)
+    left_out = len(table) - len(train) - len(test)
+    rule = f'the parts of the table\'s "split" column, {len(train)} teach and {len(test)} test'
+    rule += f", {left_out} in neither" if left_out else ""
+    return Split(tuple(row.name for row in train), tuple(row.name for row in test), rule, 0)
+
+
+def split_rows(
+    table: RatedTable,
+    *,
+    shots: int | None = None,
+    seed: int = 0,
+    stratified: bool = False,
+    by: SplitUnit = "auto",
+) -> Split:
     """Choose the pictures that teach, and those that test.
 
     Where the table marks rows as "test", these are the test part, and shots come from its "train" rows (or, if it has
-    none, from all that are not "test"). Else, where it has references, shots come from 80 of 100 references and the
-    others test, so that no content is on both sides. Else what is not drawn is the test part.
+    none, from all that are not "test"). Else, where it has references (or scenes that are its contents), shots come
+    from 80 of 100 of them and the others test, so that no content is on both sides. Else what is not drawn is the test
+    part.
 
     Args:
         table: rated pictures.
         shots: how many to draw; None takes the whole pool (without a test part in the table, nothing is left to test).
         seed: of the draw.
         stratified: as for `draw_shots`.
+        by: what must not be on both sides, as for `random_split`.
 
     Raises:
-        GRMPError: fewer pictures than shots.
+        GRMPError: fewer pictures than shots, or one content in both parts of the table's own.
     """
     rows = table.rows
     marked = any(row.split == "test" for row in rows)
     if marked:
         pool = [row for row in rows if row.split == "train"] or [row for row in rows if row.split != "test"]
-        test = [row.name for row in rows if row.split == "test"]
+        tested = [row for row in rows if row.split == "test"]
+        _check_apart(table, pool, tested, by)
+        test = [row.name for row in tested]
         rule = 'the test part is that of the table\'s "split" column'
-    elif shots is not None and table.has("reference"):
-        by_reference = random_split(table, seed=seed, by="reference")
-        pool, _ = by_reference.select(table)
-        test, rule = list(by_reference.test), by_reference.rule
+    elif shots is not None and _unit(table, by) != "picture":
+        by_content = random_split(table, seed=seed, by=by)
+        pool, _ = by_content.select(table)
+        test, rule = list(by_content.test), by_content.rule
     else:
         pool, test, rule = list(rows), [], "the test part is all that was not drawn"
     if shots is None:
@@ -181,17 +227,17 @@ def split_rows(table: RatedTable, *, shots: int | None = None, seed: int = 0, st
 
 
 def random_split(table: RatedTable, *, train_share: float = 0.8, seed: int = 0, by: SplitUnit = "auto") -> Split:
-    """Split at random; floor(train_share * N) of the N pictures, or references, teach.
+    """Split at random; floor(train_share * N) of the N pictures, references or scenes teach.
 
     Args:
         table: rated pictures; its column `split` is not looked at.
         train_share: in (0, 1).
         seed: of the permutation.
-        by: what stays together. With references in the table only an explicit "picture" splits the versions of one
+        by: what stays together. With contents in the table only an explicit "picture" splits the versions of one
             content over both sides, which flatters every method.
 
     Raises:
-        GRMPError: nothing left on one side, or "reference" without that column.
+        GRMPError: nothing left on one side, or "reference" or "scene" without that column.
     """
     groups, unit = _groups(table, by)
     order = np.random.RandomState(seed).permutation(len(groups))
@@ -209,7 +255,7 @@ def fold_splits(table: RatedTable, folds: int, *, seed: int = 0, by: SplitUnit =
     """Split into folds of nearly equal size, each the test part once; arguments as for `random_split`.
 
     Raises:
-        GRMPError: fewer than two folds, or fewer pictures (references) than folds.
+        GRMPError: fewer than two folds, or fewer pictures (references, scenes) than folds.
     """
     groups, unit = _groups(table, by)
     if not 2 <= folds <= len(groups):
@@ -225,18 +271,43 @@ def fold_splits(table: RatedTable, folds: int, *, seed: int = 0, by: SplitUnit =
     ]
 
 
+def _unit(table: RatedTable, by: SplitUnit) -> str:
+    """What stays together: "picture" or a column of the rows."""
+    if by == "picture" or (by == "auto" and not table.has(table.content)):
+        return "picture"
+    column = table.content if by == "auto" else by
+    if not table.has(column):
+        raise GRMPError(f'{table.name}: expected a column "{column}" to split by, found none; split by "picture"')
+    return column
+
+
+def _content(row: Row, unit: str) -> tuple[bool, str]:
+    # A picture that is told by itself, or has no reference or scene, is a content of its own.
+    value = None if unit == "picture" else getattr(row, unit)
+    return (False, row.name) if value is None else (True, value.casefold())
+
+
 def _groups(table: RatedTable, by: SplitUnit) -> tuple[list[list[str]], str]:
     """Return the names of the pictures that stay together, in the order of the table, and what keeps them together."""
-    if by == "reference" and not table.has("reference"):
-        raise GRMPError(f'{table.name}: expected a column "reference" to split by, found none; split by "picture"')
-    if by == "picture" or not table.has("reference"):
-        return [[row.name] for row in table.rows], "picture"
+    unit = _unit(table, by)
     groups: dict[tuple[bool, str], list[str]] = {}
     for row in table.rows:
-        # A picture without a reference is a content of its own.
-        key = (False, row.name) if row.reference is None else (True, row.reference.casefold())
-        groups.setdefault(key, []).append(row.name)
-    return list(groups.values()), "reference"
+        groups.setdefault(_content(row, unit), []).append(row.name)
+    return list(groups.values()), unit
+
+
+def _check_apart(table: RatedTable, train: Iterable[Row], test: Iterable[Row], by: SplitUnit) -> None:
+    """Refuse parts that share a content."""
+    unit = _unit(table, by)
+    taught = {_content(row, unit) for row in train}
+    shared = dict.fromkeys(content for row in test if (content := _content(row, unit)) in taught)
+    if shared:
+        names = first_few([f'"{name}"' for _, name in shared])
+        raise GRMPError(
+            f"{table.name}: expected each {unit} in one part of the table, got {len(shared)} in the test part that "
+            f'teach as well: {names}; correct the column "split" or, to compare with figures made so, '
+            'split by="picture"'
+        )
 
 
 def _split_of(

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from grmp_hf.data import RatedTable, RatingScale, Row, Split, draw_shots, fold_splits, random_split, split_rows
+from grmp_hf.data import (
+    RatedTable,
+    RatingScale,
+    Row,
+    Split,
+    draw_shots,
+    fold_splits,
+    official_split,
+    random_split,
+    split_rows,
+)
 from grmp_hf.errors import GRMPError
 
 
@@ -110,6 +122,65 @@ def test_no_reference_on_both_sides() -> None:
     assert len({row.reference for row in mixed}) == 10
 
 
+def with_column(table: RatedTable, column: str, values: list[Any]) -> RatedTable:
+    rows = tuple(replace(row, **{column: value}) for row, value in zip(table.rows, values, strict=True))
+    return replace(table, rows=rows)
+
+
+def test_scenes_stay_together_where_they_are_the_contents() -> None:
+    scenes = with_column(make_table(), "scene", [f"Prompt {i % 10}" for i in range(40)])
+    prompts = replace(scenes, content="scene")
+    for table, by in ((prompts, "auto"), (prompts, "scene"), (scenes, "scene")):
+        splits = [random_split(table, by=by), *fold_splits(table, 4, by=by), split_rows(table, shots=8, by=by)]
+        for split in splits:
+            train, test = split.select(table)
+            assert not {row.scene for row in train} & {row.scene for row in test}
+    # A scene that is only a group of contents, such as "indoor", does not keep pictures together by itself.
+    train, test = random_split(scenes).select(scenes)
+    assert {row.scene for row in train} & {row.scene for row in test}
+    assert random_split(prompts).rule == "random split by scene, 8 of 10 scenes teach"
+    assert len(split_rows(prompts, shots=8, by="picture").test) == 32
+
+
+def test_contents_are_told_apart_without_case_and_alone_where_none_is_named() -> None:
+    references = ["I01.png", "i01.PNG", *[f"I{i:02}.png" for i in range(2, 30)], *[None] * 10]
+    table = with_column(make_table(), "reference", references)
+    for seed in range(5):
+        split = random_split(table, seed=seed)
+        assert ("0.png" in split.train) == ("1.png" in split.train)
+        assert split.rule == "random split by reference, 31 of 39 references teach"
+
+
+PARTS = ["train", "validation", "test", "Query", None]
+
+
+def test_official_parts() -> None:
+    table = with_column(make_table(), "split", [PARTS[i % 5] for i in range(40)])
+    split = official_split(table)
+    assert split.train == tuple(f"{i}.png" for i in range(40) if i % 5 < 2)
+    assert split.test == tuple(f"{i}.png" for i in range(40) if i % 5 == 2)
+    assert split.rule == 'the parts of the table\'s "split" column, 16 teach and 8 test, 16 in neither'
+    assert official_split(make_table(test=10)).rule == 'the parts of the table\'s "split" column, 30 teach and 10 test'
+
+
+@pytest.mark.parametrize("parts", [["train"] * 40, ["test"] * 40, [None] * 40, ["A", "B"] * 20])
+def test_table_without_parts(parts: list[str | None]) -> None:
+    expected = f"got {parts.count('train')} to teach and {parts.count('test')} to test; mark them, or split at random"
+    with pytest.raises(GRMPError, match=rf'table\.csv: expected rows marked train and test .*"split", {expected}'):
+        official_split(with_column(make_table(), "split", parts))
+
+
+@pytest.mark.parametrize("make", [official_split, lambda table, **by: split_rows(table, shots=5, **by)])
+def test_one_content_in_both_parts_of_the_table(make: Callable[..., Split]) -> None:
+    table = make_table(references=10, test=12)
+    overlapping = r'each reference in one part of the table, got 10 .* teach as well: "r0", "r1", "r2" and 7 more'
+    with pytest.raises(GRMPError, match=overlapping + r'; correct the column "split" or, .* by="picture"'):
+        make(table)
+    assert len(make(table, by="picture").test) == 12
+    apart = with_column(table, "reference", [f"r{i < 12}" for i in range(40)])
+    assert make(apart).test == make(table, by="picture").test
+
+
 @pytest.mark.parametrize(("n", "references", "expected"), [(40, 0, 32), (7, 0, 5), (40, 10, 32), (81 * 2, 81, 64 * 2)])
 def test_share_is_rounded_down(n: int, references: int, expected: int) -> None:
     assert len(random_split(make_table(n, references), seed=0).train) == expected
@@ -127,6 +198,10 @@ def test_folds_test_each_picture_once() -> None:
     ("make", "match"),
     [
         (lambda: random_split(make_table(), by="reference"), 'column "reference" .* found none; split by "picture"'),
+        (
+            lambda: split_rows(make_table(), shots=5, by="scene"),
+            'table.csv: expected a column "scene" to split by, found none; split by "picture"',
+        ),
         (
             lambda: random_split(make_table(), train_share=0.01),
             "got 0 of 40 pictures to teach; choose another train_share",
@@ -154,10 +229,43 @@ def test_hash_does_not_depend_on_order() -> None:
     assert split.hash == "54a8bc654e429c6267563c39bf121ca56e224c450a11e7ec087bf847f547f2a3"
 
 
-def test_saved_split_comes_back(tmp_path: Path) -> None:
-    split = split_rows(make_table(), shots=6, seed=5)
+def test_hash_does_not_depend_on_the_form_of_accents() -> None:
+    assert Split(("\u00e9.png",), (), "", 0).hash == Split(("e\u0301.png",), (), "", 0).hash
+    assert Split(("a", "b"), (), "", 0).hash != Split(("ab",), (), "", 0).hash != Split(("a,b",), (), "", 0).hash
+
+
+ODD_NAMES = (
+    "ss01 (1).jpg",
+    " a\u00a0b ",
+    "\u00e9.png",
+    "e\u0301.png",
+    "\u5199\U0001f4f7.png",
+    'q"\\.png',
+    "l\u2028.png",
+    "\udce9.png",
+)
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        split_rows(make_table(), shots=6, seed=5),
+        Split(ODD_NAMES[:3], ODD_NAMES[3:], "by hand: \u201cmine\u201d", 2**32 - 1),
+    ],
+    ids=["plain", "odd"],
+)
+def test_saved_split_comes_back(split: Split, tmp_path: Path) -> None:
     split.save(tmp_path / "split.json")
     assert Split.load(tmp_path / "split.json") == split
+
+
+@pytest.mark.parametrize(("train", "test"), [(["0.png", "1.png"], ["1.png"]), (["1.png", "1.png"], ["2.png"])])
+def test_picture_that_is_in_a_split_twice(train: list[str], test: list[str]) -> None:
+    split = Split(tuple(train), tuple(test), "by hand", 0)
+    with pytest.raises(
+        GRMPError, match=r'each picture in one part of the split, once, got 1 .*: "1.png"; make the spl'
+    ):
+        split.select(make_table())
 
 
 @pytest.mark.parametrize(
