@@ -120,7 +120,7 @@ def distort(picture: Picture, kind: str, level: int, *, seed: int) -> Picture:
         seed: 0 or more; without effect where `DISTORTIONS[kind].random` is False.
 
     Returns:
-        (H, W, 3) uint8, an array of its own.
+        (H, W, 3) uint8, an array of its own that may be written to.
 
     Raises:
         GRMPError: an unknown kind, another level, a negative seed, or something that is no such picture.
@@ -128,7 +128,7 @@ def distort(picture: Picture, kind: str, level: int, *, seed: int) -> Picture:
     Examples:
         >>> grey = np.full((16, 24, 3), 100, np.uint8)
         >>> distort(grey, "darken", 5, seed=0)[0, 0].tolist(), DISTORTIONS["darken"].values[4]
-        ([5, 5, 5], 0.8)
+        ([3, 3, 3], 0.8)
     """
     if kind not in DISTORTIONS:
         close = difflib.get_close_matches(kind, DISTORTIONS, n=1)
@@ -150,4 +150,5 @@ def distort(picture: Picture, kind: str, level: int, *, seed: int) -> Picture:
         )
     distortion = DISTORTIONS[kind]
     rng = np.random.default_rng((seed, distortion.number))
-    return distortion.function(picture, distortion.values[level - 1], rng)
+    distorted = distortion.function(picture, distortion.values[LEVELS.index(level)], rng)
+    return np.require(distorted, requirements=("C", "W"))  # what Pillow returns cannot be written to
