@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ from grmp_hf.evaluation.logistic import fit_logistic
 from grmp_hf.evaluation.metrics import evaluate_scores
 from grmp_hf.evaluation.plots import scatter
 from grmp_hf.hub import adapter_sha256, package_versions, recorded_name
+from grmp_hf.measuring import peak_memory_mib
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import teacher_mode
 from grmp_hf.scoring import Scorer, iter_views
@@ -286,10 +285,5 @@ def _metrics(task: Task, scorer: Scorer, results: Results, start: float) -> dict
         "versions": package_versions(),
         "device": str(next(scorer.model.parameters()).device),
         "seconds": round(time.monotonic() - start, 1),
-        "peak_memory_mib": _peak_memory_mib(),
+        "peak_memory_mib": peak_memory_mib(),
     }
-
-
-def _peak_memory_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
