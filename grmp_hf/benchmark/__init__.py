@@ -1,0 +1,1 @@
+"""Methods compared on data sets under a protocol: the work of ``grmp-iqa benchmark``."""

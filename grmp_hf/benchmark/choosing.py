@@ -1,0 +1,98 @@
+"""The one table from the names of methods in a configuration to the methods themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from grmp_hf.benchmark.config import MethodConfig
+from grmp_hf.benchmark.finetuning import FullFineTuning
+from grmp_hf.benchmark.kernels import GRIDS, kernel_ridge, svr
+from grmp_hf.benchmark.methods import GRMP, Method, Regression, ZeroShot, ridge
+from grmp_hf.errors import GRMPError
+from grmp_hf.scoring import Scorer
+from grmp_hf.training.few_shot import FewShotRecipe
+
+__all__ = ["make_methods"]
+
+_Maker = Callable[..., Method]
+
+
+def make_methods(configs: Sequence[MethodConfig], base: Scorer, folder: Path) -> list[Method]:
+    """The methods of a configuration.
+
+    Args:
+        configs: their kinds, names and settings.
+        base: a scorer without adapter.
+        folder: to which recipes are relative.
+
+    Raises:
+        GRMPError: a method or a setting that does not exist.
+    """
+    return [_make(config, base, folder) for config in configs]
+
+
+def _make(config: MethodConfig, base: Scorer, folder: Path) -> Method:
+    if config.kind not in _MAKERS:
+        raise GRMPError(f"methods: expected some of {', '.join(_MAKERS)}, got {config.kind!r}")
+    maker, options = _MAKERS[config.kind], dict(config.options)
+    known = [name for name in inspect.signature(maker).parameters if name not in ("name", "base")]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        accepted = f"settings out of {', '.join(known)}" if known else "no settings"
+        raise GRMPError(f"methods: {config.name}: expected {accepted}, got {', '.join(unknown)}")
+    try:
+        if "recipe" in options:
+            options["recipe"] = _recipe(options["recipe"], folder)
+        return maker(name=config.name, base=base, **options)
+    except TypeError as error:  # a text in the place of a number
+        raise GRMPError(f"methods: {config.name}: expected numbers where numbers belong, got {options}") from error
+
+
+def _recipe(value: Any, folder: Path) -> FewShotRecipe:
+    if isinstance(value, str):
+        return FewShotRecipe.from_yaml(folder / value)
+    known = [field.name for field in dataclasses.fields(FewShotRecipe)]
+    if not isinstance(value, dict) or not set(value) <= set(known):
+        found = ", ".join(sorted(set(map(str, value)) - set(known))) if isinstance(value, dict) else repr(value)
+        raise GRMPError(f"recipe: expected a file, or keys out of {', '.join(known)}, got {found}")
+    return FewShotRecipe(**value)
+
+
+def _zero_shot(name: str, base: Scorer) -> Method:
+    return ZeroShot(name)
+
+
+def _ridge(name: str, base: Scorer) -> Method:
+    return Regression(name, lambda pictures: pictures.embeds, ridge, {"method": "ridge"})
+
+
+def _kernel_ridge(name: str, base: Scorer) -> Method:
+    about = {"method": "kernel_ridge", **GRIDS["kernel_ridge"]}
+    return Regression(name, lambda pictures: pictures.embeds, kernel_ridge, about)
+
+
+def _svr(name: str, base: Scorer) -> Method:
+    return Regression(name, lambda pictures: pictures.embeds, svr, {"method": "svr", **GRIDS["svr"]})
+
+
+def _statistics(name: str, base: Scorer) -> Method:
+    return Regression(name, lambda pictures: pictures.statistics, ridge, {"method": "statistics"})
+
+
+def _grmp(name: str, base: Scorer, recipe: FewShotRecipe = FewShotRecipe()) -> Method:  # noqa: B008 (frozen)
+    return GRMP(name, base, recipe)
+
+
+_MAKERS: Mapping[str, _Maker] = {
+    "zero_shot": _zero_shot,
+    "ridge": _ridge,
+    "kernel_ridge": _kernel_ridge,
+    "svr": _svr,
+    "statistics": _statistics,
+    "grmp": _grmp,
+    "full_finetune": FullFineTuning,
+}

@@ -1,0 +1,171 @@
+"""Full fine-tuning: the whole vision tower and a linear head, as image regression is commonly done."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import CLIPForImageClassification, PrinterCallback, Trainer, TrainingArguments
+
+from grmp_hf.benchmark.features import Pictures, iter_pixels
+from grmp_hf.benchmark.watching import Fitted, Observer, Watcher
+from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
+from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+from grmp_hf.scoring import Scorer
+
+__all__ = ["FullFineTuning"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FullFineTuning:
+    """transformers' `CLIPForImageClassification` with one output, started from the base's vision tower.
+
+    The loss is the mean square error of standardised quality. Defaults are those of AutoTrain's image regression but
+    for the number of epochs; of each picture the first views are seen, each with the picture's label, and a prediction
+    is their mean with the base's weights.
+
+    Attributes:
+        name: in the results.
+        base: a scorer without adapter.
+        epochs: over the shots.
+        learning_rate: of AdamW, after a linear warm-up; it falls linearly to 0.
+        batch_size: views of a step.
+        warmup: share of the steps.
+        views: how many of the base's views, the first ones.
+        bf16: train under bfloat16 autocast.
+    """
+
+    name: str
+    base: Scorer
+    epochs: int = 10
+    learning_rate: float = 5e-5
+    batch_size: int = 8
+    warmup: float = 0.1
+    views: int = 1
+    bf16: bool = False
+    needs_shots = True
+    trains_by_steps = True
+
+    def __post_init__(self) -> None:
+        available = len(self.base.processor.views)
+        if not 1 <= self.views <= available:
+            raise GRMPError(f"{self.name}: expected 1 to {available} views, as many as the base has, got {self.views}")
+        if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0 or not 0 <= self.warmup < 1:
+            raise GRMPError(
+                f"{self.name}: expected epochs and batch_size of at least 1, a learning_rate above 0 and a warmup in "
+                f"[0, 1), got {self.epochs}, {self.batch_size}, {self.learning_rate}, {self.warmup}"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """Everything but name and base."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {"method": "full_finetune", **{key: values[key] for key in values if key not in ("name", "base")}}
+
+    def fit(self, shots: Pictures, quality: Floats, *, seed: int, observer: Observer | None = None) -> Fitted:
+        """Train a copy of the tower and a new head on the shots' views."""
+        centre, spread = float(quality.mean()), float(quality.std())
+        if spread == 0:
+            raise GRMPError(f"Expected pictures with different ratings, got {len(quality)} that are all alike")
+        seen = self._seeing_fewer()
+        pixels = torch.cat(list(iter_pixels(seen, shots.rows)))
+        labels = torch.tensor((quality - centre) / spread, dtype=torch.float32)
+        describe = functools.partial(self._describe, seen, centre, spread)
+        callbacks = [] if observer is None else [Watcher(observer, describe)]
+        return describe(self._train(_Views(pixels, labels, seen.processor), seed, callbacks))
+
+    def _train(self, data: _Views, seed: int, callbacks: list[Any]) -> nn.Module:
+        torch.manual_seed(seed)  # of the head
+        model: nn.Module = _tower_with_head(cast(GRMPForImageQualityAssessment, self.base.model))
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                output_dir=folder,
+                num_train_epochs=self.epochs,
+                per_device_train_batch_size=self.batch_size,
+                learning_rate=self.learning_rate,
+                warmup_steps=self.warmup,
+                lr_scheduler_type="linear",
+                optim="adamw_torch",
+                bf16=self.bf16,
+                seed=seed,
+                use_cpu=next(model.parameters()).device.type == "cpu",
+                save_strategy="no",
+                logging_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                dataloader_pin_memory=False,
+            )
+            trainer = Trainer(model, arguments, train_dataset=data, callbacks=callbacks)
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+        return model
+
+    def _seeing_fewer(self) -> Scorer:
+        """The base with the first of its views."""
+        settings = self.base.processor.settings()
+        weights = settings["view_weights"] or [1.0] * len(settings["views"])
+        kept = np.array(weights[: self.views])
+        fewer = {**settings, "views": settings["views"][: self.views], "view_weights": (kept / kept.sum()).tolist()}
+        return dataclasses.replace(self.base, processor=GRMPImageProcessor(**fewer))
+
+    def _describe(self, seen: Scorer, centre: float, spread: float, model: nn.Module) -> Fitted:
+        def predict(pictures: Pictures) -> Floats:
+            scorer = dataclasses.replace(seen, model=model.eval())
+            found = [_pooled(scorer, pixels) for pixels in iter_pixels(seen, pictures.rows)]
+            return centre + spread * np.concatenate(found)
+
+        def learnt() -> dict[str, NDArray[Any]]:
+            state = {name: tensor.detach().cpu().float().numpy().copy() for name, tensor in model.state_dict().items()}
+            return {**state, "quality": np.array([centre, spread])}
+
+        return Fitted(predict, learnt)
+
+
+class _Views(Dataset[dict[str, Tensor]]):
+    """Every view of every shot, with the label of its picture.
+
+    Args:
+        pixels: uint8 ``(n, V, 3, S, S)``.
+        labels: ``(n,)``.
+        processor: says how they are normalised.
+    """
+
+    def __init__(self, pixels: Tensor, labels: Tensor, processor: GRMPImageProcessor) -> None:
+        self.pixels, self.labels = pixels.flatten(0, 1), labels.repeat_interleave(pixels.shape[1])
+        self.mean: Sequence[float] = processor.image_mean
+        self.std: Sequence[float] = processor.image_std
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"pixel_values": normalize(self.pixels[index], self.mean, self.std), "labels": self.labels[index]}
+
+
+def _tower_with_head(base: GRMPForImageQualityAssessment) -> Any:
+    config = copy.deepcopy(base.config.clip_config)
+    config.num_labels, config.problem_type = 1, "regression"
+    model = CLIPForImageClassification(config)
+    model.vision_model.load_state_dict(base.clip.vision_model.state_dict())
+    return model.to(base.device)
+
+
+def _pooled(scorer: Scorer, pixels: Tensor) -> Floats:
+    """Predictions ``(B,)`` of views ``(B, V, 3, S, S)``, their mean with the views' weights."""
+    with torch.inference_mode():
+        logits = scorer.model(pixel_values=scorer.prepare(pixels).flatten(0, 1)).logits
+    values: Floats = logits.double().cpu().numpy().reshape(pixels.shape[:2])
+    pooled: Floats = values @ np.array(scorer.processor.view_weights)
+    return pooled

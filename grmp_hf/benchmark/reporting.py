@@ -1,0 +1,123 @@
+"""What a benchmark leaves for readers: table, report, configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from grmp_hf.benchmark.config import BenchmarkConfig
+from grmp_hf.benchmark.planning import Cell
+from grmp_hf.benchmark.results import ResultStore
+from grmp_hf.cli.writing import atomic_path, write_json
+from grmp_hf.data import ImageError, decode_row
+from grmp_hf.evaluation.report import benchmark_table
+from grmp_hf.evaluation.report_html import Predictions, write_report
+
+__all__ = ["compare", "write_results"]
+
+_SIDE = 320  # pixels of a thumbnail before the report shrinks it to its own size
+Row = Mapping[str, Any]
+
+
+def compare(rows: Sequence[Row], reference: str | None) -> list[dict[str, Any]]:
+    """Paired differences in SRCC between each method and a reference, over the draws that both have.
+
+    A method without shots is compared at every number of shots of the reference.
+
+    Args:
+        rows: of a benchmark.
+        reference: name of a method; None for no comparison.
+
+    Returns:
+        `dataset`, `test_dataset`, `protocol`, `shots`, `method`, `reference`, and the fields of a `Comparison`; nothing
+        for a single draw.
+    """
+    from grmp_hf.evaluation.metrics import paired_over_draws
+
+    groups: dict[tuple[str, str, str], dict[tuple[str, int], dict[int, float]]] = {}
+    for row in rows:
+        cells = groups.setdefault((row["dataset"], row["test_dataset"], row["protocol"]), {})
+        cells.setdefault((row["method"], row["shots"]), {})[row["draw"]] = row["srcc"]
+    found = []
+    for (dataset, test_dataset, protocol), cells in groups.items():
+        where = {"dataset": dataset, "test_dataset": test_dataset, "protocol": protocol, "reference": reference}
+        for (method, shots), theirs in cells.items():
+            for (name, ours_shots), ours in cells.items():
+                draws = sorted(theirs.keys() & ours.keys())
+                if name != reference or method == reference or shots not in (0, ours_shots) or len(draws) < 2:
+                    continue
+                pairs = [theirs[draw] for draw in draws], [ours[draw] for draw in draws]
+                comparison = paired_over_draws(*pairs)._asdict()
+                found.append({**where, "method": method, "shots": ours_shots, **comparison})
+    return found
+
+
+def write_results(
+    config: BenchmarkConfig,
+    store: ResultStore,
+    rows: Sequence[Row],
+    *,
+    command: str,
+    cells: Iterable[Cell],
+    thumbnails: bool,
+) -> str:
+    """Write ``table.md``, ``report.html`` and ``config.json``.
+
+    Args:
+        config: what was run.
+        store: the folder.
+        rows: of this configuration.
+        command: what was typed.
+        cells: of this configuration, for the pictures.
+        thumbnails: show the worst cases; pictures may be private.
+
+    Returns:
+        The table, in Markdown.
+    """
+    comparisons = compare(rows, config.reference)
+    table = benchmark_table(rows, comparisons=comparisons)
+    with atomic_path(store.folder / "table.md") as temporary:
+        temporary.write_text(f"# {config.name}\n\n{table}\n", encoding="utf-8")
+    with atomic_path(store.folder / "report.html") as temporary:
+        write_report(
+            temporary,
+            rows,
+            title=config.name,
+            command=command,
+            predictions=lambda row: _said(store, row),
+            comparisons=comparisons,
+            thumbnails=_thumbnails(cells) if thumbnails else None,
+        )
+    settings = dataclasses.asdict(config)
+    for key in ("output", "folder"):  # places on this machine
+        settings.pop(key)
+    for dataset in settings["datasets"]:
+        dataset.pop("place")
+        dataset["options"].pop("images", None)
+    write_json(store.folder / "config.json", settings)
+    return table
+
+
+def _said(store: ResultStore, row: Row) -> Predictions:
+    names, scores, mos = store.predictions(row)
+    return Predictions(names.tolist(), scores, mos)
+
+
+def _thumbnails(cells: Iterable[Cell]) -> Callable[[str, str], bytes | None]:
+    rows = {(test.table.name, row.name): row for cell in cells for test in cell.tests for row in test.rows}
+
+    def show(dataset: str, name: str) -> bytes | None:
+        try:
+            picture: Image.Image = decode_row(rows[dataset, name])
+        except ImageError:
+            return None
+        picture.thumbnail((_SIDE, _SIDE))
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=85)
+        return buffer.getvalue()
+
+    return show

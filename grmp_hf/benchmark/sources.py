@@ -1,0 +1,46 @@
+"""The data sets of a configuration as tables of rated pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from grmp_hf.benchmark.config import BenchmarkConfig, DatasetConfig
+from grmp_hf.data import RatedTable, read_ratings
+from grmp_hf.errors import GRMPError
+
+__all__ = ["Tables", "read_tables"]
+
+Tables = dict[tuple[str, str], RatedTable]
+"""(data set, protocol) -> its ratings."""
+
+_PAPER_OPTIONS: dict[str, dict[str, Any]] = {"livec": {"practice": True}, "koniq10k": {"scores": "1-5"}}
+"""What the published code reads: LIVE Challenge with its seven practice pictures, KonIQ-10k on the scale 1 to 5."""
+
+
+def read_tables(config: BenchmarkConfig) -> Tables:
+    """Read all data sets; every picture has been seen to exist, none has been decoded.
+
+    Raises:
+        GRMPError: a data set without a place, or whatever keeps it from being read.
+    """
+    tables: Tables = {}
+    for dataset in config.datasets:
+        for protocol in config.protocols:
+            other = next((table for (name, _), table in tables.items() if name == dataset.name), None)
+            same = other is not None and (dataset.benchmark is None or dataset.benchmark not in _PAPER_OPTIONS)
+            table = other if other is not None and same else _read(dataset, protocol)
+            rows = tuple(replace(row, dataset=dataset.name) for row in table.rows)
+            tables[dataset.name, protocol] = replace(table, name=dataset.name, rows=rows)
+    return tables
+
+
+def _read(dataset: DatasetConfig, protocol: str) -> RatedTable:
+    if dataset.place is None:
+        raise GRMPError(f"{dataset.name}: expected the place of this data set; give it with --data {dataset.name}=DIR")
+    if dataset.benchmark is None:
+        return read_ratings(dataset.place, **dataset.options)
+    from grmp_hf.data.readers import read_benchmark
+
+    defaults = _PAPER_OPTIONS.get(dataset.benchmark, {}) if protocol == "paper" else {}
+    return read_benchmark(dataset.benchmark, dataset.place, **{**defaults, **dataset.options})

@@ -1,0 +1,135 @@
+"""``grmp-iqa benchmark``: data sets x protocols x shots x draws x methods -> rows, table, report."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grmp_hf.cli.options import positive
+from grmp_hf.cli.progress import Progress
+from grmp_hf.errors import GRMPError
+
+if TYPE_CHECKING:
+    from grmp_hf.benchmark.config import BenchmarkConfig
+    from grmp_hf.scoring import Scorer
+
+__all__ = ["add_parser", "run"]
+
+_EPILOG = """docs/benchmark.md has the keys of CONFIG.yaml. Under the protocol clean, ratings of test pictures are read
+once, after the last step; under paper they choose the epoch, as in the published code. Finished cells are kept: the
+same command started again goes on where it stopped."""
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the sub-command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "benchmark",
+        help="compare methods on data sets",
+        description="Run methods on data sets with few labels, many draws, and write rows, a table and a report.",
+        epilog=_EPILOG,
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="what is compared on what")
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="NAME=PLACE", help="place of a data set of the configuration"
+    )
+    parser.add_argument("--output", "-o", type=Path, metavar="DIR", help="folder of the results (default: its key)")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these of its methods")
+    parser.add_argument("--shots", nargs="+", type=positive, metavar="N", help="instead of its numbers of shots")
+    parser.add_argument("--draws", type=positive, metavar="N", help="instead of its number of draws")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="features of pictures (default: features in --output)"
+    )
+    parser.add_argument(
+        "--thumbnails", action="store_true", help="show the worst cases in the report, as small pictures"
+    )
+    parser.add_argument("--device", help="such as cpu or cuda (default: cuda where there is one)")
+    parser.add_argument("--offline", action="store_true", help="never ask the Hub: folders and the local cache only")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON lines instead of the table")
+    parser.add_argument("--quiet", "-q", action="store_true", help="no progress and no notes")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command."""
+    start = time.monotonic()
+    config = _read_config(args)
+    if config.output is None:
+        raise GRMPError(f"{args.config}: expected a folder for the results; add the key output, or --output DIR")
+
+    from grmp_hf.benchmark.choosing import make_methods
+    from grmp_hf.benchmark.features import FeatureStore
+    from grmp_hf.benchmark.planning import needed_rows, plan_cells
+    from grmp_hf.benchmark.reporting import write_results
+    from grmp_hf.benchmark.results import ResultStore
+    from grmp_hf.benchmark.runner import Runner
+    from grmp_hf.benchmark.sources import read_tables
+
+    base = _load_base(config, args)
+    methods = make_methods(config.methods, base, config.folder)
+    tables = read_tables(config)
+    cells = plan_cells(config, tables, methods)
+    notes = dict.fromkeys(note for table in tables.values() for note in table.notes)
+    if not args.quiet:
+        print(*notes, f"{len(cells)} fits planned", sep="\n", file=sys.stderr)
+    store = ResultStore(config.output)
+    features = FeatureStore(args.cache or config.output / "features", base)
+    with Progress("benchmark", 0, quiet=args.quiet) as progress:
+        features.describe(needed_rows(cells), progress.tell)
+        rows = Runner(features, store).run(cells, progress.tell)
+    table = write_results(config, store, rows, command=_command(args), cells=cells, thumbnails=args.thumbnails)
+    if args.json:
+        print(*map(json.dumps, rows), sep="\n")
+    else:
+        print(f"{table}\n\n{len(rows)} rows in {store.path}, report in {config.output / 'report.html'}")
+        print(f"{(time.monotonic() - start) / 60:.1f} minutes")
+    return 0
+
+
+def _read_config(args: argparse.Namespace) -> BenchmarkConfig:
+    """The configuration with what the command line says otherwise."""
+    from grmp_hf.benchmark.config import BenchmarkConfig
+
+    places = [given.partition("=") for given in args.data]
+    wrong = [given for given, (name, _, place) in zip(args.data, places, strict=True) if not name or not place]
+    if wrong:
+        raise GRMPError(f"--data: expected NAME=PLACE, got {wrong[0]!r}")
+    config = BenchmarkConfig.from_yaml(args.config).with_places({name: place for name, _, place in places})
+    if args.methods is not None:
+        config = config.only_methods(args.methods)
+    changed = {key: getattr(args, key) for key in ("output", "draws") if getattr(args, key) is not None}
+    if args.shots is not None:
+        changed["shots"] = tuple(dict.fromkeys(args.shots))
+    return dataclasses.replace(config, **changed)
+
+
+def _load_base(config: BenchmarkConfig, args: argparse.Namespace) -> Scorer:
+    import transformers
+
+    from grmp_hf.hub import load
+    from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+
+    transformers.utils.logging.disable_progress_bar()
+    offline = True if args.offline else None
+    base = load(config.model, revision=config.revision, device=args.device, local_files_only=offline)
+    if not isinstance(base.model, GRMPForImageQualityAssessment):
+        raise GRMPError(f"model: expected a base, got an adapter or a baked scorer in {config.model!r}; name its base")
+    return base
+
+
+def _command(args: argparse.Namespace) -> str:
+    """What was typed, in one order."""
+    words = ["grmp-iqa", "benchmark", str(args.config)]
+    for place in args.data:
+        words += ["--data", place]
+    for option in ("output", "methods", "shots", "draws", "cache", "device"):
+        value = getattr(args, option)
+        if value is not None:
+            words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words + [f"--{flag}" for flag in ("thumbnails", "offline") if getattr(args, flag)])
