@@ -27,9 +27,11 @@ __all__ = [
     "evaluate_scores",
     "krcc",
     "paired_difference",
+    "paired_over_draws",
     "plcc",
     "plcc_logistic",
     "rmse",
+    "rmse_logistic",
     "srcc",
 ]
 
@@ -115,6 +117,15 @@ def rmse(scores: npt.ArrayLike, mos: npt.ArrayLike) -> float:
     return _once(weighted_rmse, scores, mos)
 
 
+def rmse_logistic(scores: npt.ArrayLike, mos: npt.ArrayLike, parameters: int = 4) -> float:
+    """Root of the mean squared difference after a logistic fit of the scores to the ratings, in their unit.
+
+    >>> rmse_logistic([0.1, 0.2, 0.3], [10.0, 20.0, 30.0]) < 1e-12
+    True
+    """
+    return rmse(fit_logistic(scores, mos, parameters)(scores), mos)
+
+
 def bootstrap_interval(
     metric: Metric,
     scores: npt.ArrayLike,
@@ -187,8 +198,43 @@ def paired_difference(
     many = [np.stack([_resampled(metric, row, y, count, seed) for row in method]) for method in methods]  # (d, R) each
     chosen = np.random.default_rng([seed, 1]).integers(draws, size=(draws, count))
     differences = np.take_along_axis(many[0] - many[1], chosen, axis=0).mean(axis=0)  # (R,)
-    share = float((differences > 0).mean() + 0.5 * (differences == 0).mean())
-    return Comparison(float((plain[0] - plain[1]).mean()), *_percentiles(differences, level), share)
+    return _compared(float((plain[0] - plain[1]).mean()), differences, level)
+
+
+def paired_over_draws(
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Comparison:
+    """Paired bootstrap of the mean of first - second over draws, each with shots and test pictures of its own.
+
+    For figures of which only the value in each draw is comparable; where all draws are tested on the same pictures,
+    `paired_difference` also resamples these. The interval holds the spread over draws alone, and is too narrow for
+    fewer than about ten.
+
+    Args:
+        first: `(d,)`, d >= 2, a metric of one method in each draw.
+        second: `(d,)`, the same metric of the other method in the same draws.
+        resamples: at least 1.
+        seed: same seed, same interval.
+        level: in (0, 1).
+
+    Raises:
+        GRMPError: different lengths, fewer than two draws, NaN or infinity, a level outside (0, 1), no resamples.
+
+    >>> found = paired_over_draws([0.60, 0.64, 0.61], [0.58, 0.60, 0.62])
+    >>> [round(value, 3) for value in found[:3]]
+    [0.017, -0.01, 0.04]
+    """
+    a, b = finite_array(first, "first"), finite_array(second, "second")
+    if len(a) != len(b) or len(a) < 2:
+        raise GRMPError(f"Expected values of both methods in the same draws, at least two, got {len(a)} and {len(b)}")
+    each = a - b
+    chosen = np.random.default_rng(seed).integers(len(each), size=(_checked_count(resamples, level), len(each)))
+    return _compared(float(each.mean()), each[chosen].mean(axis=1), level)
 
 
 def evaluate_scores(
@@ -254,6 +300,11 @@ def _checked_count(resamples: int, level: float) -> int:
 def _percentiles(values: FloatArray, level: float) -> tuple[float, float]:
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _compared(difference: float, resampled: FloatArray, level: float) -> Comparison:
+    share = float((resampled > 0).mean() + 0.5 * (resampled == 0).mean())
+    return Comparison(difference, *_percentiles(resampled, level), share)
 
 
 def _resampled(metric: Metric, x: FloatArray, y: FloatArray, count: int, seed: int) -> FloatArray:

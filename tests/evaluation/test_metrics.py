@@ -12,14 +12,17 @@ import scipy.stats
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation import metrics, weighted
+from grmp_hf.evaluation.logistic import fit_logistic
 from grmp_hf.evaluation.metrics import (
     bootstrap_interval,
     evaluate_scores,
     krcc,
     paired_difference,
+    paired_over_draws,
     plcc,
     plcc_logistic,
     rmse,
+    rmse_logistic,
     srcc,
 )
 
@@ -69,6 +72,31 @@ def test_plcc_after_the_fit_follows_a_bent_relation() -> None:
     x = np.linspace(-4, 4, 80)
     y = 2 + 3 / (1 + np.exp(-2 * x))
     assert plcc(x, y) < 0.95 < 1 - 1e-9 < plcc_logistic(x, y)
+
+
+@pytest.mark.parametrize("parameters", [4, 5])
+def test_rmse_after_the_fit_does_not_depend_on_the_unit_of_the_scores(parameters: int) -> None:
+    x, y = rated(80)
+    found = rmse_logistic(x, y, parameters)
+    assert found < rmse(x, y)
+    assert found <= np.std(y) * np.sqrt(1 - plcc(x, y) ** 2) + 1e-3  # never worse than the best line
+    assert rmse_logistic(1e3 * x - 5, y, parameters) == pytest.approx(found, rel=1e-4)
+    assert rmse_logistic(x, 20 * y + 7, parameters) == pytest.approx(20 * found, rel=1e-4)
+    spread = np.std(fit_logistic(x, y, parameters)(x) - y)
+    assert found == pytest.approx(spread, rel=1e-4)  # the residuals of a least-squares fit have mean zero
+
+
+@pytest.mark.parametrize("mos", [[1.0, 2.0], [2.0, 1.0], [1.0, 1.0]])
+@pytest.mark.parametrize("scores", [[0.1, 0.4], [0.3, 0.3]])
+def test_two_pictures_have_every_figure(scores: list[float], mos: list[float]) -> None:
+    order = float(np.sign(scores[1] - scores[0]) * np.sign(mos[1] - mos[0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures = evaluate_scores(scores, mos, resamples=20)
+        assert plcc_logistic(scores, mos, 5) == pytest.approx(abs(order), abs=1e-12)
+    assert [figures[name] for name in ("srcc", "krcc", "plcc")] == pytest.approx([order] * 3, abs=1e-12)
+    assert figures["plcc_logistic"] == pytest.approx(abs(order), abs=1e-12)
+    assert figures["rmse"] == pytest.approx(0 if order or mos[0] == mos[1] else 0.5, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +191,44 @@ def test_draws_are_averaged_and_widen_the_interval() -> None:
     assert same == pytest.approx(one, abs=1e-12)
     with pytest.raises(GRMPError, match=r"scores of one shape, got \(8, 200\) and \(1, 200\)"):
         paired_difference(srcc, first, second[0], y)
+
+
+def test_values_of_draws_are_compared_in_pairs() -> None:
+    second = np.random.default_rng(0).normal(0.6, 0.1, size=10)  # draws differ much, methods by little in each of them
+    first = second + np.linspace(0.01, 0.03, 10)
+    found = paired_over_draws(first, second)
+    assert found.difference == pytest.approx(0.02, abs=1e-12)
+    assert 0.01 < found.low < 0.02 < found.high < 0.03
+    assert found.share == 1.0
+    assert paired_over_draws(second, first)[:3] == pytest.approx(
+        (-found.difference, -found.high, -found.low), abs=1e-12
+    )
+    assert paired_over_draws(first, second, seed=1) != found == paired_over_draws(first, second)
+    narrow = paired_over_draws(first, second, level=0.5)
+    assert found.low < narrow.low < narrow.high < found.high
+    assert paired_over_draws(first, first) == (0.0, 0.0, 0.0, 0.5)
+
+
+def test_interval_over_draws_has_the_width_of_the_mean() -> None:
+    differences = np.random.default_rng(1).normal(size=400)
+    found = paired_over_draws(differences, np.zeros(400), resamples=5000)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * differences.std() / 20, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "options", "match"),
+    [
+        ([0.1, 0.2], [0.1], {}, "values of both methods in the same draws, at least two, got 2 and 1"),
+        ([0.1], [0.1], {}, "at least two, got 1 and 1"),
+        ([0.1, np.nan], [0.1, 0.2], {}, "first: expected finite numbers, got nan at position 1"),
+        ([0.1, 0.2], [0.1, 0.2], {"resamples": 0}, "resamples: expected at least 1, got 0"),
+    ],
+)
+def test_draws_that_cannot_be_compared(
+    first: list[float], second: list[float], options: dict[str, int], match: str
+) -> None:
+    with pytest.raises(GRMPError, match=match):
+        paired_over_draws(first, second, **options)
 
 
 def test_evaluation_holds_every_figure_with_its_interval_and_is_json() -> None:
