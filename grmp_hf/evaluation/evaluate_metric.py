@@ -33,7 +33,8 @@ class IQAMetric(evaluate.Metric):
     Raises:
         GRMPError: on `compute`, as for `srcc` and `fit_logistic`.
 
-    >>> figures = IQAMetric(keep_in_memory=True).compute(predictions=[1.0, 2.0, 4.0, 3.0], references=[1.0, 2.0, 3.0, 4.0])
+    >>> metric = IQAMetric(keep_in_memory=True)
+    >>> figures = metric.compute(predictions=[1.0, 2.0, 4.0, 3.0], references=[1.0, 2.0, 3.0, 4.0])
     >>> round(figures["srcc"], 6), sorted(figures)
     (0.8, ['krcc', 'plcc', 'plcc_logistic', 'rmse', 'srcc'])
     """
