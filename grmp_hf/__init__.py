@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from grmp_hf._registration import register_when_imported
 
 if TYPE_CHECKING:
+    from grmp_hf.data.builders import load_iqa_dataset
     from grmp_hf.evaluation.metrics import krcc, plcc, srcc
     from grmp_hf.hub import load
     from grmp_hf.modeling.configuration_grmp import GRMPConfig
@@ -31,6 +32,7 @@ _HOMES = {
     "GRMPTrainingArguments": "training.arguments",
     "krcc": "evaluation.metrics",
     "load": "hub",
+    "load_iqa_dataset": "data.builders",
     "plcc": "evaluation.metrics",
     "srcc": "evaluation.metrics",
 }
@@ -46,6 +48,7 @@ __all__ = [
     "__version__",
     "krcc",
     "load",
+    "load_iqa_dataset",
     "plcc",
     "srcc",
 ]

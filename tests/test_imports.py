@@ -36,6 +36,7 @@ PUBLIC = [
     "__version__",
     "krcc",
     "load",
+    "load_iqa_dataset",
     "plcc",
     "srcc",
 ]
