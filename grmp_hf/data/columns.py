@@ -48,6 +48,7 @@ __all__ = [
     "first_few",
     "is_empty",
     "parse_ratings",
+    "shown",
 ]
 
 MIN_RATINGS = 5
@@ -190,7 +191,7 @@ def parse_ratings(cells: Sequence[object], places: Sequence[str], *, where: str)
         (N,) finite floats.
 
     Raises:
-        GRMPError: cells that are empty, written with a decimal comma, other text, NaN or infinite.
+        GRMPError: cells that are empty, written with a comma, other text, NaN or infinite.
 
     Examples:
         >>> parse_ratings(["3.5", 4], ["line 2", "line 3"], where="labels.csv")
@@ -198,12 +199,12 @@ def parse_ratings(cells: Sequence[object], places: Sequence[str], *, where: str)
     """
     faults = (
         (is_empty, "empty", "rate these pictures or remove their lines"),
-        (_has_decimal_comma, "with a decimal comma", "write a point in place of the comma"),
+        (_has_comma, "with a comma", "write a decimal point, and nothing between thousands"),
         (_is_no_number, "that are no number", "correct them or remove their lines"),
         (_is_not_finite, "NaN or infinite", "correct them or remove their lines"),
     )
     for is_faulty, fault, remedy in faults:
-        bad = [f'"{cell}" in {place}' for cell, place in zip(cells, places, strict=True) if is_faulty(cell)]
+        bad = [f'"{shown(cell)}" in {place}' for cell, place in zip(cells, places, strict=True) if is_faulty(cell)]
         if bad:
             raise GRMPError(f"{where}: expected numbers, got {len(bad)} {fault}: {first_few(bad)}; {remedy}")
     return [float(cell) for cell in cells]  # type: ignore[arg-type]  # every cell is a number by now
@@ -254,21 +255,34 @@ def first_few(items: Sequence[str], limit: int = 3) -> str:
     return ", ".join(items[:limit]) + rest
 
 
+def shown(cell: object, limit: int = 100) -> str:
+    """A cell as text for a message: on one line, printable, and not longer than the limit.
+
+    Examples:
+        >>> shown("a\\0b"), shown("c" * 5000, limit=10)
+        ('a\\\\x00b', 'ccccccc...')
+    """
+    text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in str(cell))
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
 def is_empty(cell: object) -> bool:
     """Say whether a cell holds nothing: None or blank text."""
     return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
-def _has_decimal_comma(cell: object) -> bool:
-    return isinstance(cell, str) and re.fullmatch(r"\s*[+-]?[0-9]+,[0-9]+\s*", cell) is not None
+def _has_comma(cell: object) -> bool:
+    return isinstance(cell, str) and re.fullmatch(r"\s*[+-]?[0-9.]*,[0-9.,]*\s*", cell) is not None
 
 
 def _is_no_number(cell: object) -> bool:
     if isinstance(cell, bool) or not isinstance(cell, str | int | float):
         return True
+    if isinstance(cell, str) and "_" in cell:  # Python reads "3_5" as 35
+        return True
     try:
         float(cell)
-    except ValueError:
+    except (ValueError, OverflowError):
         return True
     return False
 

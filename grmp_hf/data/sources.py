@@ -22,6 +22,7 @@ from grmp_hf.data.columns import (
     first_few,
     is_empty,
     parse_ratings,
+    shown,
 )
 from grmp_hf.data.embedded import DatasetPicture, load_hub_table, read_parquet, table_from_dataset
 from grmp_hf.data.files import PictureFolders
@@ -107,8 +108,8 @@ def read_ratings(
         f'{table.where}: pictures from column "{image_column}", ratings from column "{rating_column}"'
         + (f", not {first_few(rivals)}; --rating-column changes this" if rivals else "")
     )
-    names = _picture_names(table, image_column)
-    places = [f"{place} ({name})" for place, name in zip(table.places, names, strict=True)]
+    names = _picture_names(table, image_column, notes)
+    places = [f"{place} ({shown(name)})" for place, name in zip(table.places, names, strict=True)]
     where = f'{table.where}, column "{rating_column}"'
     ratings = parse_ratings(table.columns[rating_column], places, where=where)
     if not isinstance(scale, RatingScale):
@@ -185,7 +186,7 @@ def _open_folder(folder: Path) -> tuple[Table, list[str]]:
     return _READERS[found[0].suffix.lower()](found[0]), notes
 
 
-def _picture_names(table: Table, image_column: str) -> list[str]:
+def _picture_names(table: Table, image_column: str, notes: list[str]) -> list[str]:
     cells = table.columns[image_column]
     empty = [place for cell, place in zip(cells, table.places, strict=True) if is_empty(cell)]
     if empty:
@@ -199,6 +200,10 @@ def _picture_names(table: Table, image_column: str) -> list[str]:
         names = [str(cell) for cell in table.columns[column]]
         if len(set(names)) == len(names):
             return names
+        notes.append(
+            f'{table.where}: column "{column}" gives some pictures the same name, so rows go by their number; '
+            "whether one picture is in two parts is not known"
+        )
     return list(table.places)
 
 
@@ -242,7 +247,7 @@ def _find_pictures(table: Table, image_column: str, images: Path | None) -> Sequ
     folders = PictureFolders(roots)
     pictures = [folders.find(str(cell).strip()) for cell in cells]
     missing = [
-        f'"{cell}" ({place})'
+        f'"{shown(cell)}" ({place})'
         for cell, place, picture in zip(cells, table.places, pictures, strict=True)
         if picture is None
     ]
@@ -281,6 +286,11 @@ def _optional_cells(
         if not set(parts) & set(_SPLIT_WORDS.values()):
             notes.append(f'{where}: column "{chosen.pop("split")}" is not used: it holds no train, validation or test')
             del result["split"]
+        elif others := [part for part in parts if part not in _SPLIT_WORDS.values()]:
+            notes.append(
+                f'{where}, column "{chosen["split"]}": {sum(part in others for part in result["split"])} rows are in '
+                f"other parts than train, validation and test: {first_few(others)}; they never test"
+            )
     if chosen:
         pairs = ", ".join(f'{field} from "{column}"' for field, column in chosen.items())
         notes.append(f"{where}: also {pairs}")
@@ -292,6 +302,12 @@ def _parse_deviations(cells: Sequence[Any], places: Sequence[str], where: str) -
     known = [i for i, cell in enumerate(cells) if not is_empty(cell) and cell == cell]
     numbers = parse_ratings([cells[i] for i in known], [places[i] for i in known], where=where)
     deviations: list[float | None] = [None] * len(cells)
+    negative = [f"{number:g} in {places[i]}" for i, number in zip(known, numbers, strict=True) if number < 0]
+    if negative:
+        raise GRMPError(
+            f"{where}: expected deviations, got {len(negative)} below 0: {first_few(negative)}; "
+            "correct or rename the column"
+        )
     for i, number in zip(known, numbers, strict=True):
         deviations[i] = number
     return deviations
@@ -302,7 +318,7 @@ def _merge_repeated(rows: Sequence[Row], places: Sequence[str], where: str, note
     repeated: list[str] = []
     differing: list[str] = []
     for row, place in zip(rows, places, strict=True):
-        key = str(row.image) if isinstance(row.image, Path) else row.name
+        key = os.path.realpath(row.image) if isinstance(row.image, Path) else row.name
         kept = first.setdefault(key, row)
         if kept is not row:
             same = (kept.mos, kept.split) == (row.mos, row.split)

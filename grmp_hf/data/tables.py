@@ -76,7 +76,7 @@ def read_jsonl(path: Path) -> Table:
     """Read a file with one JSON object a line; keys that a line lacks become None.
 
     Raises:
-        GRMPError: other encodings, lines that are not a JSON object, no rows; with the line.
+        GRMPError: other encodings, lines that are not a JSON object or name a key twice, no rows; with the line.
     """
     records: list[dict[str, Any]] = []
     places: list[str] = []
@@ -84,8 +84,8 @@ def read_jsonl(path: Path) -> Table:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except ValueError as error:
+            record = json.loads(line, object_pairs_hook=_object)
+        except (ValueError, RecursionError) as error:
             raise GRMPError(f"{path}, line {number}: expected a JSON object, got {error}; correct the line") from error
         if not isinstance(record, dict):
             raise GRMPError(
@@ -100,18 +100,26 @@ def read_jsonl(path: Path) -> Table:
     return Table(str(path), {name: [record.get(name) for record in records] for name in names}, places, path.parent)
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise ValueError(f"a key twice in one object, out of {', '.join(record)}")
+    return record
+
+
 def _read_text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise GRMPError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise GRMPError(
-            f"{path}, line {line}: expected UTF-8 text, got other bytes; save the table as UTF-8"
-        ) from error
+    fault = content.find(b"\0")  # UTF-16 without its mark is UTF-8 with NUL characters
+    if fault < 0:
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            fault = error.start
+    line = content.count(b"\n", 0, fault) + 1
+    raise GRMPError(f"{path}, line {line}: expected UTF-8 text, got other bytes; save the table as UTF-8")
 
 
 def _separator(path: Path, text: str) -> str:
