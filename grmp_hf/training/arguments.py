@@ -1,4 +1,4 @@
-"""``GRMPTrainingArguments``: transformers' own, and what the gradient rule needs."""
+"""``GRMPTrainingArguments``: transformers' own, and what the gradient rule and episodes need."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from transformers import TrainingArguments
 from grmp_hf.errors import GRMPError
 
 __all__ = ["GRMPTrainingArguments"]
+
+_CHOICES = {
+    "projection_unit": ("tensor", "global"),
+    "meta_algorithm": ("fomaml", "maml", "reptile", "authors"),
+    "inner_optimizer": ("sgd", "adam"),
+}
 
 
 @dataclass
@@ -53,12 +59,32 @@ class GRMPTrainingArguments(TrainingArguments):
         metadata={"help": "Last words of the names of tensors that are not pulled."},
     )
 
+    meta_algorithm: Literal["fomaml", "maml", "reptile", "authors"] = field(
+        default="fomaml",
+        metadata={"help": "How an episode gives a gradient: fomaml, maml, reptile, or authors (one long inner run)."},
+    )
+    inner_learning_rate: float = field(default=0.01, metadata={"help": "Rate of the inner loop (authors: 1e-4)."})
+    inner_optimizer: Literal["sgd", "adam"] = field(
+        default="sgd", metadata={"help": "Of the inner loop: sgd, or adam (authors)."}
+    )
+    inner_steps: int = field(
+        default=5,
+        metadata={"help": "Steps of the inner loop; authors take two for each support batch instead."},
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("regularization_strength", "pull_to_start"):
             if getattr(self, name) < 0:
                 raise GRMPError(f"Expected {name} of at least 0, got {getattr(self, name)}.")
-        if self.semantic_temperature <= 0:
-            raise GRMPError(f"Expected semantic_temperature above 0, got {self.semantic_temperature}.")
-        if self.projection_unit not in ("tensor", "global"):
-            raise GRMPError(f"Expected projection_unit 'tensor' or 'global', got {self.projection_unit!r}.")
+        for name in ("semantic_temperature", "inner_learning_rate"):
+            if getattr(self, name) <= 0:
+                raise GRMPError(f"Expected {name} above 0, got {getattr(self, name)}.")
+        if self.inner_steps < 1:
+            raise GRMPError(
+                f"Expected inner_steps of at least 1, got {self.inner_steps}. To learn without adapting, train on "
+                "batches of pictures instead of episodes."
+            )
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise GRMPError(f"Expected {name} {' or '.join(map(repr, allowed))}, got {getattr(self, name)!r}.")

@@ -13,24 +13,35 @@ from grmp_hf.training.regularization import Gradients
 __all__ = ["BatchGradients", "GradientAccumulator", "named_gradients"]
 
 
-def named_gradients(loss: Tensor, parameters: Mapping[str, Tensor], *, retain_graph: bool = False) -> Gradients:
-    """Gradient of a loss by name; a parameter that the loss does not reach gets zeros."""
+def named_gradients(
+    loss: Tensor, parameters: Mapping[str, Tensor], *, retain_graph: bool | None = None, create_graph: bool = False
+) -> Gradients:
+    """Gradient of a loss by name; a parameter that the loss does not reach gets zeros.
+
+    Args:
+        loss: scalar.
+        parameters: name -> what to differentiate by.
+        retain_graph: keep the graph of the loss for another gradient.
+        create_graph: let the gradients themselves be differentiated.
+    """
     if not loss.requires_grad:
         return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=retain_graph, allow_unused=True)
+    gradients = torch.autograd.grad(
+        loss, list(parameters.values()), retain_graph=retain_graph, create_graph=create_graph, allow_unused=True
+    )
     pairs = zip(parameters.items(), gradients, strict=True)
     return {name: torch.zeros_like(parameter) if grad is None else grad for (name, parameter), grad in pairs}
 
 
 @dataclass
 class BatchGradients:
-    """What one micro-batch contributes.
+    """What one micro-batch contributes, of pictures or of episodes.
 
     Attributes:
-        task: gradient of its mean quality loss.
+        task: gradient of its mean quality loss, or mean meta-gradient.
         semantic: gradient of its mean semantic loss; empty where the rule does not ask for it.
         loss: its mean quality loss, detached.
-        count: number of pictures.
+        count: number of pictures, or of episodes.
     """
 
     task: Gradients
@@ -41,14 +52,14 @@ class BatchGradients:
 
 @dataclass
 class GradientAccumulator:
-    """Sums of gradients over pictures, until :meth:`reduce` makes them means over all pictures of all processes."""
+    """Sums of gradients over pictures or episodes, until :meth:`reduce` makes them means over all processes."""
 
     sums: list[Gradients] = field(default_factory=list)
     loss: Tensor | float = 0.0
     count: int = 0
 
     def add(self, batch: BatchGradients) -> None:
-        """Add a micro-batch, weighted by its number of pictures."""
+        """Add a micro-batch, weighted by its count."""
         parts = [batch.task, batch.semantic]
         if not self.sums:
             self.sums = [{name: grad * batch.count for name, grad in part.items()} for part in parts]
@@ -60,10 +71,10 @@ class GradientAccumulator:
         self.count += batch.count
 
     def reduce(self, names: Sequence[Mapping[str, Tensor]], all_sum: Callable[[Tensor], Tensor]) -> BatchGradients:
-        """Mean gradients over all pictures of all processes; afterwards nothing is left here.
+        """Mean gradients over what all processes added; afterwards nothing is left here.
 
         Args:
-            names: the parameters of the task and of the semantic gradient, needed where this process had no picture.
+            names: the parameters of the task and of the semantic gradient, needed where this process added nothing.
             all_sum: adds a tensor up over processes; the identity for one process.
         """
         sums = self.sums or [{name: torch.zeros_like(parameter) for name, parameter in part.items()} for part in names]

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-__all__ = ["EpochDataLoader", "JointBatchSampler"]
+__all__ = ["EpochDataLoader", "JointBatchSampler", "JointEpisodeSampler"]
 
 
-class JointBatchSampler(Sampler[list[int]]):
+class JointBatchSampler(Sampler[list[Any]]):
     """Cuts every joint batch into one part for each process.
 
     A joint batch has ``batch_size * processes`` pictures, the last of an epoch perhaps fewer. Its parts differ by at
@@ -51,12 +51,20 @@ class JointBatchSampler(Sampler[list[int]]):
     def __len__(self) -> int:
         return self.length // self.joint if self.drop_last else -(-self.length // self.joint)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.length, generator=generator) if self.shuffle else torch.arange(self.length)
         for batch in range(len(self)):
             part = order[batch * self.joint : (batch + 1) * self.joint].tensor_split(self.processes)[self.rank]
             yield part.tolist()
+
+
+class JointEpisodeSampler(JointBatchSampler):
+    """Asks for episodes by (epoch, index), in the data set's own order, which differs from epoch to epoch."""
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for part in super().__iter__():
+            yield [(self.epoch, index) for index in part]
 
 
 class EpochDataLoader(DataLoader[Any]):

@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import IterableDataset
 from transformers import Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.functional import semantic_cross_entropy
 from grmp_hf.modeling.peft_prompts import teacher_mode
 from grmp_hf.training.arguments import GRMPTrainingArguments
+from grmp_hf.training.checkpoints import last_complete_checkpoint
+from grmp_hf.training.episodes import Batch, Episode, Episodes, collate_episodes
 from grmp_hf.training.gradients import BatchGradients, GradientAccumulator, named_gradients
+from grmp_hf.training.meta_learning import ALGORITHMS, InnerLoop, LongRun, adapt_to_support
+from grmp_hf.training.refusals import refuse_episodes, refuse_settings
 from grmp_hf.training.regularization import UNITS, Gradients, regularize
-from grmp_hf.training.sampling import EpochDataLoader, JointBatchSampler
+from grmp_hf.training.sampling import EpochDataLoader, JointBatchSampler, JointEpisodeSampler
 
 __all__ = ["GRMPTrainer", "GradientRule", "last_complete_checkpoint"]
 
 GradientRule = Callable[[Gradients, Gradients], Gradients]
 """(quality gradients, semantic gradients) of a whole batch -> the gradients to step with."""
 
+_LONG_RUN = "inner_run.safetensors"
+
 
 class GRMPTrainer(Trainer):
-    """Adapts a model to rated pictures; the quality gradient is regularised by the semantic gradient.
+    """Adapts a model to rated pictures, or learns from episodes how to adapt; gradients of whole batches under a rule.
 
     A step: each micro-batch gives its quality gradient and, from the same forward pass, its semantic gradient (the
     teacher is the same model without adapter); both are summed over micro-batches and processes; the rule is applied
     once to the means over all pictures; the Trainer clips and steps. One process therefore equals several, and
-    accumulation equals one large batch.
+    accumulation equals one large batch. A batch of episodes gives the mean meta-gradient of ``args.meta_algorithm`` and
+    the semantic gradient of the query under the adapted parameters; from there on the path is the same, with tasks in
+    the place of pictures.
 
     Batches hold ``pixel_values`` and ``labels`` (quality in [0, 1]), and may hold ``teacher_logits`` ``(B, S)`` to save
-    the teacher's forward pass.
+    the teacher's forward pass. Episodes come from an :class:`~grmp_hf.training.episodes.Episodes`, or from any data set
+    of them with ``data_collator=collate_episodes``. In evaluation, each is adapted to by ``args.inner_steps`` steps of
+    first order, and the loss is that of its query.
 
     Args:
         model: a ``PeftModel`` around a ``GRMPForImageQualityAssessment``, or that model itself.
@@ -60,8 +70,16 @@ class GRMPTrainer(Trainer):
         gradient_rule: GradientRule | None = None,
         **kwargs: Any,
     ) -> None:
+        if any(isinstance(kwargs.get(name), Episodes) for name in ("train_dataset", "eval_dataset")):
+            kwargs.setdefault("data_collator", collate_episodes)
         super().__init__(model=model, args=args or GRMPTrainingArguments(), **kwargs)
-        self._refuse_what_would_be_wrong()
+        refuse_settings(self)
+        if self.data_collator is collate_episodes:
+            refuse_episodes(self)
+            # What a step costs is counted from the pixels of a batch, which episodes do not have.
+            getattr(self.model, "warnings_issued", {})["estimate_tokens"] = True
+        self._inner = InnerLoop(self.args.inner_steps, self.args.inner_learning_rate, self.args.inner_optimizer)
+        self._long_run = LongRun()
         strength, unit = self.args.regularization_strength, UNITS[self.args.projection_unit]
         self._rule = gradient_rule
         if gradient_rule is None and strength > 0:
@@ -74,45 +92,19 @@ class GRMPTrainer(Trainer):
     def _trained(self) -> dict[str, nn.Parameter]:
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
-    def _refuse_what_would_be_wrong(self) -> None:
-        args = self.args
-        kind = self.accelerator.distributed_type
-        checkpointing = args.gradient_checkpointing and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant")
-        refused = {
-            "FSDP shards the gradients that the rule needs whole. Use plain data parallelism (accelerate launch "
-            "without FSDP); the trained part is small.": kind == DistributedType.FSDP,
-            "DeepSpeed owns the backward pass that the rule needs twice. Use plain data parallelism (accelerate launch "
-            "without DeepSpeed); the trained part is small.": kind == DistributedType.DEEPSPEED,
-            "Several GPUs in one process (DataParallel) replicate the model. Start one process for each GPU with "
-            "accelerate launch, or show this process one GPU (CUDA_VISIBLE_DEVICES=0).": args.n_gpu > 1,
-            "fp16 scales the loss, and gradients taken by hand would not be unscaled. Use bf16=True or full "
-            "precision.": args.fp16,
-            "Reentrant checkpointing cannot give two gradients of one forward pass. Set "
-            "gradient_checkpointing_kwargs={'use_reentrant': False}.": bool(checkpointing),
-            "A compute_loss_func and label smoothing would be passed over: the loss is the soft-label cross-entropy of "
-            "the model. Leave both out.": self.compute_loss_func is not None or self.label_smoother is not None,
-            "Processes cannot share an iterable data set without repeating pictures. Use a data set with a length.": (
-                isinstance(self.train_dataset, IterableDataset) and args.world_size > 1
-            ),
-        }
-        reasons = [reason for reason, applies in refused.items() if applies]
-        if not self._trained():
-            reasons.append("Nothing is trained: every parameter is frozen. Load the adapter with is_trainable=True.")
-        if reasons:
-            raise GRMPError(" ".join(reasons))
-
     def get_train_dataloader(self) -> Any:
         """Batches of this process; see :class:`~grmp_hf.training.sampling.JointBatchSampler`."""
         if self.train_dataset is None or isinstance(self.train_dataset, IterableDataset):
             return super().get_train_dataloader()
         args = self.args
-        sampler = JointBatchSampler(
+        episodic = isinstance(self.train_dataset, Episodes)
+        sampler = (JointEpisodeSampler if episodic else JointBatchSampler)(
             len(self.train_dataset),
             self._train_batch_size,
             processes=args.world_size,
             rank=args.process_index,
             seed=args.seed if args.data_seed is None else args.data_seed,
-            shuffle=args.train_sampling_strategy != "sequential",
+            shuffle=not episodic and args.train_sampling_strategy != "sequential",
             drop_last=args.dataloader_drop_last,
         )
         return EpochDataLoader(
@@ -128,7 +120,7 @@ class GRMPTrainer(Trainer):
         """Add a micro-batch's gradients; on the last one of a step, reduce, apply the rule and write ``.grad``.
 
         Returns:
-            The mean loss over all pictures of the step on its last micro-batch, else 0.
+            The mean loss over all pictures, or queries, of the step on its last micro-batch, else 0.
         """
         model.train()
         if inputs:  # a process may have no part in the last batch of an epoch
@@ -146,25 +138,85 @@ class GRMPTrainer(Trainer):
         return means.loss.to(self.args.device)
 
     def batch_gradients(self, inputs: dict[str, Any]) -> BatchGradients:
-        """Gradients of one micro-batch of rated pictures, both from one forward pass."""
+        """Gradients of one micro-batch: of rated pictures, both from one forward pass, or of episodes."""
+        if "episodes" in inputs:
+            return self._episode_gradients(inputs["episodes"])
+        parameters = self._trained()
+        quality, semantic = self._losses({}, inputs, ruled=self._rule is not None)
+        semantic_grad = {} if semantic is None else named_gradients(semantic, parameters, retain_graph=True)
+        return BatchGradients(
+            named_gradients(quality, parameters), semantic_grad, quality.detach(), len(inputs["labels"])
+        )
+
+    def _episode_gradients(self, episodes: Sequence[Episode]) -> BatchGradients:
+        """Mean meta-gradient over episodes."""
+        name, parameters = self.args.meta_algorithm, self._trained()
+        algorithm = self._long_run if name == "authors" else ALGORITHMS[name]
+        judge = functools.partial(self._losses, ruled=self._rule is not None)
+        total = GradientAccumulator()
+        # Of torch's attention kernels, this one alone has second derivatives.
+        with sdpa_kernel(SDPBackend.MATH) if name == "maml" else contextlib.nullcontext():
+            for episode in episodes:
+                total.add(algorithm(self._quality_loss, parameters, episode, self._inner, judge))
+        return total.reduce([], lambda local: local)
+
+    def _losses(self, parameters: Mapping[str, Tensor], batch: Batch, *, ruled: bool) -> tuple[Tensor, Tensor | None]:
+        """Quality and, under a rule, semantic loss of pictures, with ``parameters`` in the place of the model's own."""
+        batch = dict(batch)
+        teacher = batch.pop("teacher_logits", None)
+        output = self._forward(parameters, {**batch, "output_semantic": ruled})
+        if not ruled:
+            return output.loss, None
+        if teacher is None:
+            teacher = self._teacher_logits(batch["pixel_values"])
+        semantic = semantic_cross_entropy(output.semantic_logits, teacher, self.args.semantic_temperature)
+        return output.loss, semantic
+
+    def _quality_loss(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        return self._losses(parameters, batch, ruled=False)[0]
+
+    def _forward(self, parameters: Mapping[str, Tensor], inputs: dict[str, Any]) -> Any:
         # The model without its DDP shell: gradients are taken and reduced here, not by DDP's hooks. Autocast stays,
         # since accelerate put it into this model's own forward.
-        inputs, ruled = dict(inputs), self._rule is not None
-        teacher = inputs.pop("teacher_logits", None)
-        if ruled and teacher is None:
-            teacher = self._teacher_logits(inputs["pixel_values"])
-        parameters = self._trained()
-        output = self.model(**inputs, output_semantic=ruled)
-        semantic_grad: Gradients = {}
-        if ruled:
-            semantic = semantic_cross_entropy(output.semantic_logits, teacher, self.args.semantic_temperature)
-            semantic_grad = named_gradients(semantic, parameters, retain_graph=True)
-        task_grad = named_gradients(output.loss, parameters)
-        return BatchGradients(task_grad, semantic_grad, output.loss.detach(), len(inputs["labels"]))
+        return functional_call(self.model, dict(parameters), (), inputs)
 
     def _teacher_logits(self, pixel_values: Tensor) -> Tensor:
         with teacher_mode(self.model):
             return self.model(pixel_values=pixel_values, output_semantic=True).semantic_logits  # type: ignore[no-any-return]
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> Any:
+        """As in ``Trainer``; of episodes, the query's mean loss, quality ``(E, Q)`` and labels after adaptation."""
+        if "episodes" not in inputs:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        judged = [self._after_adaptation(episode) for episode in self._prepare_inputs(inputs)["episodes"]]
+        losses, quality, labels = zip(*judged, strict=True)
+        loss = torch.stack(losses).mean()
+        return (loss, None, None) if prediction_loss_only else (loss, torch.stack(quality), torch.stack(labels))
+
+    def _after_adaptation(self, episode: Episode) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean loss, quality and labels of a query after first-order adaptation to its support."""
+        with torch.enable_grad():
+            adapted = adapt_to_support(self._quality_loss, self._trained(), episode["support"], self._inner)
+        outputs, labels = [], [batch["labels"].flatten() for batch in episode["query"]]
+        with torch.no_grad():
+            for batch in episode["query"]:
+                inputs = {name: column for name, column in batch.items() if name != "teacher_logits"}
+                outputs.append(self._forward(adapted, inputs))
+        sums = [output.loss * len(part) for output, part in zip(outputs, labels, strict=True)]
+        every = torch.cat(labels)
+        return torch.stack(sums).sum() / len(every), torch.cat([output.quality for output in outputs]), every
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._long_run.state is not None:
+            save_file(self._long_run.state_dict(), Path(output_dir) / _LONG_RUN)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and (Path(checkpoint) / _LONG_RUN).is_file():
+            self._long_run.load_state_dict(load_file(Path(checkpoint) / _LONG_RUN, device=str(self.args.device)))
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Every trained tensor, norms and biases too: ``weight_decay`` acts as in the reference's SGD."""
@@ -175,27 +227,9 @@ class GRMPTrainer(Trainer):
         if resume_from_checkpoint is True:
             found = last_complete_checkpoint(self.args.output_dir)
             resume_from_checkpoint = None if found is None else str(found)
+        self._long_run = LongRun()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
 
 def _collate(collator: Callable[[list[Any]], dict[str, Any]], rows: list[Any]) -> dict[str, Any]:
     return collator(rows) if rows else {}
-
-
-def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint that a run finished writing, or None.
-
-    The Trainer writes ``trainer_state.json`` last: a folder where it is missing or cut off belongs to a run that was
-    killed while saving.
-    """
-    folders = Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-    numbered = sorted((int(f.name.rsplit("-", 1)[1]), f) for f in folders if f.name.rsplit("-", 1)[1].isdigit())
-    return next((folder for _, folder in reversed(numbered) if _is_complete(folder)), None)
-
-
-def _is_complete(folder: Path) -> bool:
-    try:
-        json.loads((folder / "trainer_state.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_model
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -19,6 +21,7 @@ from grmp_hf.modeling.conversion import to_authors_name, to_authors_state_dict
 from grmp_hf.modeling.functional import semantic_cross_entropy
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, teacher_mode
 from grmp_hf.training.arguments import GRMPTrainingArguments
+from grmp_hf.training.episodes import Batch, Episode, collate_episodes
 from grmp_hf.training.gradients import named_gradients
 from grmp_hf.training.regularization import Gradients, alignment, regularize
 from grmp_hf.training.trainer import GRMPTrainer
@@ -171,3 +174,65 @@ def test_angle_at_the_fifth_step(
     model = start(make_golden_model, freeze_visual_prompts=True)
     train(model, golden, tmp_path, steps=5, lr=1e-3, gradient_rule=rule)
     assert math.isclose(angles[4], golden["out.angle_deg_epoch4"], abs_tol=1e-3)
+
+
+class Visits(Dataset[Episode]):
+    """The tasks of the golden file in the order in which the authors' loop came to them."""
+
+    def __init__(self, meta: dict[str, Tensor]) -> None:
+        self.meta = meta
+        order = zip(meta["order.dataset"].tolist(), meta["order.task"].tolist(), strict=True)
+        self.order = [(("tid2013", "kadid10k")[dataset], task) for dataset, task in order]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Episode:
+        name, task = self.order[index]
+        support, query = (self._batches(f"in.{name}.task{task}.{side}") for side in ("support", "query"))
+        return {"task": name, "support": support, "query": query, "fresh_optimizer": name == "kadid10k"}
+
+    def _batches(self, prefix: str) -> list[Batch]:
+        pairs = [(self.meta[f"{prefix}{j}.pixel_values"], self.meta[f"{prefix}{j}.labels"]) for j in (0, 1)]
+        return [{"pixel_values": pixels.float(), "labels": labels.flatten()} for pixels, labels in pairs]
+
+
+def test_two_epochs_of_the_authors_pre_training(
+    make_golden_model: Callable[[], PeftModel], golden_folder: Path, tmp_path: Path
+) -> None:
+    meta = load_file(golden_folder / "official_meta_small.safetensors")
+    model, visits = make_golden_model(), Visits(meta)
+    for parameter_name, parameter in model.named_parameters():
+        parameter.requires_grad_(".grmp_" in parameter_name)
+    args = GRMPTrainingArguments(
+        output_dir=str(tmp_path),
+        num_train_epochs=1,
+        per_device_train_batch_size=2,
+        train_sampling_strategy="sequential",
+        learning_rate=1e-2,
+        optim="sgd",
+        lr_scheduler_type="constant",
+        meta_algorithm="authors",
+        inner_learning_rate=1e-4,
+        inner_optimizer="adam",
+        regularization_strength=0.0,
+        use_cpu=True,
+        save_steps=2,
+        logging_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = GRMPTrainer(model, args, train_dataset=visits, data_collator=collate_episodes)
+    trainer.train()
+    for epoch in (1, 2):
+        checkpoint = tmp_path / f"checkpoint-{2 * epoch}"
+        outer = load_file(checkpoint / "adapter_model.safetensors")
+        run = load_file(checkpoint / "inner_run.safetensors")
+        inner = {name.split("/")[1]: value for name, value in run.items() if name.startswith("parameters/")}
+        for kind, ours in (("meta", outer), ("temp", inner)):
+            named = under_their_names(
+                {re.sub(r"(grmp_\w+)\.(?!default)", r"\1.default.", n): w for n, w in ours.items()}
+            )
+            theirs = {name.split(".", 1)[1]: w for name, w in meta.items() if name.startswith(f"{kind}_after{epoch}.")}
+            assert len(theirs) == 7
+            for name, weight in theirs.items():
+                assert (named[name] - weight).abs().max() <= 1e-5, (kind, epoch, name)

@@ -272,6 +272,39 @@ def start(launcher: list[str], folders: list[str], runs: list[dict[str, Any]]) -
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
+META: dict[str, tuple[dict[str, Any], float]] = {
+    "maml": ({"double": True, "meta_algorithm": "maml"}, 1e-12),
+    "maml, rule": ({"double": True, "meta_algorithm": "maml", "regularization_strength": 5.0}, 1e-12),
+    "fomaml": ({"meta_algorithm": "fomaml"}, 1e-6),
+    "reptile": ({"meta_algorithm": "reptile", "regularization_strength": 1.0}, 1e-6),
+}
+
+
+def test_tasks_may_be_spread_over_processes_and_micro_batches(folders: list[str]) -> None:
+    """Four tasks a step of one process, twice two of one process, and two of each of two processes."""
+    common = {"tasks": 4, "num_train_epochs": 2, "inner_steps": 2, "inner_learning_rate": 0.1}
+    common |= {"save_strategy": "no", "logging_strategy": "no", "regularization_strength": 0.0, **SGD}
+    runs = [{**common, **options} for options, _ in META.values()]
+    spread = {
+        "whole": ([], [{**run, "per_device_train_batch_size": 4} for run in runs]),
+        "parts": ([], [{**run, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2} for run in runs]),
+        "two": (
+            ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+            [{**run, "per_device_train_batch_size": 2, "processes": 2} for run in runs],
+        ),
+    }
+    for name, (launcher, theirs) in spread.items():
+        (Path(folders[2]) / name).mkdir()
+        done = start(launcher, [*folders[:2], str(Path(folders[2]) / name)], theirs)
+        assert done.returncode == 0, done.stderr[-3000:]
+    begin = load_file(Path(folders[1]) / "adapter_model.safetensors")
+    for index, (_, bound) in enumerate(META.values()):
+        whole, parts, two = (load_file(Path(folders[2]) / name / f"{index}.safetensors") for name in spread)
+        assert distance(parts, whole) <= bound and distance(two, whole) <= bound, index
+        moved = [whole[name] - begin[name.replace(".default", "")] for name in whole if whole[name].numel()]
+        assert all(way.abs().max() > 100 * bound for way in moved), index
+
+
 def test_two_processes_are_one(folders: list[str], tmp_path: Path, make_adapted: MakeAdapted) -> None:
     """Joint batches of 4: 11 pictures end in parts of 2 and 1, 9 in parts of 1 and 0."""
     common = {"num_train_epochs": 2, "save_strategy": "no", "logging_strategy": "no", **SGD}
@@ -290,10 +323,17 @@ def test_two_processes_are_one(folders: list[str], tmp_path: Path, make_adapted:
         assert distance(load_file(Path(folders[2]) / f"{index}.safetensors"), alone) <= 1e-6
 
 
-def interrupted(folders: list[str], moments: list[float]) -> None:
+STAGES: dict[str, dict[str, Any]] = {
+    "pictures": {"pictures": 11, "per_device_train_batch_size": 4},
+    "fomaml": {"tasks": 3, "per_device_train_batch_size": 1, "inner_steps": 2},
+    "authors": {"tasks": 3, "per_device_train_batch_size": 1, "meta_algorithm": "authors", "inner_optimizer": "adam"},
+}
+
+
+def interrupted(folders: list[str], moments: list[float], stage: str) -> None:
     """Kill a run at each moment, resume it, and compare with the run that nobody disturbed."""
     folders[1] = str(Path(folders[1]).with_name("dropout"))
-    run = {"pictures": 11, "per_device_train_batch_size": 4, "num_train_epochs": 6, "save_steps": 1, "seed": 3}
+    run = {**STAGES[stage], "num_train_epochs": 6, "save_steps": 1, "seed": 3}
     run |= {"learning_rate": 1e-2, "lr_scheduler_type": "cosine", "save_total_limit": 2, "logging_strategy": "no"}
     output = Path(folders[2])
     assert start([], folders, [run]).returncode == 0
@@ -312,13 +352,15 @@ def interrupted(folders: list[str], moments: list[float]) -> None:
     assert killed > len(moments) // 2
 
 
-def test_a_killed_run_goes_on_bit_for_bit(folders: list[str]) -> None:
-    interrupted(folders, [random.uniform(0.2, 1.0)])
+@pytest.mark.parametrize("stage", ["pictures", "fomaml"])
+def test_a_killed_run_goes_on_bit_for_bit(folders: list[str], stage: str) -> None:
+    interrupted(folders, [random.uniform(0.2, 1.0)], stage)
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_bit_for_bit_from_ten_moments(folders: list[str]) -> None:
-    interrupted(folders, [random.uniform(0.05, 1.2) for _ in range(10)])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_run_goes_on_bit_for_bit_from_ten_moments(folders: list[str], stage: str) -> None:
+    interrupted(folders, [random.uniform(0.05, 1.2) for _ in range(10)], stage)
 
 
 def test_a_checkpoint_cut_off_while_it_was_written_is_passed_over(make_adapted: MakeAdapted, tmp_path: Path) -> None:

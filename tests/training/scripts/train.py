@@ -1,8 +1,8 @@
 """Run trainings in a process of their own: `train.py BASE ADAPTER OUTPUT RUNS`.
 
-RUNS is JSON: a list of dictionaries with `pictures`, `processes` (how many must be at work), optionally `kill_after`
-(seconds from the start of training to SIGKILL) and `resume`, and the rest for GRMPTrainingArguments. What run i has
-trained is written to OUTPUT/i.safetensors.
+RUNS is JSON: a list of dictionaries with `pictures` or `tasks` (how many), `processes` (how many must be at work),
+optionally `double` (precision), `kill_after` (seconds from the start of training to SIGKILL) and `resume`, and the rest
+for GRMPTrainingArguments. What run i has trained is written to OUTPUT/i.safetensors.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from grmp_hf import GRMPForImageQualityAssessment, GRMPTrainer, GRMPTrainingArguments
+from grmp_hf.training.episodes import EpisodeDataset
 
 
 class Pictures(Dataset[dict[str, Tensor]]):
@@ -39,13 +40,29 @@ class Pictures(Dataset[dict[str, Tensor]]):
         return {"pixel_values": self.pixels[index], "labels": self.labels[index]}
 
 
+def episodes(tasks: int, size: int, dtype: torch.dtype) -> EpisodeDataset[int]:
+    """Tasks of eight pictures of four references each, all of the same noise, a task in its own order of quality."""
+    pictures = Pictures(8, size)
+
+    def load(item: int, seed: int) -> dict[str, Tensor]:
+        task, place = divmod(item, 8)
+        labels = pictures.labels.roll(task)
+        return {"pixel_values": pictures.pixels[place].to(dtype), "labels": labels[place].to(dtype)}
+
+    items = {f"task {task}": range(8 * task, 8 * task + 8) for task in range(tasks)}
+    return EpisodeDataset(items, load, reference_of=lambda item: item // 2, support=3, query=2, seed=5)
+
+
 def train(base: str, adapter: str, output: Path, number: int, run: dict[str, Any]) -> None:
-    pictures, processes = run.pop("pictures"), run.pop("processes", 1)
+    pictures, tasks, processes = run.pop("pictures", None), run.pop("tasks", None), run.pop("processes", 1)
+    dtype = torch.float64 if run.pop("double", False) else torch.float32
     kill_after, resume = run.pop("kill_after", None), run.pop("resume", False)
     model = PeftModel.from_pretrained(GRMPForImageQualityAssessment.from_pretrained(base), adapter, is_trainable=True)
+    model = model.to(dtype)
     args = GRMPTrainingArguments(output_dir=str(output / str(number)), use_cpu=True, disable_tqdm=True, **run)
     size = model.get_base_model().config.clip_config.vision_config.image_size
-    trainer = GRMPTrainer(model, args, train_dataset=Pictures(pictures, size))
+    data: Dataset[Any] = Pictures(pictures, size) if tasks is None else episodes(tasks, size, dtype)
+    trainer = GRMPTrainer(model, args, train_dataset=data)
     assert trainer.accelerator.num_processes == processes, trainer.accelerator.num_processes
     if kill_after is not None:
         threading.Timer(kill_after, os.kill, (os.getpid(), signal.SIGKILL)).start()
