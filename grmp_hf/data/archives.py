@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from grmp_hf.data.columns import shown
 from grmp_hf.errors import GRMPError
 
 __all__ = ["ARCHIVE_SUFFIXES", "MAX_BYTES", "MAX_MEMBERS", "MAX_RATIO", "extract_archive", "is_archive"]
@@ -292,8 +293,7 @@ def _taken(archive: Path, target: Path) -> GRMPError:
 
 
 def _refusal(archive: Path, name: str, fault: str) -> GRMPError:
-    shown = name if len(name) <= 80 else f"{name[:77]}..."
     return GRMPError(
-        f"{archive}: {shown!a} {fault}; nothing was unpacked. "
+        f'{archive}: "{shown(name, limit=80)}" {fault}; nothing was unpacked. '
         "Where you trust the archive, unpack it by hand and name the folder"
     )
