@@ -9,12 +9,21 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 
-from grmp_hf.cli import adapt, bake, convert, evaluate, push, score
+from grmp_hf.cli import adapt, bake, benchmark, convert, data, evaluate, push, score
 from grmp_hf.errors import GRMPError
 
 __all__ = ["build_parser", "main"]
 
-_COMMANDS = {"adapt": adapt, "score": score, "evaluate": evaluate, "convert": convert, "bake": bake, "push": push}
+_COMMANDS = {
+    "adapt": adapt,
+    "score": score,
+    "evaluate": evaluate,
+    "benchmark": benchmark,
+    "data": data,
+    "convert": convert,
+    "bake": bake,
+    "push": push,
+}
 _INTERRUPTED = 130
 _EPILOG = """examples:
   grmp-iqa adapt --data ratings.csv --shots 50 --seed 0 --output my-adapter

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from grmp_hf.data.benchmarks import BENCHMARKS, BenchmarkSpec, find_benchmark
@@ -64,3 +66,14 @@ def test_unknown_names_get_a_suggestion() -> None:
     assert find_benchmark("live").rows == 779
     with pytest.raises(GRMPError, match=r'got "KADID" \(did you mean "kadid10k"\?\)'):
         find_benchmark("KADID")
+
+
+@pytest.mark.parametrize("spec", BENCHMARKS.values(), ids=lambda spec: spec.id)
+def test_the_document_has_the_same_facts(spec: BenchmarkSpec) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{spec.id}` |")]
+    direction = "up" if spec.scale.higher_is_better else "down"
+    assert f"| {spec.rows} |" in row and f"| {spec.scale.low:g} to {spec.scale.high:g}, {direction} |" in row
+    assert spec.references is None or f"| {spec.references} " in row
+    for name, values in spec.options.items():
+        assert f"`{name}`" in row and all(str(value) in row for value in values)
