@@ -6,6 +6,7 @@ figure, and writes it where a path is given: PNG, SVG or PDF by its suffix.
 
 from __future__ import annotations
 
+import math
 import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -78,7 +79,7 @@ def scatter(
         line = np.linspace(x.min(), x.max(), 200)
         axes.plot(line, curve(line), color=_COLOURS[1], linewidth=2, label="logistic fit", zorder=3)
     if axes.lines:
-        _legend(axes, axes.lines, "upper left")
+        _legend(figure, axes, axes.lines, "upper left")
     return _written(figure, path)
 
 
@@ -131,7 +132,7 @@ def learning_curve(
         ylabel: what the values are.
         title: bold first line.
         caption: second line, such as the data set and the number of draws.
-        size: width and height in inches.
+        size: width and height in inches, without the names of more than four methods, which stand below.
 
     Raises:
         GRMPError: no method, a method without values, NaN or infinity, or a suffix that matplotlib cannot write.
@@ -157,16 +158,17 @@ def learning_curve(
         bars = axes.errorbar(
             *(shots, middle, [middle - low, high - middle]),
             color=colour, marker=_MARKERS[index % len(_MARKERS)], markersize=6, linewidth=1.8,
-            linestyle="-" if index < len(_COLOURS) else "--", elinewidth=1.2, capsize=3, label=label,
+            linestyle="-" if index < len(_COLOURS) else "--", elinewidth=1.2, capsize=3,
         )  # fmt: skip
-        handles.append(bars)
+        bars.lines[0].set_label(label)
+        handles.append(bars.lines[0])
     if counts:
         axes.set_xscale("log")
     axes.set_xticks(counts, [str(count) for count in counts])
     axes.minorticks_off()
     axes.set_xlabel("labels")
     axes.set_ylabel(_plain(ylabel))
-    _legend(axes, handles, "best")
+    _legend(figure, axes, handles, "best")
     return _written(figure, path)
 
 
@@ -205,17 +207,18 @@ def _points(axes: Axes, x: FloatArray, y: FloatArray) -> None:
     axes.scatter(x, y, s=22, color=_COLOURS[0], alpha=opacity, linewidths=0, zorder=2, rasterized=bitmap)
 
 
-def _legend(axes: Axes, handles: Sequence[Any], place: Literal["upper left", "best"]) -> None:
-    """Names inside the axes at the place, or below them where they are many."""
+def _legend(figure: Figure, axes: Axes, handles: Sequence[Any], place: Literal["upper left", "best"]) -> None:
+    """Names inside the axes at the place; where they are many, below the axes on a figure that is made higher."""
     style: dict[str, Any] = {"fontsize": 9, "labelcolor": INK, "edgecolor": "none", "facecolor": PAPER}
     labels = [handle.get_label() for handle in handles]
     if len(handles) <= _ROOM:
         axes.legend(handles, labels, loc=place, framealpha=0.85, **style)
         return
-    figure = axes.figure
     longest = max(len(line) for label in labels for line in label.split("\n"))
-    columns = int(figure.bbox.width / figure.dpi * 12.5 / (longest + 7))  # a handle is as wide as seven letters
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(max(columns, 1), 3), **style)
+    columns = int(figure.get_figwidth() * 12.5 / (longest + 7))  # a handle is as wide as seven letters
+    columns = min(max(columns, 1), 3)
+    figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(handles) / columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, **style)
 
 
 def _plain(text: str) -> str:

@@ -114,10 +114,10 @@ def benchmark_table(
 
 
 class Cell(NamedTuple):
-    """A figure as text, its spread as text, and whether it is the best of its column."""
+    """A figure as text, what stands beside it (such as its range), and whether it is the best of its column."""
 
     value: str
-    spread: str = ""
+    beside: tuple[str, ...] = ()
     best: bool = False
 
 
@@ -140,11 +140,10 @@ def summary_table(group: ResultGroup, metric: str) -> Table:
     def cell(labels: int, summary: Summary | None) -> Cell:
         if summary is None:
             return Cell(_MISSING)
-        spread = [f"[{summary.worst:.3f}, {summary.best:.3f}]"] if summary.draws > 1 else []
-        if labels and summary.draws < group.draws:
-            spread.append(f"{summary.draws} draw{'s' * (summary.draws > 1)}")
+        spread = f"[{summary.worst:.3f}, {summary.best:.3f}]" if summary.draws > 1 else ""
+        fewer = f"{summary.draws} draw{'s' * (summary.draws > 1)}" if labels and summary.draws < group.draws else ""
         leads = len(medians[labels]) > 1 and summary.median == best_of(metric)(medians[labels])
-        return Cell(f"{summary.median:.3f}", ", ".join(spread), leads)
+        return Cell(f"{summary.median:.3f}", tuple(filter(None, (spread, fewer))), leads)
 
     cells = "one draw" if group.draws == 1 else f"median [worst, best] of {group.draws} draws"
     return Table(
@@ -174,7 +173,7 @@ def _difference_cell(comparison: Mapping[str, Any] | None) -> Cell:
     if comparison is None:
         return Cell(_MISSING)
     low, high, share = comparison["low"], comparison["high"], round(100 * comparison["share"])
-    return Cell(f"{comparison['difference']:+.3f}", f"[{low:+.3f}, {high:+.3f}], {share} %")
+    return Cell(f"{comparison['difference']:+.3f}", (f"[{low:.3f}, {high:.3f}]", f"{share} %"))
 
 
 def _labels_text(shots: int) -> str:
@@ -183,7 +182,7 @@ def _labels_text(shots: int) -> str:
 
 def _cell_text(cell: Cell) -> str:
     value = f"**{cell.value}**" if cell.best else cell.value
-    return f"{value} {cell.spread}".rstrip()
+    return f"{value} {', '.join(cell.beside)}".rstrip()
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
