@@ -13,8 +13,9 @@ computation as `adapt`, from embeddings that are computed once), ridge on the sa
 statistics with ridge, and one of them, sharpness, alone.
 
 `--recipe visual` compares lambda 5, 1 and 0 of the gradient rule where it acts: visual prompts are trained
-(training/recipes/adapt_visual.yaml), so every step is a forward and a backward pass of the vision tower. Its scores
-are computed under bfloat16 autocast (zero-shot in full precision): three digits of a rank correlation stay.
+(training/recipes/adapt_visual.yaml), so every step is a forward and a backward pass of the vision tower, and every run
+scores the pictures anew. So that thirty runs take less than an hour, pictures are seen through their centre view alone,
+and prompted scores are computed under bfloat16 autocast: three digits of a rank correlation stay.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import argparse
 import copy
 import csv
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -37,9 +39,10 @@ import numpy as np
 import torch
 from measuring import CACHE, ROOT, add_folder, make_parser, need_folder, summary, write_result
 from numpy.typing import NDArray
+from peft import PeftModel
 
 import grmp_hf
-from grmp_hf import GRMPForImageQualityAssessment
+from grmp_hf import GRMPForImageQualityAssessment, GRMPImageProcessor
 from grmp_hf.data import Row, decode_row, draw_shots, read_ratings
 from grmp_hf.evaluation.baselines import STATISTICS, fit_ridge, handmade_statistics
 from grmp_hf.evaluation.metrics import plcc, plcc_logistic, srcc
@@ -97,7 +100,8 @@ def describe(scorer: Scorer, rows: tuple[Row, ...], split: str) -> Pictures:
     """Embed all pictures, or read what an earlier run of the same base left in `runs/`."""
     identity = scorer.identity
     settings = json.dumps([identity["base_fingerprint"], identity["preprocessing"], [row.name for row in rows]])
-    cache = CACHE / f"biq2021-{split}-{identity['base_fingerprint']}.npz"
+    views = "" if len(scorer.processor.views) > 1 else "-centre"
+    cache = CACHE / f"biq2021-{split}-{identity['base_fingerprint']}{views}.npz"
     if cache.is_file():
         with np.load(cache) as found:
             if str(found["settings"]) == settings:
@@ -161,6 +165,13 @@ def default_methods(scorer: Scorer, pictures: Pictures) -> dict[str, Predict]:
     }
 
 
+def centre_view(scorer: Scorer) -> Scorer:
+    """The scorer, seeing the centre crop alone."""
+    processor = GRMPImageProcessor(**{**scorer.processor.settings(), "views": ["center"], "view_weights": None})
+    identity = {**scorer.identity, "preprocessing": processor.settings()}
+    return dataclasses.replace(scorer, processor=processor, identity=identity)
+
+
 def visual_recipe(steps: int | None) -> FewShotRecipe:
     """The recipe of the file, without checkpoints."""
     recipe = FewShotRecipe.from_yaml(VISUAL)
@@ -171,31 +182,40 @@ def visual_methods(scorer: Scorer, pictures: Pictures, recipe: FewShotRecipe) ->
     """Visual prompts under three strengths of the gradient rule, from the same start."""
 
     def trained(strength: float) -> Predict:
+        ruled = dataclasses.replace(recipe, regularization_strength=strength)
+
         def predict(taught: Indices, scored: Indices, seed: int) -> Floats:
-            start = perf_counter()
-            with tempfile.TemporaryDirectory() as folder:
-                model = adapt(
-                    fresh_base(scorer),
-                    torch.stack([scorer.views(pictures.rows[at]) for at in taught]),
-                    pictures.quality[taught],
-                    mean=scorer.processor.image_mean,
-                    std=scorer.processor.image_std,
-                    recipe=dataclasses.replace(recipe, regularization_strength=strength),
-                    seed=seed,
-                    output_dir=folder,
-                )
-            scores = in_half(dataclasses.replace(scorer, model=model), scored)
-            print(f"lambda {strength:g}, seed {seed}: {perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-            return scores
+            names = [[pictures.rows[at].name for at in part] for part in (taught, scored)]
+            settings = [scorer.identity["base_fingerprint"], dataclasses.asdict(ruled), seed, names]
+            kept = CACHE / "visual" / f"{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]}.npy"
+            if not kept.is_file():  # a run that was interrupted goes on where it stopped
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                start = perf_counter()
+                np.save(kept, in_half(dataclasses.replace(scorer, model=adapted(taught, ruled, seed)), scored))
+                print(f"lambda {strength:g}, seed {seed}: {perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+            return cast(Floats, np.load(kept))
 
         return predict
 
-    def in_half(adapted: Scorer, scored: Indices) -> Floats:
+    def adapted(taught: Indices, ruled: FewShotRecipe, seed: int) -> PeftModel:
+        with tempfile.TemporaryDirectory() as folder:
+            return adapt(
+                fresh_base(scorer),
+                torch.stack([scorer.views(pictures.rows[at]) for at in taught]),
+                pictures.quality[taught],
+                mean=scorer.processor.image_mean,
+                std=scorer.processor.image_std,
+                recipe=ruled,
+                seed=seed,
+                output_dir=folder,
+            )
+
+    def in_half(prompted: Scorer, scored: Indices) -> Floats:
         rows = [pictures.rows[at] for at in scored]
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return np.concatenate(
                 [
-                    adapted.quality(torch.stack([views for _, views in part if isinstance(views, torch.Tensor)]))
+                    prompted.quality(torch.stack([views for _, views in part if isinstance(views, torch.Tensor)]))
                     for part in iter_views(rows, scorer.views, batch_size=BATCH)
                 ]
             )
@@ -279,7 +299,7 @@ def main() -> None:
     visual = arguments.recipe == "visual"
     arguments.shots = arguments.shots or ([50] if visual else list(SHOTS))
 
-    scorer = grmp_hf.load(arguments.model)
+    scorer = centre_view(grmp_hf.load(arguments.model)) if visual else grmp_hf.load(arguments.model)
     table = read_ratings(data, scale=(0, 1))
     kept = tuple(row for row in table.rows if arguments.split == "test" or row.split == "train")
     pictures = describe(scorer, kept, arguments.split)
