@@ -218,7 +218,7 @@ def _legend(figure: Figure, axes: Axes, handles: Sequence[Any], place: Literal["
     columns = int(figure.get_figwidth() * 12.5 / (longest + 7))  # a handle is as wide as seven letters
     columns = min(max(columns, 1), 3)
     figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(handles) / columns))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, **style)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, **style)
 
 
 def _plain(text: str) -> str:

@@ -85,7 +85,7 @@ def benchmark_table(
         rows: results (see `ResultRow`), as `grmp-iqa benchmark` writes them.
         metrics: a table for each.
         comparisons: paired differences to a reference method in SRCC, each with `dataset`, `test_dataset`, `protocol`,
-            `shots`, `method`, `reference` and the fields of a `Comparison`.
+            `shots`, `method`, `reference` and `difference`, `low`, `high` of a `Comparison`.
 
     Raises:
         GRMPError: rows that `group_results` refuses.
@@ -130,20 +130,21 @@ class Table(NamedTuple):
 
 
 def summary_table(group: ResultGroup, metric: str) -> Table:
-    """A metric as `median [worst, best]` over draws, the best median of each column marked.
+    """A metric as `median [worst, best]` over draws, the best median of several in a column marked.
 
     A cell says how many draws it has where they are fewer than the group's; a method without labels may need one only.
     """
     summaries, shots = group.summaries(metric), group.shots
     medians = {labels: [cells[labels].median for cells in summaries.values() if labels in cells] for labels in shots}
+    leading = {labels: f"{best_of(metric)(found):.3f}" for labels, found in medians.items() if len(found) > 1}
 
     def cell(labels: int, summary: Summary | None) -> Cell:
         if summary is None:
             return Cell(_MISSING)
         spread = f"[{summary.worst:.3f}, {summary.best:.3f}]" if summary.draws > 1 else ""
-        fewer = f"{summary.draws} draw{'s' * (summary.draws > 1)}" if labels and summary.draws < group.draws else ""
-        leads = len(medians[labels]) > 1 and summary.median == best_of(metric)(medians[labels])
-        return Cell(f"{summary.median:.3f}", tuple(filter(None, (spread, fewer))), leads)
+        fewer = f"({summary.draws} draw{'s' * (summary.draws > 1)})" if labels and summary.draws < group.draws else ""
+        value = f"{summary.median:.3f}"
+        return Cell(value, tuple(filter(None, (spread, fewer))), value == leading.get(labels))
 
     cells = "one draw" if group.draws == 1 else f"median [worst, best] of {group.draws} draws"
     return Table(
@@ -163,17 +164,20 @@ def difference_tables(group: ResultGroup, comparisons: Iterable[Mapping[str, Any
     tables = []
     for reference, methods in found.items():
         shots = sorted({labels for cells in methods.values() for labels in cells})
-        caption = f"SRCC less that of {reference} in the same draw: mean [low, high], share of draws with a gain"
-        lines = {method: [_difference_cell(cells.get(s)) for s in shots] for method, cells in methods.items()}
+        caption = f"SRCC less that of {reference} in the same draw: mean [low, high], (draws in which it is higher)"
+        lines = {m: [_difference_cell(group, cells.get(labels)) for labels in shots] for m, cells in methods.items()}
         tables.append(Table(caption, [_labels_text(labels) for labels in shots], lines))
     return tables
 
 
-def _difference_cell(comparison: Mapping[str, Any] | None) -> Cell:
+def _difference_cell(group: ResultGroup, comparison: Mapping[str, Any] | None) -> Cell:
     if comparison is None:
         return Cell(_MISSING)
-    low, high, share = comparison["low"], comparison["high"], round(100 * comparison["share"])
-    return Cell(f"{comparison['difference']:+.3f}", (f"[{low:.3f}, {high:.3f}]", f"{share} %"))
+    first, second = (group.by_draw(comparison[name], comparison["shots"]) for name in ("method", "reference"))
+    draws = first.keys() & second.keys()
+    higher = sum(first[draw] > second[draw] for draw in draws)
+    interval = f"[{comparison['low']:.3f}, {comparison['high']:.3f}]"
+    return Cell(f"{comparison['difference']:+.3f}", (interval, f"({higher} of {len(draws)})"))
 
 
 def _labels_text(shots: int) -> str:
@@ -182,7 +186,7 @@ def _labels_text(shots: int) -> str:
 
 def _cell_text(cell: Cell) -> str:
     value = f"**{cell.value}**" if cell.best else cell.value
-    return f"{value} {', '.join(cell.beside)}".rstrip()
+    return f"{value} {' '.join(cell.beside)}".rstrip()
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:

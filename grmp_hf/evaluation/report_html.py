@@ -69,7 +69,8 @@ def write_report(
         return {
             "protocol": group.protocol,
             "note": _PROTOCOLS.get(group.protocol, ""),
-            "tables": [tables[0], *difference_tables(group, comparisons)],
+            "table": tables[0],
+            "differences": difference_tables(group, comparisons),
             "more_tables": tables[1:],
             "curve": _curve(group, name, _limits(parts[group.title])),
             "methods": show_methods(group, name, predictions, thumbnails),

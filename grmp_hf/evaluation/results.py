@@ -81,6 +81,11 @@ class ResultGroup:
             for method, cells in self.values(metric).items()
         }
 
+    def by_draw(self, method: str, shots: int) -> dict[int, float]:
+        """SRCC of a method at a number of labels: draw -> value; one without labels has the same at every number."""
+        cells = self.rows.get(method, {})
+        return {row["draw"]: float(row["srcc"]) for row in cells.get(shots, cells.get(0, []))}
+
     def median_row(self, method: str, shots: int) -> ResultRow:
         """The row of the draw with the median SRCC; the lower of the two in the middle."""
         ordered = sorted(self.rows[method][shots], key=lambda row: float(row["srcc"]))
