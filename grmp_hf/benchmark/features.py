@@ -121,13 +121,14 @@ class FeatureStore:
             tell("pictures described once for all methods", done / len(missing))
 
     def pictures(self, rows: Sequence[Row]) -> Pictures:
-        """What methods may know of pictures that have been described."""
+        """What methods may know of pictures that have been described; there may be none."""
         found = [self._found[self.digest(row)] for row in rows]
+        width = len(next(iter(self._found.values())).embeds)
         return Pictures(
             tuple(map(without_ratings, rows)),
-            np.stack([features.embeds for features in found]),
-            np.array([features.zero_shot for features in found]),
-            np.stack([features.statistics for features in found]),
+            np.array([features.embeds for features in found], dtype=np.float32).reshape(len(rows), width),
+            np.array([features.zero_shot for features in found], dtype=np.float64),
+            np.array([features.statistics for features in found]).reshape(len(rows), len(STATISTICS)),
         )
 
     def digest(self, row: Row) -> bytes:

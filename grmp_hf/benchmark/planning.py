@@ -9,6 +9,8 @@ from grmp_hf.benchmark.config import BenchmarkConfig
 from grmp_hf.benchmark.methods import Method
 from grmp_hf.benchmark.sources import Tables
 from grmp_hf.data import RatedTable, Row, Split, draw_shots, fold_splits, random_split
+from grmp_hf.data.paper_splits import paper_splits
+from grmp_hf.data.splits import official_split
 from grmp_hf.errors import GRMPError
 
 __all__ = ["Cell", "TestPart", "needed_rows", "plan_cells"]
@@ -89,9 +91,7 @@ def _cells(config: BenchmarkConfig, tables: Tables, methods: Sequence[Method]) -
 def _draw(config: BenchmarkConfig, table: RatedTable, protocol: str, shots: int, draw: int) -> Split:
     """The shots, of which there may be none, and the test part of one draw."""
     if protocol == "paper":
-        from grmp_hf.data.splits import paper_splits
-
-        found: Split = paper_splits(table, shots or min(config.shots), config.draws)[draw]
+        found = paper_splits(table, shots or min(config.shots), config.draws)[draw]
         return found if shots else replace(found, train=(), rule=f"no shots; {found.rule}")
     parts = _parts(config, table, draw)
     if not shots:
@@ -111,8 +111,6 @@ def _parts(config: BenchmarkConfig, table: RatedTable, draw: int) -> Split:
     """The pictures that may teach and those that test, under the clean protocol."""
     kind = config.split or ("official" if any(row.split == "test" for row in table.rows) else "random")
     if kind == "official":
-        from grmp_hf.data.splits import official_split
-
         return official_split(table)
     if kind == "folds":
         return fold_splits(table, config.folds, seed=config.seed)[draw % config.folds]

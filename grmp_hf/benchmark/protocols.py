@@ -83,7 +83,7 @@ def run_paper(
     Raises:
         GRMPError: shots that are all alike.
     """
-    if np.ptp(quality) == 0 and method.needs_shots:
+    if method.needs_shots and np.ptp(quality) == 0:
         raise GRMPError(f"Expected shots with different ratings, got {len(quality)} that are all alike")
     start = time.monotonic()
     scaled = (quality - quality.min()) / np.ptp(quality) if method.needs_shots else quality

@@ -14,6 +14,7 @@ from grmp_hf.benchmark.planning import Cell
 from grmp_hf.benchmark.results import ResultStore
 from grmp_hf.cli.writing import atomic_path, write_json
 from grmp_hf.data import ImageError, decode_row
+from grmp_hf.evaluation.metrics import paired_over_draws
 from grmp_hf.evaluation.report import benchmark_table
 from grmp_hf.evaluation.report_html import Predictions, write_report
 
@@ -36,8 +37,6 @@ def compare(rows: Sequence[Row], reference: str | None) -> list[dict[str, Any]]:
         `dataset`, `test_dataset`, `protocol`, `shots`, `method`, `reference`, and the fields of a `Comparison`; nothing
         for a single draw.
     """
-    from grmp_hf.evaluation.metrics import paired_over_draws
-
     groups: dict[tuple[str, str, str], dict[tuple[str, int], dict[int, float]]] = {}
     for row in rows:
         cells = groups.setdefault((row["dataset"], row["test_dataset"], row["protocol"]), {})

@@ -42,7 +42,8 @@ class ResultStore:
         self.folder, self.path = folder, folder / "results.jsonl"
         self._rows: dict[str, dict[str, Any]] = {}
         try:
-            (folder / "predictions").mkdir(parents=True, exist_ok=True)
+            for name in ("predictions", "splits"):
+                (folder / name).mkdir(parents=True, exist_ok=True)
             content = self.path.read_bytes() if self.path.exists() else b""
             whole = content.rfind(b"\n") + 1
             if whole < len(content):

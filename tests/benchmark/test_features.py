@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from grmp_hf.benchmark import features
+from grmp_hf.benchmark.features import FeatureStore, iter_pixels
+from grmp_hf.data import ImageError, RatedTable, decode_row, read_ratings
+from grmp_hf.errors import GRMPError
+from grmp_hf.evaluation.baselines import handmade_statistics
+from grmp_hf.scoring import Scorer
+
+
+def silent(text: str, share: float) -> None:
+    """Tell nobody."""
+
+
+@pytest.fixture
+def table(stars: Path, tmp_path: Path) -> RatedTable:
+    return read_ratings(shutil.copytree(stars, tmp_path / "stars"), scale=(1, 5))
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the pictures in the order in which they are decoded."""
+    names: list[str] = []
+
+    def count(row: Any, **given: Any) -> Any:
+        names.append(row.name)
+        return decode_row(row, **given)
+
+    monkeypatch.setattr(features, "decode_row", count)
+    return names
+
+
+def test_features_are_those_of_base_and_baselines(store: FeatureStore, base: Scorer, table: RatedTable) -> None:
+    store.describe(table.rows, silent)
+    pictures = store.pictures(table.rows[5:9])
+    assert len(pictures) == 4 and pictures.embeds.dtype == np.float32
+    np.testing.assert_allclose(
+        pictures.zero_shot, base.score([row.image for row in table.rows[5:9]]).quality, atol=1e-6
+    )
+    expected = [handmade_statistics(np.asarray(decode_row(row))) for row in table.rows[5:9]]
+    np.testing.assert_array_equal(pictures.statistics, expected)
+    read = base.model(image_embeds=torch.from_numpy(pictures.embeds)).quality.detach().numpy()
+    np.testing.assert_allclose(read, pictures.zero_shot, atol=1e-6)
+
+
+def test_no_picture_is_decoded_twice(
+    store: FeatureStore, base: Scorer, table: RatedTable, decoded: list[str], tmp_path: Path
+) -> None:
+    store.describe(table.rows[:20], silent)
+    store.describe(table.rows, silent)
+    assert sorted(decoded) == sorted(row.name for row in table.rows)
+    copy = tmp_path / "again.png"
+    shutil.copy(table.rows[0].image, copy)  # the same content under another name
+    other = dataclasses.replace(table.rows[0], image=copy, name="again")
+    again = FeatureStore(store.folder.parent, base)
+    again.describe([*table.rows, other], silent)
+    assert len(decoded) == len(table)
+    for name in ("embeds", "zero_shot", "statistics"):
+        before, after = store.pictures(table.rows), again.pictures([*table.rows, other])
+        np.testing.assert_array_equal(getattr(before, name), getattr(after, name)[:-1])
+        np.testing.assert_array_equal(getattr(after, name)[0], getattr(after, name)[-1])
+
+
+def test_a_changed_picture_or_another_preprocessing_is_described_anew(
+    store: FeatureStore, base: Scorer, table: RatedTable, decoded: list[str]
+) -> None:
+    store.describe(table.rows[:5], silent)
+    shutil.copy(table.rows[30].image, table.rows[0].image)
+    FeatureStore(store.folder.parent, base).describe(table.rows[:5], silent)
+    assert decoded[5:] == [table.rows[0].name]
+    settings = {**base.identity["preprocessing"], "views": ["center"]}
+    other = dataclasses.replace(base, identity={**base.identity, "preprocessing": settings})
+    FeatureStore(store.folder.parent, other).describe(table.rows[:5], silent)
+    assert len(decoded) == 11
+
+
+def test_a_run_that_was_killed_keeps_what_it_had(
+    store: FeatureStore, base: Scorer, table: RatedTable, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "_BATCH", 4)
+    monkeypatch.setattr(features, "_PART", 8)
+
+    def interrupt(text: str, share: float) -> None:
+        if share > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.describe(table.rows, interrupt)
+    decoded.clear()
+    FeatureStore(store.folder.parent, base).describe(table.rows, silent)
+    assert sorted(decoded) == sorted(row.name for row in table.rows[16:])
+
+
+def test_ratings_are_blank(store: FeatureStore, table: RatedTable) -> None:
+    rows = [dataclasses.replace(row, mos_std=0.5, reference="r", split="test") for row in table.rows]
+    store.describe(rows, silent)
+    for row, blank in zip(rows, store.pictures(rows).rows, strict=True):
+        assert (blank.image, blank.name, blank.dataset) == (row.image, row.name, row.dataset)
+        values = dataclasses.asdict(blank)
+        kept = {name for name, value in values.items() if value is not None and value == value}  # NaN is not itself
+        assert kept == {"image", "name", "dataset"} and math.isnan(blank.mos) and math.isnan(blank.quality)
+
+
+def test_a_very_large_picture_waits_for_its_turn(
+    store: FeatureStore, table: RatedTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[int] = []
+
+    def refuse_once(row: Any, *, max_pixels: int) -> Any:
+        limits.append(max_pixels)
+        if max_pixels == features._LARGE:
+            raise ImageError("large", "too_large")
+        return decode_row(row, max_pixels=max_pixels)
+
+    monkeypatch.setattr(features, "decode_row", refuse_once)
+    store.describe(table.rows[:1], silent)
+    assert limits == [features._LARGE, features.MAX_PIXELS]
+    assert len(store.pictures(table.rows[:1])) == 1
+
+
+def test_a_picture_that_cannot_be_read_ends_the_run(store: FeatureStore, base: Scorer, table: RatedTable) -> None:
+    path = Path(str(table.rows[3].image))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(GRMPError, match=r"stars, 3\.png: .*; a benchmark needs all pictures"):
+        store.describe(table.rows, silent)
+    with pytest.raises(GRMPError, match=r"stars, 3\.png: .*; a benchmark needs all pictures"):
+        list(iter_pixels(base, table.rows))
+    path.unlink()
+    with pytest.raises(GRMPError, match=r"stars, 3\.png: cannot be read"):
+        FeatureStore(store.folder, base).describe(table.rows, silent)
+
+
+def test_a_damaged_file_of_features_is_named(store: FeatureStore, base: Scorer, table: RatedTable) -> None:
+    store.describe(table.rows, silent)
+    (path,) = store.folder.glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(GRMPError, match=r"expected features of pictures.*delete the file"):
+        FeatureStore(store.folder.parent, base)

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from grmp_hf.benchmark import kernels
+from grmp_hf.benchmark.choosing import make_methods
+from grmp_hf.benchmark.config import MethodConfig
+from grmp_hf.benchmark.features import Pictures
+from grmp_hf.benchmark.methods import GRMP, Method
+from grmp_hf.data import Row
+from grmp_hf.errors import GRMPError
+from grmp_hf.evaluation.metrics import srcc
+from grmp_hf.modeling.peft_prompts import GRMPPromptModel
+from grmp_hf.scoring import Scorer
+from grmp_hf.training.few_shot import FewShotRecipe
+
+SHORT = {"steps": 4}
+VISUAL = {"steps": 2, "visual_prompts": 2, "batch_size": 4}
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("zero_shot", {}),
+    ("ridge", {}),
+    ("kernel_ridge", {}),
+    ("svr", {}),
+    ("statistics", {}),
+    ("grmp", {"recipe": SHORT}),
+    ("grmp", {"name": "visual", "recipe": VISUAL}),
+    ("full_finetune", {"epochs": 1}),
+]
+
+
+def make(kind: str, base: Any = None, folder: Path = Path(), *, name: str | None = None, **options: Any) -> Method:
+    """One method from its name in a configuration."""
+    (method,) = make_methods([MethodConfig(kind, name or kind, options)], base, folder)
+    return method
+
+
+def synthetic(count: int, seed: int) -> tuple[Pictures, np.ndarray]:
+    """Features of which some say what the quality is, along a bent curve."""
+    random = np.random.default_rng(seed)
+    embeds, statistics = random.normal(size=(count, 6)), random.normal(size=(count, 14))
+    quality = 0.5 + 0.3 * np.tanh(embeds[:, 0] + 0.5 * statistics[:, 3]) + 0.05 * random.normal(size=count)
+    rows = tuple(Row(image=b"", name=str(index), mos=np.nan, quality=np.nan) for index in range(count))
+    return Pictures(rows, embeds.astype(np.float32), random.random(count), statistics), quality.clip(0, 1)
+
+
+@pytest.mark.parametrize("kind", ["ridge", "kernel_ridge", "svr", "statistics"])
+def test_regressions_beat_chance_and_depend_on_their_arguments_alone(kind: str) -> None:
+    shots, quality = synthetic(60, seed=0)
+    test, truth = synthetic(200, seed=1)
+    first, again = (make(kind).fit(shots, quality, seed=3) for _ in range(2))
+    scores = first.predict(test)
+    assert scores.shape == (200,) and srcc(scores, truth) > 0.25
+    np.testing.assert_array_equal(scores, again.predict(test))
+    learnt = first.learnt()
+    assert learnt and all(isinstance(value, np.ndarray) for value in learnt.values())
+    other = make(kind).fit(shots, quality[::-1], seed=3).learnt()
+    assert any(not np.array_equal(learnt[name], other[name]) for name in learnt)
+
+
+@pytest.mark.parametrize("kind", ["kernel_ridge", "svr"])
+def test_kernels_follow_a_curve_that_a_line_cannot(kind: str) -> None:
+    random = np.random.default_rng(0)
+    x = random.uniform(-2, 2, (160, 1))
+    y = np.cos(2 * x[:, 0])
+    predict, _ = getattr(kernels, kind)(x[:80], y[:80], 0)
+    assert np.corrcoef(predict(x[80:]), y[80:])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("kind", ["kernel_ridge", "svr"])
+def test_what_kernels_have_learnt_is_all_that_they_predict_with(kind: str) -> None:
+    shots, quality = synthetic(40, seed=0)
+    test, _ = synthetic(30, seed=1)
+    fitted = make(kind).fit(shots, quality, seed=0)
+    learnt = fitted.learnt()
+    z = ((test.embeds - learnt["features_mean"]) / learnt["features_scale"]).clip(-5, 5)
+    distances = np.square(z[:, None] - learnt["support"][None]).sum(axis=2)
+    kernel = np.exp(-learnt["gamma"] * distances) @ learnt["dual_coef"].ravel() + learnt.get("intercept", 0)
+    np.testing.assert_allclose(fitted.predict(test), learnt["quality_mean"] + learnt["quality_scale"] * kernel)
+
+
+def test_the_strength_is_chosen_inside_the_shots(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.kernel_ridge import KernelRidge
+
+    sizes: set[int] = set()
+    fit = KernelRidge.fit
+    monkeypatch.setattr(KernelRidge, "fit", lambda self, x, y: sizes.add(len(x)) or fit(self, x, y))
+    shots, quality = synthetic(20, seed=0)
+    make("kernel_ridge").fit(shots, quality, seed=0)
+    assert sizes == {16, 20}  # four of five folds, and all of them at the end
+
+
+def test_kernels_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "sklearn", None)
+    shots, quality = synthetic(20, seed=0)
+    with pytest.raises(GRMPError, match=r"pip install 'grmp_hf\[benchmark\]'"):
+        make("svr").fit(shots, quality, seed=0)
+
+
+def test_zero_shot_learns_nothing() -> None:
+    shots, quality = synthetic(5, seed=0)
+    method = make("zero_shot")
+    fitted = method.fit(shots, quality, seed=0)
+    assert not method.needs_shots and fitted.learnt() == {}
+    np.testing.assert_array_equal(fitted.predict(shots), shots.zero_shot)
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS, ids=[options.get("name", kind) for kind, options in KINDS])
+def test_every_method_learns_from_pictures_and_leaves_the_base_alone(
+    kind: str, options: dict[str, Any], base: Scorer, described: tuple[Pictures, np.ndarray]
+) -> None:
+    pictures, quality = described
+    before = {name: weight.clone() for name, weight in base.model.state_dict().items()}
+    method = make(kind, base, **options)
+    torch.manual_seed(9)
+    fitted = method.fit(pictures, quality, seed=1)
+    scores = fitted.predict(pictures)
+    assert scores.shape == (36,) and np.isfinite(scores).all() and np.ptp(scores) > 0
+    torch.manual_seed(10)
+    again = method.fit(pictures, quality, seed=1)
+    np.testing.assert_array_equal(scores, again.predict(pictures))
+    first, second = fitted.learnt(), again.learnt()
+    assert first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+    after = base.model.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert __import__("json").dumps(method.settings())
+
+
+def test_the_adapter_is_all_that_grmp_learns(base: Scorer, described: tuple[Pictures, np.ndarray]) -> None:
+    pictures, quality = described
+    learnt = make("grmp", base, recipe=SHORT).fit(pictures, quality, seed=1).learnt()
+    assert learnt and all("grmp_" in name for name in learnt)
+    assert not any(name.startswith(GRMPPromptModel.prefix) and "default" in name for name in learnt)
+
+
+def test_recipes_come_from_files_or_stand_in_place(base: Scorer, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("steps: 7\n")
+    from_file = make("grmp", base, tmp_path, recipe="mine.yaml")
+    assert isinstance(from_file, GRMP) and from_file.recipe == FewShotRecipe(steps=7)
+    assert make("grmp", base, recipe={"steps": 7}).settings() == from_file.settings()
+    assert make("grmp", base).settings() == {"method": "grmp", **dataclasses.asdict(FewShotRecipe())}
+
+
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("forest", {}, "methods: expected some of zero_shot, ridge, .*, got 'forest'"),
+    ("ridge", {"alpha": 3}, "methods: ridge: expected no settings, got alpha"),
+    ("grmp", {"steps": 3}, "methods: grmp: expected settings out of recipe, got steps"),
+    ("grmp", {"recipe": {"stepz": 3}}, "recipe: expected a file, or keys out of .*, got stepz"),
+    ("grmp", {"recipe": 3}, "recipe: expected a file, or keys out of .*, got 3"),
+    ("grmp", {"recipe": {"steps": "many"}}, "expected numbers where numbers belong"),
+    ("grmp", {"recipe": "none.yaml"}, "Expected a recipe in YAML"),
+    ("full_finetune", {"views": 4}, "expected 1 to 3 views, as many as the base has, got 4"),
+    ("full_finetune", {"epochs": 0}, "expected epochs and batch_size of at least 1"),
+    ("full_finetune", {"epochs": "many"}, "expected numbers where numbers belong"),
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "message"), WRONG, ids=[message[:40] for *_, message in WRONG])
+def test_wrong_settings_are_named(kind: str, options: dict[str, Any], message: str, base: Scorer) -> None:
+    with pytest.raises(GRMPError, match=message):
+        make(kind, base, **options)
