@@ -76,8 +76,6 @@ class GRMPTrainer(Trainer):
         refuse_settings(self)
         if self.data_collator is collate_episodes:
             refuse_episodes(self)
-            # What a step costs is counted from the pixels of a batch, which episodes do not have.
-            getattr(self.model, "warnings_issued", {})["estimate_tokens"] = True
         self._inner = InnerLoop(self.args.inner_steps, self.args.inner_learning_rate, self.args.inner_optimizer)
         self._long_run = LongRun()
         strength, unit = self.args.regularization_strength, UNITS[self.args.projection_unit]
