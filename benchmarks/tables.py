@@ -128,6 +128,29 @@ def speed(result: Result) -> str:
     return text
 
 
+def data_sets(result: Result) -> str:
+    """Opening a data set, and decoding beside bare Pillow."""
+    opening, decoding = result["opening"], result.get("decoding")
+    rows = [["data sets", "measured", "bound"]]
+    rows.append(
+        [
+            f"opening {opening['rows']} rows from the cache, seconds",
+            f"{opening['open_seconds']:.2f}",
+            f"{opening['bound']}",
+        ]
+    )
+    rows.append(["the first time, seconds", f"{opening['build_seconds']:.1f}", ""])
+    if decoding:
+        for what, title in (("processor_time", "second of processor time"), ("clock", "second and core, by the clock")):
+            figures = decoding[what]
+            rows.append([f"pictures a {title}: two workers", f"{figures['ours']:.0f}", ""])
+            rows.append(["- bare Pillow, one thread", f"{figures['bare']:.0f}", ""])
+            bound = f"{decoding['bound']}" if what == "processor_time" else ""
+            rows.append(["- ratio", f"{figures['ratio']:.2f}", bound])
+    load = f"\n\nLoad of the machine meanwhile: {decoding['load_of_the_machine'][0]}." if decoding else ""
+    return f"{markdown(rows)}{load}"
+
+
 def imports(result: Result) -> str:
     """Start-up times."""
     return markdown(
@@ -146,6 +169,7 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "tiny_clip": ("tiny_clip", base_by_views),
     "golden": ("golden", golden),
     "scoring_speed": ("scoring_speed", speed),
+    "data": ("data", data_sets),
     "import": ("import", imports),
 }
 
