@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 import pytest
 
@@ -39,8 +39,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(self.path.partition("?")[0])
-        parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "models"] and (self.root / "/".join(parts[2:4])).is_dir():
+        parts = path.strip("/").removeprefix("datasets/").split("/")
+        if parts[:2] in (["api", "models"], ["api", "datasets"]) and (self.root / "/".join(parts[2:4])).is_dir():
             self._model_info(parts[2:])
         elif len(parts) >= 5 and parts[2] == "resolve" and (self.root / "/".join(parts[:2])).is_dir():
             self._file(self.root.joinpath(*parts[:2], *parts[4:]))
@@ -51,8 +51,12 @@ class _Handler(BaseHTTPRequestHandler):
         folder = self.root / "/".join(parts[:2])
         files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
         if len(parts) > 2 and parts[2] == "tree":
-            entries = [{"type": "file", "path": f, "oid": "0", "size": (folder / f).stat().st_size} for f in files]
-            self._answer(200, json.dumps(entries).encode())
+            below = "/".join(parts[4:])
+            found = [entry for entry in self._entries(folder) if entry["path"].startswith(below)]
+            if found or not below:
+                self._answer(200, json.dumps(found).encode())
+            else:
+                self._answer(404, b"{}", {"X-Error-Code": "EntryNotFound"})
             return
         private = any(repo["name"] == parts[1] and repo.get("visibility") == "private" for repo in self.created)
         info = {
@@ -62,6 +66,19 @@ class _Handler(BaseHTTPRequestHandler):
             "siblings": [{"rfilename": f} for f in files],
         }
         self._answer(200, json.dumps(info).encode())
+
+    @staticmethod
+    def _entries(folder: Path) -> list[dict[str, Any]]:
+        found = sorted(path for path in folder.rglob("*"))
+        return [
+            {
+                "type": "file" if path.is_file() else "directory",
+                "path": str(path.relative_to(folder)),
+                "oid": "0",
+                "size": path.stat().st_size,
+            }
+            for path in found
+        ]
 
     def _file(self, path: Path) -> None:
         if not path.is_file():
@@ -81,6 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
             name = f"{wanted.get('organization') or 'owner'}/{wanted['name']}"
             (self.root / name).mkdir(parents=True, exist_ok=True)
             self._answer(200, json.dumps({"url": f"{self.address}/{name}", "id": name}).encode())
+        elif "paths-info" in parts:
+            wanted = parse_qs(body.decode())["paths"] if b"paths=" in body else json.loads(body)["paths"]
+            entries = self._entries(self.root / "/".join(parts[2:4]))
+            self._answer(200, json.dumps([entry for entry in entries if entry["path"] in wanted]).encode())
         elif "preupload" in parts:
             files = [
                 {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
@@ -91,6 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
                 entry = json.loads(line)
                 if entry["key"] == "file":
                     target = self.root / "/".join(parts[2:4]) / entry["value"]["path"]
+                    target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(base64.b64decode(entry["value"]["content"]))
             url = f"{self.address}/{'/'.join(parts[2:4])}/commit/{COMMIT}"
             self._answer(200, json.dumps({"commitUrl": url, "commitOid": COMMIT}).encode())
@@ -149,6 +171,7 @@ def run(code: str, home: Path, endpoint: str, *arguments: Path, offline: bool) -
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(home),
         "HF_HUB_OFFLINE": str(int(offline)),
+        "HF_DATASETS_OFFLINE": str(int(offline)),
         "HF_HUB_DISABLE_XET": "1",
         "HF_TOKEN": "hf_of_nobody",
         "NO_PROXY": "127.0.0.1",
@@ -191,3 +214,35 @@ def test_load_and_push_with_the_real_clients_then_load_from_their_cache(
         assert message.startswith(
             "grmp-iqa: error: 'owner/none' is no folder here and could not be loaded from the Hub"
         )
+
+
+DATA = """
+import sys, json, datasets
+from grmp_hf.cli.main import main
+folder, = sys.argv[1:]
+assert main(["data", "push", "biq2021", folder, "owner/biq", "--yes"]) == 0
+loaded = datasets.load_dataset("owner/biq")
+rows = [row for part in loaded.values() for row in part]
+print(json.dumps([[*row["image"].size, row["name"], row["mos"], row["split"]] for row in rows]))
+"""
+
+
+def test_a_data_set_is_pushed_and_then_loaded_with_datasets_alone(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder, hub = tmp_path / "BIQ2021", tmp_path / "hub"
+    (folder / "Images").mkdir(parents=True)
+    names = [f"ss01 ({number}).jpg" for number in range(6)]
+    for number, name in enumerate(names):
+        Image.new("RGB", (8 + number, 5)).save(folder / "Images" / name)
+    for part, chosen in (("Train", range(4)), ("Test", range(4, 6))):
+        lines = ["Image Name,MOS", *(f"{names[number]},0.{number}" for number in chosen)]
+        (folder / f"{part} (Images and MOS).csv").write_text("\n".join(lines))
+    hub.mkdir()
+    with fake_hub(hub) as (endpoint, handler):
+        (address, rows), _ = run(DATA, tmp_path / "home", endpoint, folder, offline=False)
+    assert address.endswith(f"/owner/biq/commit/{COMMIT}")
+    (created,) = handler.created
+    assert (created["type"], created["visibility"]) == ("dataset", "private")
+    parts = ["train"] * 4 + ["test"] * 2
+    assert json.loads(rows) == [[8 + i, 5, names[i], i / 10, parts[i]] for i in range(6)]

@@ -135,7 +135,7 @@ def read_biq2021(folder: OfficialFolder) -> Labels:
         table = read_csv(file)
         for name, mos in zip(cells_of(table, "Image Name"), numbers_of(table, "MOS"), strict=True):
             rows.append(Label(name, mos, len(rows), scene=name.partition(" ")[0], split=split))
-    return Labels(file, rows, list_pictures([folder.one("Images")]))
+    return Labels(file.parent, rows, list_pictures([folder.one("Images")]))
 
 
 def _csv_header(path: Path) -> set[str]:
