@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from grmp_hf.benchmark.choosing import make_methods
 from grmp_hf.benchmark.config import BenchmarkConfig, DatasetConfig, MethodConfig
 from grmp_hf.errors import GRMPError
+from grmp_hf.scoring import Scorer
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_what_is_left_out_keeps_its_default(tmp_path: Path) -> None:
@@ -104,3 +110,25 @@ def test_what_is_no_configuration(text: str | None, tmp_path: Path) -> None:
         path.write_text(text)
     with pytest.raises(GRMPError, match="expected"):
         BenchmarkConfig.from_yaml(path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.yaml")), ids=lambda path: path.stem)
+def test_each_configuration_of_the_repository_can_be_read(path: Path, base: Scorer) -> None:
+    config = BenchmarkConfig.from_yaml(path)
+    assert [method.name for method in make_methods(config.methods, base, config.folder)] == config.method_names
+    assert config.reference in config.method_names
+
+
+def test_the_example_of_the_documents_can_be_read(base: Scorer, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "example.yaml"
+    path.write_text(example)
+    config = BenchmarkConfig.from_yaml(path)
+    assert len(make_methods(config.methods, base, ROOT / "docs")) == 9
+    assert set(example_keys(example)) == {field.name for field in fields(BenchmarkConfig)} - {"folder", "revision"}
+
+
+def example_keys(text: str) -> list[str]:
+    """Keys of the outermost mapping."""
+    return re.findall(r"^(\w+):", text, re.MULTILINE)
