@@ -164,6 +164,8 @@ def learning_curve(
         handles.append(bars.lines[0])
     if counts:
         axes.set_xscale("log")
+        margin = 1.15 * apart ** (len(methods) / 2)
+        axes.set_xlim(counts[0] / margin, counts[-1] * margin)
     axes.set_xticks(counts, [str(count) for count in counts])
     axes.minorticks_off()
     axes.set_xlabel("labels")

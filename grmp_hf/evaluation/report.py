@@ -164,7 +164,7 @@ def difference_tables(group: ResultGroup, comparisons: Iterable[Mapping[str, Any
     tables = []
     for reference, methods in found.items():
         shots = sorted({labels for cells in methods.values() for labels in cells})
-        caption = f"SRCC less that of {reference} in the same draw: mean [low, high], (draws in which it is higher)"
+        caption = f"SRCC less that of {reference} in the same draw: mean [low, high] (draws in which it is higher)"
         lines = {m: [_difference_cell(group, cells.get(labels)) for labels in shots] for m, cells in methods.items()}
         tables.append(Table(caption, [_labels_text(labels) for labels in shots], lines))
     return tables

@@ -87,6 +87,14 @@ def test_ranges_of_many_methods_stay_beside_their_number() -> None:
     assert at[:, 0].max() < at[:, 1].min()
 
 
+def test_one_number_of_labels_stands_in_the_middle() -> None:
+    (axes,) = learning_curve({f"method {number}": {50: [0.5]} for number in range(3)}).axes
+    low, high = axes.get_xlim()
+    at = [bars.lines[0].get_xdata()[0] for bars in axes.containers]
+    assert low < at[0] / 1.1 and at[-1] * 1.1 < high
+    assert low * high == pytest.approx(50**2)
+
+
 def test_many_points_become_a_bitmap() -> None:
     few, many = (scatter(np.arange(n), np.arange(n)).axes[0].collections[0] for n in (500, 501))
     assert (few.get_rasterized(), many.get_rasterized()) == (False, True)

@@ -84,7 +84,7 @@ def test_differences_count_the_draws_that_both_have() -> None:
     ]
     found += rows("ridge", 50, 0.5, 0.6) + rows("svr", 50, 0.7, 0.9)
     assert benchmark_table(found, comparisons=comparisons).splitlines()[-6:] == [
-        "SRCC less that of ridge in the same draw: mean [low, high], (draws in which it is higher)",
+        "SRCC less that of ridge in the same draw: mean [low, high] (draws in which it is higher)",
         "",
         "| method | 20 labels | 50 labels |",
         "|---|---|---|",
