@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
 import datasets
@@ -68,13 +69,19 @@ class IQABuilder(datasets.GeneratorBasedBuilder):
     VERSION = datasets.Version("1.0.0")
     BUILDER_CONFIG_CLASS = IQAConfig
 
-    def __init__(self, cache_dir: str | None = None, *, data_dir: str | None = None, **options: OptionValue) -> None:
+    def __init__(
+        self,
+        cache_dir: str | PathLike[str] | None = None,
+        *,
+        data_dir: str | PathLike[str] | None = None,
+        **options: OptionValue,
+    ) -> None:
         spec = find_benchmark(self.BENCHMARK)
         if data_dir is None:
             raise GRMPError(f"expected data_dir, the folder of {spec.title}, got none; get it from {spec.home}")
         folder = OfficialFolder(open_archive(data_dir, cache_dir), spec)
         super().__init__(
-            cache_dir=cache_dir,
+            cache_dir=None if cache_dir is None else str(cache_dir),
             dataset_name=self.BENCHMARK,
             data_dir=str(folder.root),
             options=spec.choose(options),
@@ -187,11 +194,11 @@ BUILDERS: Mapping[str, type[IQABuilder]] = {
 
 def load_iqa_dataset(
     name: str,
-    data_dir: str,
+    data_dir: str | PathLike[str],
     *,
     split: str | None = None,
     streaming: bool = False,
-    cache_dir: str | None = None,
+    cache_dir: str | PathLike[str] | None = None,
     **options: OptionValue,
 ) -> Any:
     """Load an official data set from the folder, or the archive file, that its authors publish.

@@ -158,9 +158,9 @@ def _not_installed(path: Path, package: str) -> GRMPError:
 
 
 def _plain(value: Any) -> Any:
-    """Turn a cell of a cell array into text, a number into a float."""
-    while isinstance(value, np.ndarray) and value.size:
-        value = value.ravel()[0]
+    """Turn a cell of a cell array into text (an empty one into ""), a number into a float."""
+    while isinstance(value, np.ndarray):
+        value = value.ravel()[0] if value.size else ""
     return str(value) if isinstance(value, str | np.str_) else float(value)
 
 

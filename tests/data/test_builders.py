@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ def quiet() -> Any:
 
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[..., Any]:
-    return lambda name, folder, **given: load_iqa_dataset(name, str(folder), cache_dir=str(tmp_path / "cache"), **given)
+    return lambda name, folder, **given: load_iqa_dataset(name, folder, cache_dir=tmp_path / "cache", **given)
 
 
 def test_there_is_a_builder_for_every_data_set() -> None:
@@ -129,6 +131,26 @@ def test_the_classes_work_on_their_own_in_two_processes(kadid: Path, tmp_path: P
     builder.download_and_prepare(num_proc=2)
     assert sorted(builder.as_dataset("train")["index"][:]) == list(range(10))
     assert builder.info.homepage == BENCHMARKS["kadid10k"].home
+
+
+def test_real_photographs_in_the_official_layout(
+    load: Callable[..., Any], biq2021_folder: Path, tmp_path: Path
+) -> None:
+    with (biq2021_folder / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    images = tmp_path / "BIQ2021" / "Images"
+    images.mkdir(parents=True)
+    for row in rows:
+        (images / row["official_name"]).symlink_to(biq2021_folder / "images" / row["image"])
+    for part in ("train", "test"):
+        lines = [f"{row['official_name']},{row['mos']}" for row in rows if row["split"] == part]
+        (images.parent / f"{part.title()} (Images and MOS).csv").write_text("\n".join(["Image Name,MOS", *lines]))
+    loaded = load("biq2021", images.parent)
+    assert loaded.num_rows == {"train": 1000, "test": 800}
+    assert Counter(loaded["test"]["scene"]) == {"ss01": 146, "ss02": 132, "ss03": 522}
+    assert loaded["train"][0]["image"].size == (512, 512)
+    expected = {row["official_name"]: float(row["mos"]) for row in rows if row["split"] == "test"}
+    assert dict(zip(loaded["test"]["name"], loaded["test"]["mos"], strict=True)) == expected
 
 
 def test_errors(load: Callable[..., Any], kadid: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 import zipfile
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 from scipy.stats import pearsonr, spearmanr
 
 from grmp_hf.data import RatedTable, Row, decode_row
@@ -192,7 +194,6 @@ def test_parts_of_the_real_sets(lay_out: LayOut, labels_folder: Path) -> None:
     assert parts("flive") == {"train": 30256, "validation": 7727, "test": 1827}
     assert parts("biq2021") == {"train": 10000, "test": 2000}
     assert parts("pipal", validation=True) == {"train": 23200, "test": 1000}
-    assert parts("pipal", joined=True) == {None: 23200}
 
 
 def test_the_two_scores_of_koniq_agree_and_differ(lay_out: LayOut, labels_folder: Path) -> None:
@@ -334,6 +335,23 @@ def test_parts_that_follow_the_first(lay_out: LayOut, small_labels: Path) -> Non
     assert [row.split for row in flive.rows] == ["validation", "test", "train", "train", "train"]
     partless = read_benchmark("flive", lay_out("flive", small_labels, padded=False))
     assert any("no official split without labels=640_padded.csv" in note for note in partless.notes)
+
+
+def test_both_label_files_of_koniq_in_one_folder(lay_out: LayOut, small_labels: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "koniq10k"
+    shutil.copytree(lay_out("koniq10k", small_labels), folder)
+    for path in lay_out("koniq10k", small_labels, variant="1-5").glob("*.csv"):
+        shutil.copy(path, folder)
+    (folder / "koniq10k_indicators.csv").write_text("image_name,brightness\n10.jpg,1\n")
+    assert read_benchmark("koniq10k", folder).rows[0].mos == 50.0
+    assert read_benchmark("koniq10k", folder, scores="1-5").rows[0].mos == 3.0
+
+
+def test_pictures_in_a_folder_beside_the_labels(lay_out: LayOut, small_labels: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for path in (lay_out("agiqa3k", small_labels) / "AGIQA-3K").iterdir():
+        shutil.copy(path, tmp_path / ("pictures" if path.suffix == ".jpg" else ""))
+    assert len(read_benchmark("agiqa3k", tmp_path)) == 6
 
 
 def test_an_archive_is_unpacked_once(lay_out: LayOut, small_labels: Path, tmp_path: Path) -> None:
@@ -555,6 +573,15 @@ FAULTS: dict[str, tuple[str, dict[str, Any], dict[str, Any], Callable[[Path], ob
         write("ChallengeDB_release/Data/AllMOS_release.mat", b"version https"),
         r"AllMOS_release\.mat: expected a MATLAB file, got \(.*\); get the archive again",
     ),
+    "a score that is not known": (
+        "livec",
+        {},
+        {},
+        lambda folder: (folder / "ChallengeDB_release/Data/AllMOS_release.mat").write_bytes(
+            as_matrix(AllMOS_release=[[*[50.0] * 10, 51.0, float("nan")]])
+        ),
+        r"expected scores from 0 \(worst\) to 100 \(best\), got 1 outside: nan \(7\.bmp\); get the label file again",
+    ),
     "another variable": (
         "live",
         {},
@@ -607,6 +634,12 @@ FAULTS: dict[str, tuple[str, dict[str, Any], dict[str, Any], Callable[[Path], ob
         r"dmos\.csv, line 4: expected I01_01_01\.png and a variance, got I01_01_03\.png, -0\.25",
     ),
 }
+
+
+def as_matrix(**variables: Any) -> bytes:
+    stream = io.BytesIO()
+    savemat(stream, variables)
+    return stream.getvalue()
 
 
 def _write_sheet(path: Path, sheet: str, rows: Sequence[Sequence[object]]) -> None:
