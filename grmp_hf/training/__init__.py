@@ -1,1 +1,1 @@
-"""The Trainer: gradients of batches, the gradient rule, and what is needed to be right on several processes."""
+"""The Trainer: gradients of batches and episodes, the gradient rule, and what makes several processes equal one."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from grmp_hf.training.sampling import EpochDataLoader, JointBatchSampler
+from grmp_hf.training.sampling import EpochDataLoader, JointBatchSampler, JointEpisodeSampler
 
 CASES = [(12, 3, 1), (12, 3, 2), (11, 2, 2), (9, 2, 2), (1, 4, 3), (50, 7, 4)]
 
@@ -56,3 +56,10 @@ def test_the_loader_hands_the_epoch_on() -> None:
     assert next(iter(loader)).tolist() != first
     loader.set_epoch(0)
     assert next(iter(loader)).tolist() == first
+
+
+def test_episodes_are_asked_for_by_epoch_and_index_in_their_own_order() -> None:
+    both = [JointEpisodeSampler(5, 2, processes=2, rank=rank, shuffle=False) for rank in (0, 1)]
+    for sampler in both:
+        sampler.set_epoch(3)
+    assert [list(sampler) for sampler in both] == [[[(3, 0), (3, 1)], [(3, 4)]], [[(3, 2), (3, 3)], []]]

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -289,13 +290,12 @@ def test_tasks_may_be_spread_over_processes_and_micro_batches(folders: list[str]
     parts = [{**run, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2} for run in runs]
     two = [{**run, "per_device_train_batch_size": 2, "processes": 2} for run in runs]
     both = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    results = []
-    for name, launcher, theirs in (("one", [], [*whole, *parts]), ("two", both, two)):
-        output = Path(folders[2]) / name
-        output.mkdir()
-        done = start(launcher, [*folders[:2], str(output)], theirs)
-        assert done.returncode == 0, done.stderr[-3000:]
-        results += [load_file(output / f"{index}.safetensors") for index in range(len(theirs))]
+    done = start(both, folders, two)
+    assert done.returncode == 0, done.stderr[-3000:]
+    script = runpy.run_path(str(SCRIPT))
+    for number, run in enumerate([*whole, *parts], len(two)):
+        script["train"](*folders[:2], Path(folders[2]), number, run)
+    results = [load_file(Path(folders[2]) / f"{number}.safetensors") for number in range(3 * len(runs))]
     for index, (name, (_, bound)) in enumerate(META.items()):
         alone, *others = results[index :: len(META)]
         assert [distance(alone, other) <= bound for other in others] == [True, True], name
