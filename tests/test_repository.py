@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LARGEST = 10 * 1024 * 1024
 # Built from pieces so that this file does not match itself.
-ABSOLUTE = re.compile("(?<![\\w.:/])/" + "(?:home|root|Users|work|mnt|opt)/" + "[\\w.-]+")
+ABSOLUTE = re.compile("(?<![\\w.:/])/" + "(?:home|root|Users|work|mnt|opt)/" + "[\\w.-]+|file:" + "///[\\w.-]+")
 
 
 @pytest.fixture(scope="module")

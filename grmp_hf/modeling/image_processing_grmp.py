@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -165,16 +166,16 @@ class GRMPImageProcessor(BaseImageProcessor):
         """The views ``(V, 3, size, size)`` of one picture before normalisation, uint8."""
         picture = _rgb(image)
         native: Image.Image | None = None
-        views = []
-        for view in self.views:
+        views = np.empty((len(self.views), 3, self.size, self.size), np.uint8)
+        for at, view in enumerate(self.views):
             if view == "whole":
-                views.append(_to_tensor(_crop(_resize_shorter(picture, self.size), self.size, (0.5, 0.5))))
+                views[at] = _planes(_crop(_resize_shorter(picture, self.size), self.size, (0.5, 0.5)))
             elif view == "stretched":
-                views.append(_stretched(_to_tensor(picture), self.size))
+                views[at] = _stretched(picture, self.size)
             else:
                 native = native or self._native(picture)
-                views.append(_to_tensor(_crop(native, self.size, _CROPS[view])))
-        return torch.stack(views)
+                views[at] = _planes(_crop(native, self.size, _CROPS[view]))
+        return torch.from_numpy(views)
 
     def _native(self, picture: Image.Image) -> Image.Image:
         shorter = min(picture.size)
@@ -208,21 +209,26 @@ def _resize_shorter(picture: Image.Image, target: int) -> Image.Image:
 
 
 def _crop(picture: Image.Image, size: int, place: tuple[float, float]) -> Image.Image:
+    if picture.size == (size, size):
+        return picture
     left = int((picture.width - size) * place[0])
     top = int((picture.height - size) * place[1])
     return picture.crop((left, top, left + size, top + size))
 
 
-def _stretched(pixels: Tensor, size: int) -> Tensor:
+def _stretched(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     stored, offset = size + _MARGIN, _MARGIN // 2
-    if pixels.shape[-2:] != (stored, stored):
-        resized = F.interpolate(pixels[None].float(), (stored, stored), mode="bicubic", align_corners=False)
-        pixels = resized[0].round().clamp(0, 255).to(torch.uint8)
+    pixels = _planes(picture)
+    if pixels.shape[1:] != (stored, stored):
+        values = torch.from_numpy(pixels.astype(np.float32))[None]
+        resized = F.interpolate(values, (stored, stored), mode="bicubic", align_corners=False)
+        pixels = resized[0].round().clamp(0, 255).to(torch.uint8).numpy()
     return pixels[:, offset : offset + size, offset : offset + size]
 
 
-def _to_tensor(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+def _planes(picture: Image.Image) -> NDArray[np.uint8]:
+    """Pixels ``(3, H, W)`` of a picture, as it holds them."""
+    return np.asarray(picture).transpose(2, 0, 1)
 
 
 AutoImageProcessor.register(GRMPConfig, image_processor_classes={"pil": GRMPImageProcessor}, exist_ok=True)
