@@ -7,6 +7,7 @@ from typing import Any
 
 from grmp_hf.benchmark.config import BenchmarkConfig, DatasetConfig
 from grmp_hf.data import RatedTable, read_ratings
+from grmp_hf.data.readers import read_benchmark
 from grmp_hf.errors import GRMPError
 
 __all__ = ["Tables", "read_tables"]
@@ -26,21 +27,21 @@ def read_tables(config: BenchmarkConfig) -> Tables:
     """
     tables: Tables = {}
     for dataset in config.datasets:
+        read: dict[str, RatedTable] = {}
         for protocol in config.protocols:
-            other = next((table for (name, _), table in tables.items() if name == dataset.name), None)
-            same = other is not None and (dataset.benchmark is None or dataset.benchmark not in _PAPER_OPTIONS)
-            table = other if other is not None and same else _read(dataset, protocol)
-            rows = tuple(replace(row, dataset=dataset.name) for row in table.rows)
-            tables[dataset.name, protocol] = replace(table, name=dataset.name, rows=rows)
+            defaults = _PAPER_OPTIONS.get(dataset.benchmark or "", {}) if protocol == "paper" else {}
+            options = {**defaults, **dataset.options}
+            if repr(options) not in read:
+                table = _read(dataset, options)
+                rows = tuple(replace(row, dataset=dataset.name) for row in table.rows)
+                read[repr(options)] = replace(table, name=dataset.name, rows=rows)
+            tables[dataset.name, protocol] = read[repr(options)]
     return tables
 
 
-def _read(dataset: DatasetConfig, protocol: str) -> RatedTable:
+def _read(dataset: DatasetConfig, options: dict[str, Any]) -> RatedTable:
     if dataset.place is None:
         raise GRMPError(f"{dataset.name}: expected the place of this data set; give it with --data {dataset.name}=DIR")
     if dataset.benchmark is None:
-        return read_ratings(dataset.place, **dataset.options)
-    from grmp_hf.data.readers import read_benchmark
-
-    defaults = _PAPER_OPTIONS.get(dataset.benchmark, {}) if protocol == "paper" else {}
-    return read_benchmark(dataset.benchmark, dataset.place, **{**defaults, **dataset.options})
+        return read_ratings(dataset.place, **options)
+    return read_benchmark(dataset.benchmark, dataset.place, **options)

@@ -117,9 +117,3 @@ def test_needed_rows_are_named_once(plan: Callable[..., list[Cell]]) -> None:
 def test_too_many_shots_name_the_data_set(plan: Callable[..., list[Cell]]) -> None:
     with pytest.raises(GRMPError, match="stars: expected between 1 and 24 shots"):
         plan(shots=[25])
-
-
-def test_a_place_that_is_not_known_is_asked_for(configure: Callable[..., Path]) -> None:
-    config = BenchmarkConfig.from_yaml(configure(datasets={"mine": {"path": None}}))
-    with pytest.raises(GRMPError, match="mine: expected the place of this data set; give it with --data mine=DIR"):
-        read_tables(config)
