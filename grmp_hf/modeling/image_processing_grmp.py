@@ -177,6 +177,18 @@ class GRMPImageProcessor(BaseImageProcessor):
                 views[at] = _planes(_crop(native, self.size, _CROPS[view]))
         return torch.from_numpy(views)
 
+    def uncropped(self, image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
+        """The picture from which the first view is cut: sides of at least ``size``.
+
+        Training that cuts at other places of it sees pixels of the same kind as scoring does.
+        """
+        picture = _rgb(image)
+        if self.views[0] == "whole":
+            return _resize_shorter(picture, self.size)
+        if self.views[0] == "stretched":
+            return Image.fromarray(np.ascontiguousarray(_stored(picture, self.size).transpose(1, 2, 0)))
+        return self._native(picture)
+
     def _native(self, picture: Image.Image) -> Image.Image:
         shorter = min(picture.size)
         if shorter < self.size:
@@ -216,14 +228,20 @@ def _crop(picture: Image.Image, size: int, place: tuple[float, float]) -> Image.
     return picture.crop((left, top, left + size, top + size))
 
 
-def _stretched(picture: Image.Image, size: int) -> NDArray[np.uint8]:
-    stored, offset = size + _MARGIN, _MARGIN // 2
+def _stored(picture: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Pixels ``(3, size + 20, size + 20)`` of a picture as the reference stores it."""
+    stored = size + _MARGIN
     pixels = _planes(picture)
     if pixels.shape[1:] != (stored, stored):
         values = torch.from_numpy(pixels.astype(np.float32))[None]
         resized = F.interpolate(values, (stored, stored), mode="bicubic", align_corners=False)
         pixels = resized[0].round().clamp(0, 255).to(torch.uint8).numpy()
-    return pixels[:, offset : offset + size, offset : offset + size]
+    return pixels
+
+
+def _stretched(picture: Image.Image, size: int) -> NDArray[np.uint8]:
+    offset = _MARGIN // 2
+    return _stored(picture, size)[:, offset : offset + size, offset : offset + size]
 
 
 def _planes(picture: Image.Image) -> NDArray[np.uint8]:

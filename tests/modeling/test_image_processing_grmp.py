@@ -123,3 +123,14 @@ def test_settings_that_cannot_be(options: dict[str, Any], message: str) -> None:
 def test_only_rgb_pictures(image: Any, message: str) -> None:
     with pytest.raises(GRMPError, match=re.escape(message)):
         GRMPImageProcessor(32)(image)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_views_are_cut_from_the_uncropped_picture(view: str) -> None:
+    for source in (picture(64, 48), picture(200, 90), picture(20, 25)):
+        processor = GRMPImageProcessor(32, [view], shortest_edge_limit=40)
+        uncropped = processor.uncropped(source)
+        assert min(uncropped.size) >= 32
+        (got,) = processor.pixels(source)
+        windows = np.lib.stride_tricks.sliding_window_view(np.asarray(uncropped), (32, 32, 3))
+        assert (windows == got.permute(1, 2, 0).numpy()).all(axis=(-1, -2, -3)).any()

@@ -1,0 +1,109 @@
+"""A folder of photographs in memory, read once, as training draws from them again and again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from grmp_hf.data.distortions import Picture
+from grmp_hf.data.files import find_images
+from grmp_hf.data.images import ImageError, decode_image
+from grmp_hf.errors import GRMPError
+
+__all__ = ["Photographs", "read_photographs"]
+
+_LARGEST_SIDE = 512
+_MEMORY = 10**9
+"""Bytes that the pixels of all photographs may take, as long as each keeps a crop of the size asked for."""
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Pixels of photographs.
+
+    Attributes:
+        pictures: (H, W, 3) uint8 each.
+        content_hash: SHA-256, in hexadecimal, of all files' content, whatever their names and order.
+        notes: a sentence for each file that was left out.
+    """
+
+    pictures: tuple[Picture, ...]
+    content_hash: str
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+
+def read_photographs(
+    folder: str | os.PathLike[str],
+    size: int,
+    shrink: Callable[[Image.Image], Image.Image],
+    *,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Photographs:
+    """Read all photographs of a folder once.
+
+    Of each, the middle is kept after shrinking: at most 512 x 512 pixels, and less of each where there are so many that
+    they would take more than 1 GB, but never less than `size`.
+
+    Args:
+        folder: with all below it, in natural order.
+        size: of the crops that will be taken.
+        shrink: RGB picture -> one with sides of at least `size`.
+        advance: told how many more have been read.
+
+    Returns:
+        The photographs that could be read; the others are notes.
+
+    Raises:
+        GRMPError: no picture in the folder, or none that can be read.
+    """
+    paths = find_images([folder])
+    side = max(size, min(_LARGEST_SIDE, int((_MEMORY / (3 * len(paths))) ** 0.5)))
+
+    def read(path: Path) -> tuple[Picture, bytes] | ImageError:
+        try:
+            content = _content(path)
+            return _middle(shrink(decode_image(content)), side), hashlib.sha256(content).digest()
+        except ImageError as error:
+            return error
+
+    pictures: list[Picture] = []
+    digests: list[bytes] = []
+    notes: list[str] = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for path, found in zip(paths, pool.map(read, paths), strict=True):
+            if isinstance(found, ImageError):
+                notes.append(f"{path.name}: {found}")
+            else:
+                pictures.append(found[0])
+                digests.append(found[1])
+            advance(1)
+    if not pictures:
+        raise GRMPError(f"{folder}: expected photographs, got {len(paths)} files that cannot be read: {notes[0]}")
+    return Photographs(tuple(pictures), _hash(digests), tuple(notes))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror}); check the file", "unreadable") from error
+
+
+def _middle(picture: Image.Image, side: int) -> Picture:
+    pixels = np.asarray(picture)
+    top, left = (max(0, (length - side) // 2) for length in pixels.shape[:2])
+    return pixels[top : top + side, left : left + side].copy()
+
+
+def _hash(digests: Sequence[bytes]) -> str:
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
