@@ -123,6 +123,7 @@ class Runner:
         }
         if cell.protocol == "paper":
             last = outcome.scores[at] if outcome.last is None else outcome.last
+            row["epochs"] = outcome.epochs and dict(zip(("selected", "last"), outcome.epochs, strict=True))
             row["last_epoch"] = _figures(test.table.scale.to_score(last), mos)
         test.split.save(self.store.folder / "splits" / f"{test.split.hash}.json")
         names = np.array([row.name for row in test.rows])

@@ -112,12 +112,11 @@ def test_leak_under_clean_test_ratings_change_nothing(name: str, run: Callable[.
 @pytest.mark.parametrize("name", ["grmp", "visual", "full"])
 def test_leak_under_paper_the_same_check_fails(name: str, run: Callable[..., Outcome]) -> None:
     honest = run(name, "paper")
-    failed = []
+    failed = 0
     for change in SPOILED:
         spoiled = run(name, "paper", change)
         try:
             check_no_leak(honest, spoiled)
         except AssertionError:
-            failed.append(spoiled.selection)
+            failed += 1
     assert failed, "the paper protocol selects on test ratings: some other ratings must select another adapter"
-    assert honest.selection not in failed
