@@ -5,15 +5,15 @@ Nothing here looks at a picture that is not among the shots.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import yaml
 from peft import PeftModel, get_peft_model
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -23,109 +23,15 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.functional import quality_cross_entropy
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
-from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, teacher_mode
 from grmp_hf.training.arguments import GRMPTrainingArguments
+from grmp_hf.training.recipes import FewShotRecipe
+from grmp_hf.training.starts import load_start, read_start
 from grmp_hf.training.trainer import GRMPTrainer, last_complete_checkpoint
 
 __all__ = ["FewShotRecipe", "adapt", "adapt_embeds", "reference_modules"]
 
 Progress = Callable[[str, float], None]
-
-
-_CHOICES = {
-    "train": ("prompts", "authors"),
-    "optimizer": ("adamw_torch", "sgd"),
-    "schedule": ("cosine", "constant"),
-    "projection_unit": ("tensor", "global"),
-}
-
-
-@dataclass(frozen=True)
-class FewShotRecipe:
-    """What is trained on the shots, and how. The defaults were chosen on BIQ2021's train part (docs/decisions.md).
-
-    Attributes:
-        train: ``"prompts"``, or ``"authors"``: text tokens, the last blocks of both towers and the final norms, as in
-            the reference (the adapter then holds copies of those blocks; visual prompts are frozen).
-        text_prompts: learned tokens of the quality anchors.
-        visual_prompts: prompts of each vision layer; with 0 the pictures are embedded once and training takes seconds.
-        anchor_residuals: learn a shift of each quality anchor.
-        calibrate: learn scale and offset of the logits.
-        blocks: last blocks of each tower under ``"authors"``.
-        views: how many views of each picture training sees, the first ones, where it runs the vision tower; 0 for all.
-            The teacher has seen all of them.
-        bf16: run the training passes under bfloat16 autocast; weights and steps stay fp32.
-        steps: optimizer steps.
-        batch_size: pictures of a step, at most.
-        optimizer: transformers' name of it.
-        learning_rate: at the beginning.
-        schedule: ``"cosine"`` to 0, or ``"constant"``.
-        weight_decay: on every trained tensor.
-        regularization_strength: lambda of the gradient rule. It acts on what moves the pictures' embeddings: nothing
-            as long as only texts are trained.
-        semantic_temperature: T of the semantic loss.
-        projection_unit: ``"tensor"`` or ``"global"``.
-        pull: how strongly the trained tensors are pulled towards their start. The objective is the mean cross-entropy
-            + pull / n * squared distance from the start, n the number of shots: few ratings must not outweigh what
-            the base knows, many may.
-        save_steps: steps between checkpoints of the final fit; 0 for none.
-    """
-
-    train: Literal["prompts", "authors"] = "prompts"
-    text_prompts: int = 4
-    visual_prompts: int = 0
-    anchor_residuals: bool = True
-    calibrate: bool = True
-    blocks: int = 4
-    views: int = 0
-    bf16: bool = False
-    steps: int = 200
-    batch_size: int = 256
-    optimizer: Literal["adamw_torch", "sgd"] = "adamw_torch"
-    learning_rate: float = 0.05
-    schedule: Literal["cosine", "constant"] = "cosine"
-    weight_decay: float = 0.0
-    regularization_strength: float = 5.0
-    semantic_temperature: float = 1.0
-    projection_unit: Literal["tensor", "global"] = "tensor"
-    pull: float = 70.0
-    save_steps: int = 0
-
-    def __post_init__(self) -> None:
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise GRMPError(f"Expected {name} out of {', '.join(allowed)}, got {getattr(self, name)!r}.")
-        if self.steps < 1 or self.batch_size < 1 or self.pull < 0 or self.views < 0:
-            raise GRMPError(
-                "Expected steps and batch_size of at least 1, a pull and a number of views of at least 0, got "
-                f"steps={self.steps}, batch_size={self.batch_size}, pull={self.pull}, views={self.views}."
-            )
-
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> FewShotRecipe:
-        """Read a recipe; keys are the attributes, and what is left out keeps its default.
-
-        Raises:
-            GRMPError: no such file, no mapping in it, or a key that a recipe does not have.
-        """
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise GRMPError(f"Expected a recipe in YAML at {str(path)!r}: {error}.") from error
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(values) - set(known)) if isinstance(values, dict) else [str(values)]
-        if unknown:
-            raise GRMPError(f"Expected keys out of {', '.join(known)} in {str(path)!r}, got {', '.join(unknown)}.")
-        return cls(**values)
-
-    def pull_to_start(self, shots: int) -> float:
-        """The pull for a number of shots, as ``GRMPTrainingArguments.pull_to_start``."""
-        return 2 * self.pull / shots
-
-    @property
-    def moves_embeddings(self) -> bool:
-        """Whether anything of the vision tower is trained or prompted."""
-        return self.visual_prompts > 0 or self.train == "authors"
 
 
 def reference_modules(model: GRMPForImageQualityAssessment, blocks: int = 4) -> list[str]:
@@ -174,6 +80,7 @@ def adapt(
     mean: Sequence[float],
     std: Sequence[float],
     recipe: FewShotRecipe | None = None,
+    start: str | Path | None = None,
     seed: int = 0,
     output_dir: str | Path,
     progress: Progress | None = None,
@@ -187,6 +94,9 @@ def adapt(
         quality: ``(n,)`` in [0, 1].
         mean, std: with which the views are normalised.
         recipe: see :class:`FewShotRecipe`.
+        start: folder of an adapter of the same base, such as :func:`~grmp_hf.training.pretraining.pretrain` gives. Its
+            prompts are where training begins and what the pull holds to, their numbers are those of the start; what the
+            recipe adds to it begins where it changes nothing. None to start from the base.
         seed: of random starts and the order of batches; the result is a function of the arguments alone.
         output_dir: for the state of an unfinished run, which the same call takes up again.
         progress: told what is being done and which share of it is done.
@@ -196,12 +106,14 @@ def adapt(
         The adapted model in evaluation mode, its adapter named "default".
 
     Raises:
-        GRMPError: ratings that are all alike.
+        GRMPError: ratings that are all alike, or a start that is none or belongs to another base.
     """
-    recipe, tell = recipe or FewShotRecipe(), progress or _silent
+    tell = progress or _silent
     _check_quality(quality)
-    shots, logits = _describe(model.eval(), pixels, quality, mean, std, recipe, tell)
-    return _fit(model, shots, logits, recipe, seed, Path(output_dir), [_Teller(tell), *callbacks])
+    recipe, begun = _sizes(recipe, start)
+    adapted = _begin(model, recipe, begun, start, seed)
+    shots, logits = _describe(adapted, pixels, quality, mean, std, recipe, tell, begun is not None)
+    return _fit(adapted, shots, logits, recipe, seed, Path(output_dir), [_Teller(tell), *callbacks])
 
 
 def adapt_embeds(
@@ -210,6 +122,7 @@ def adapt_embeds(
     quality: Tensor,
     *,
     recipe: FewShotRecipe | None = None,
+    start: str | Path | None = None,
     seed: int = 0,
     output_dir: str | Path,
     progress: Progress | None = None,
@@ -219,23 +132,25 @@ def adapt_embeds(
 
     Args:
         model: as for :func:`adapt`.
-        embeds: ``(n, D)`` from the model's ``get_image_embeds``.
-        quality, recipe, seed, output_dir, progress, callbacks: as for :func:`adapt`.
+        embeds: ``(n, D)`` from the ``get_image_embeds`` of the model, or of the model with the visual prompts of the
+            start, where it has some.
+        quality, recipe, start, seed, output_dir, progress, callbacks: as for :func:`adapt`.
 
     Raises:
-        GRMPError: ratings that are all alike, or a recipe that would change the embeddings.
+        GRMPError: as for :func:`adapt`, or a recipe that would change the embeddings.
     """
-    recipe = recipe or FewShotRecipe()
     _check_quality(quality)
+    recipe, begun = _sizes(recipe, start)
     if recipe.moves_embeddings:
         raise GRMPError(
             f"Expected a recipe that leaves the embeddings as they are, got train={recipe.train!r} with "
             f"{recipe.visual_prompts} visual prompts. Use adapt, which takes the pictures."
         )
-    with torch.no_grad():
-        logits = model.eval()(image_embeds=embeds.to(model.device)).quality_logits.cpu()
+    adapted = _begin(model, recipe, begun, start, seed)
+    with torch.no_grad(), contextlib.nullcontext() if begun else teacher_mode(adapted):
+        logits = adapted(image_embeds=embeds.to(adapted.device)).quality_logits.cpu()
     shots = Shots({"labels": quality, "image_embeds": embeds})
-    return _fit(model, shots, logits, recipe, seed, Path(output_dir), [_Teller(progress or _silent), *callbacks])
+    return _fit(adapted, shots, logits, recipe, seed, Path(output_dir), [_Teller(progress or _silent), *callbacks])
 
 
 def _check_quality(quality: Tensor) -> None:
@@ -243,8 +158,36 @@ def _check_quality(quality: Tensor) -> None:
         raise GRMPError(f"Expected pictures with different ratings, got {len(quality)} that are all alike. Rate more.")
 
 
-def _fit(
+def _sizes(recipe: FewShotRecipe | None, start: str | Path | None) -> tuple[FewShotRecipe, GRMPPromptConfig | None]:
+    """The recipe with the sizes of the start, and the start's settings."""
+    recipe = recipe or FewShotRecipe()
+    if start is None:
+        return recipe, None
+    begun = read_start(start)
+    return recipe.begun_from(begun), begun
+
+
+def _begin(
     model: GRMPForImageQualityAssessment,
+    recipe: FewShotRecipe,
+    begun: GRMPPromptConfig | None,
+    start: str | Path | None,
+    seed: int,
+) -> PeftModel:
+    """The model with a new adapter at its start, not calibrated yet where the recipe calibrates."""
+    torch.manual_seed(seed)
+    adapted = get_peft_model(model, _prompt_config(model, recipe, begun))
+    if start is not None:
+        load_start(adapted, start)
+    if recipe.calibrate:
+        readout = adapted.get_base_model().readout.grmp_readout["default"]
+        readout.log_scale.zero_()
+        readout.offset.data.zero_()
+    return adapted.eval()
+
+
+def _fit(
+    model: PeftModel,
     shots: Shots,
     logits: Tensor,
     recipe: FewShotRecipe,
@@ -252,23 +195,23 @@ def _fit(
     output: Path,
     callbacks: list[TrainerCallback],
 ) -> PeftModel:
-    """Start an adapter from the base's quality logits ``(n, A)`` of the shots, and train it."""
+    """Train a new adapter, given the quality logits ``(n, A)`` of the shots at its start."""
     output.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    peft_model = get_peft_model(model, _prompt_config(model, recipe))
     if recipe.calibrate:
-        _calibrate(peft_model, logits, shots.columns["labels"])
-    _train(peft_model, shots, recipe, seed, output / "fit", callbacks)
-    return peft_model.eval()
+        _calibrate(model, logits, shots.columns["labels"])
+    _train(model, shots, recipe, seed, output / "fit", callbacks)
+    return model.eval()
 
 
 def _silent(stage: str, share: float) -> None:
     """Tell nobody."""
 
 
-def _prompt_config(model: GRMPForImageQualityAssessment, recipe: FewShotRecipe) -> GRMPPromptConfig:
+def _prompt_config(
+    model: GRMPForImageQualityAssessment, recipe: FewShotRecipe, begun: GRMPPromptConfig | None
+) -> GRMPPromptConfig:
     authors = recipe.train == "authors"
-    return GRMPPromptConfig(
+    config = GRMPPromptConfig(
         text_prompts=recipe.text_prompts,
         visual_prompts=recipe.visual_prompts,
         anchor_residuals=recipe.anchor_residuals,
@@ -276,33 +219,51 @@ def _prompt_config(model: GRMPForImageQualityAssessment, recipe: FewShotRecipe) 
         freeze_visual_prompts=authors,
         modules_to_save=reference_modules(model, recipe.blocks) if authors else None,
     )
+    if begun is None:
+        return config
+    same = ("visual_prompts", "visual_layers", "prompt_dropout", "anchors", "base_sizes", "base_fingerprint")
+    for name in (*same, "base_model_name_or_path"):
+        setattr(config, name, getattr(begun, name))
+    config.anchor_residuals |= begun.anchor_residuals
+    config.calibrate |= begun.calibrate
+    config.freeze_visual_prompts = authors or not recipe.visual_prompts
+    return config
 
 
 def _describe(
-    model: GRMPForImageQualityAssessment,
+    model: PeftModel,
     pixels: Tensor,
     quality: Tensor,
     mean: Sequence[float],
     std: Sequence[float],
     recipe: FewShotRecipe,
     tell: Progress,
+    begun: bool,
 ) -> tuple[Shots, Tensor]:
-    """The shots as the Trainer wants them, and the base's quality logits ``(n, A)``."""
+    """The shots as the Trainer wants them, and their quality logits ``(n, A)`` by the start, or else by the base."""
     kept: tuple[list[Tensor], ...] = ([], [], [])
     with torch.no_grad():
-        for start in range(0, len(pixels), 8):
-            values = normalize(pixels[start : start + 8], mean, std).to(model.device)
-            output = model(values, output_semantic=True)
-            parts = (output.image_embeds, output.quality_logits, output.semantic_logits)
-            for column, part in zip(kept, parts, strict=True):
+        for at in range(0, len(pixels), 8):
+            values = normalize(pixels[at : at + 8], mean, std).to(model.device)
+            found = _look(model, values, begun, recipe.moves_embeddings)
+            for column, part in zip(kept, found, strict=True):
                 column.append(part.cpu())
-            tell("embed", min(start + 8, len(pixels)) / len(pixels))
+            tell("embed", min(at + 8, len(pixels)) / len(pixels))
     embeds, logits, teacher = map(torch.cat, kept)
     if recipe.moves_embeddings:
         columns = {"labels": quality, "pixel_values": pixels[:, : recipe.views or None], "teacher_logits": teacher}
     else:
         columns = {"labels": quality, "image_embeds": embeds}
     return Shots(columns, mean, std), logits
+
+
+def _look(model: PeftModel, values: Tensor, begun: bool, taught: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings and quality logits at the start, and the scene logits, those of the base where they teach."""
+    found = [model(values, output_semantic=True)] if begun else []
+    if taught or not begun:
+        with teacher_mode(model):
+            found.append(model(values, output_semantic=True))
+    return found[0].image_embeds, found[0].quality_logits, found[-1].semantic_logits
 
 
 def _calibrate(model: PeftModel, logits: Tensor, quality: Tensor) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
@@ -17,72 +17,10 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.episodes import Episodes
+from grmp_hf.training.recipes import PretrainRecipe
 from grmp_hf.training.trainer import GRMPTrainer
 
 __all__ = ["PretrainRecipe", "pretrain"]
-
-_CHOICES = {
-    "text_start": ("placeholder", "random"),
-    "meta_algorithm": ("fomaml", "maml", "reptile", "authors"),
-    "inner_optimizer": ("sgd", "adam"),
-    "optimizer": ("adamw_torch", "sgd"),
-    "schedule": ("cosine", "constant"),
-    "projection_unit": ("tensor", "global"),
-}
-
-
-@dataclass(frozen=True)
-class PretrainRecipe:
-    """What is learnt from episodes, and how.
-
-    Attributes:
-        text_prompts: learned tokens of the quality anchors.
-        text_start: ``"placeholder"`` or ``"random"`` (the reference's).
-        visual_prompts: prompts of each vision layer, learnt with their projection and norm; with 0, texts alone.
-        prompt_dropout: share of the projected visual prompts that is dropped while training.
-        anchor_residuals: learn a shift of each quality anchor.
-        calibrate: learn an offset of the logits.
-        meta_algorithm: ``"fomaml"``, ``"maml"``, ``"reptile"``, or ``"authors"`` (one long inner run).
-        inner_learning_rate, inner_optimizer, inner_steps: of the inner loop.
-        steps: outer steps.
-        tasks_per_step: episodes of an outer step, over all processes.
-        optimizer, learning_rate, schedule, weight_decay: of the outer loop.
-        regularization_strength: lambda of the gradient rule on the meta-gradient; 0 for none, as in the reference.
-        semantic_temperature: T of the semantic loss.
-        projection_unit: ``"tensor"`` or ``"global"``.
-        bf16: run forward and backward passes under bfloat16 autocast; weights and steps stay fp32.
-        eval_steps: outer steps between checkpoints, each of which the held-out episodes judge.
-    """
-
-    text_prompts: int = 4
-    text_start: Literal["placeholder", "random"] = "placeholder"
-    visual_prompts: int = 8
-    prompt_dropout: float = 0.1
-    anchor_residuals: bool = False
-    calibrate: bool = False
-    meta_algorithm: Literal["fomaml", "maml", "reptile", "authors"] = "fomaml"
-    inner_learning_rate: float = 0.01
-    inner_optimizer: Literal["sgd", "adam"] = "sgd"
-    inner_steps: int = 5
-    steps: int = 1000
-    tasks_per_step: int = 4
-    optimizer: Literal["adamw_torch", "sgd"] = "adamw_torch"
-    learning_rate: float = 1e-3
-    schedule: Literal["cosine", "constant"] = "cosine"
-    weight_decay: float = 0.0
-    regularization_strength: float = 0.0
-    semantic_temperature: float = 1.0
-    projection_unit: Literal["tensor", "global"] = "tensor"
-    bf16: bool = False
-    eval_steps: int = 100
-
-    def __post_init__(self) -> None:
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise GRMPError(f"Expected {name} out of {', '.join(allowed)}, got {getattr(self, name)!r}.")
-        for name in ("inner_steps", "steps", "tasks_per_step", "eval_steps"):
-            if getattr(self, name) < 1:
-                raise GRMPError(f"Expected {name} of at least 1, got {getattr(self, name)}.")
 
 
 def pretrain(
@@ -188,7 +126,7 @@ def _arguments(
 
 def _claim(folder: Path, run: dict[str, Any]) -> None:
     """Write down whose checkpoints a folder holds, or raise where another run has."""
-    note = folder / "run.json"
+    note, run = folder / "run.json", json.loads(json.dumps(run))
     if note.is_file():
         if json.loads(note.read_text(encoding="utf-8")) != run:
             raise GRMPError(

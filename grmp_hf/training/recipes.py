@@ -1,0 +1,244 @@
+"""Recipes: what is trained and how, as YAML that mirrors a dataclass key by key."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+
+from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+
+__all__ = ["FewShotRecipe", "PretrainRecipe", "read_recipe"]
+
+_Recipe = TypeVar("_Recipe")
+
+
+def read_recipe(kind: type[_Recipe], path: str | Path) -> _Recipe:
+    """Read a recipe from YAML; keys are the attributes of its class, and what is left out keeps its default.
+
+    Raises:
+        GRMPError: no such file, no mapping in it, a key that a recipe does not have, or a value of another kind.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise GRMPError(f"Expected a recipe in YAML at {str(path)!r}: {error}.") from error
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if name in _names(kind)}
+    unknown = sorted(map(str, set(values) - set(hints))) if isinstance(values, dict) else [str(values)]
+    if unknown:
+        raise GRMPError(f"Expected keys out of {', '.join(hints)} in {str(path)!r}, got {', '.join(unknown)}.")
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            remedy = " YAML takes 1e-3 for a text: write 0.001." if hints[name] is float else ""
+            raise GRMPError(f"Expected {name} of type {_word(hints[name])} in {str(path)!r}, got {value!r}.{remedy}")
+    tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return kind(**{**values, **tuples})
+
+
+def _names(kind: Any) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value from YAML is of an annotated type."""
+    if get_origin(hint) is Literal:
+        return True  # the recipe itself names the choices
+    if get_origin(hint) is types.UnionType:
+        return any(_fits(value, part) for part in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, list) and all(_fits(part, get_args(hint)[0]) for part in value)
+    if isinstance(value, bool) or hint is bool:
+        return isinstance(value, bool) and hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _word(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "train": ("prompts", "authors"),
+    "text_start": ("placeholder", "random"),
+    "meta_algorithm": ("fomaml", "maml", "reptile", "authors"),
+    "inner_optimizer": ("sgd", "adam"),
+    "optimizer": ("adamw_torch", "sgd"),
+    "schedule": ("cosine", "constant"),
+    "projection_unit": ("tensor", "global"),
+    "labels": ("gmsd", "level"),
+}
+
+
+def _check_choices(recipe: Any) -> None:
+    for name in _names(recipe):
+        allowed = _CHOICES.get(name)
+        if allowed is not None and getattr(recipe, name) not in allowed:
+            raise GRMPError(f"Expected {name} out of {', '.join(allowed)}, got {getattr(recipe, name)!r}.")
+
+
+@dataclass(frozen=True)
+class FewShotRecipe:
+    """What is trained on the shots, and how. The defaults were chosen on BIQ2021's train part (docs/decisions.md).
+
+    Attributes:
+        train: ``"prompts"``, or ``"authors"``: text tokens, the last blocks of both towers and the final norms, as in
+            the reference (the adapter then holds copies of those blocks; visual prompts are frozen).
+        text_prompts: learned tokens of the quality anchors.
+        visual_prompts: prompts of each vision layer, which begin at random and are trained; with 0 the pictures are
+            embedded once and training takes seconds.
+        train_visual: train the visual prompts of an adapter to start from. Kept as they are, they are part of the
+            embedding: the pictures are embedded once with them.
+        anchor_residuals: learn a shift of each quality anchor.
+        calibrate: learn scale and offset of the logits.
+        blocks: last blocks of each tower under ``"authors"``.
+        views: how many views of each picture training sees, the first ones, where it runs the vision tower; 0 for all.
+            The teacher has seen all of them.
+        bf16: run the training passes under bfloat16 autocast; weights and steps stay fp32.
+        steps: optimizer steps.
+        batch_size: pictures of a step, at most.
+        optimizer: transformers' name of it.
+        learning_rate: at the beginning.
+        schedule: ``"cosine"`` to 0, or ``"constant"``.
+        weight_decay: on every trained tensor.
+        regularization_strength: lambda of the gradient rule. It acts on what moves the pictures' embeddings: nothing
+            as long as only texts are trained.
+        semantic_temperature: T of the semantic loss.
+        projection_unit: ``"tensor"`` or ``"global"``.
+        pull: how strongly the trained tensors are pulled towards their start. The objective is the mean cross-entropy
+            + pull / n * squared distance from the start, n the number of shots: few ratings must not outweigh what
+            the base knows, many may.
+        save_steps: steps between checkpoints of the final fit; 0 for none.
+    """
+
+    train: Literal["prompts", "authors"] = "prompts"
+    text_prompts: int = 4
+    visual_prompts: int = 0
+    train_visual: bool = False
+    anchor_residuals: bool = True
+    calibrate: bool = True
+    blocks: int = 4
+    views: int = 0
+    bf16: bool = False
+    steps: int = 200
+    batch_size: int = 256
+    optimizer: Literal["adamw_torch", "sgd"] = "adamw_torch"
+    learning_rate: float = 0.05
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = 0.0
+    regularization_strength: float = 5.0
+    semantic_temperature: float = 1.0
+    projection_unit: Literal["tensor", "global"] = "tensor"
+    pull: float = 70.0
+    save_steps: int = 0
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        if self.steps < 1 or self.batch_size < 1 or self.pull < 0 or self.views < 0:
+            raise GRMPError(
+                "Expected steps and batch_size of at least 1, a pull and a number of views of at least 0, got "
+                f"steps={self.steps}, batch_size={self.batch_size}, pull={self.pull}, views={self.views}."
+            )
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> FewShotRecipe:
+        """Read a recipe; see :func:`read_recipe`."""
+        return read_recipe(cls, path)
+
+    def pull_to_start(self, shots: int) -> float:
+        """The pull for a number of shots, as ``GRMPTrainingArguments.pull_to_start``."""
+        return 2 * self.pull / shots
+
+    @property
+    def moves_embeddings(self) -> bool:
+        """Whether anything of the vision tower is trained."""
+        return self.visual_prompts > 0 or self.train == "authors"
+
+    def begun_from(self, start: GRMPPromptConfig) -> FewShotRecipe:
+        """The same with the sizes of an adapter to start from; visual prompts that stay as they are count as none."""
+        visual = start.visual_prompts if self.train_visual else 0
+        return replace(self, text_prompts=start.text_prompts, visual_prompts=visual)
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """What is learnt from episodes, and how.
+
+    Attributes:
+        text_prompts: learned tokens of the quality anchors.
+        text_start: ``"placeholder"`` or ``"random"`` (the reference's).
+        visual_prompts: prompts of each vision layer, learnt with their projection and norm; with 0, texts alone.
+        prompt_dropout: share of the projected visual prompts that is dropped while training.
+        anchor_residuals: learn a shift of each quality anchor.
+        calibrate: learn an offset of the logits.
+        meta_algorithm: ``"fomaml"``, ``"maml"``, ``"reptile"``, or ``"authors"`` (one long inner run).
+        inner_learning_rate, inner_optimizer, inner_steps: of the inner loop.
+        steps: outer steps.
+        tasks_per_step: episodes of an outer step, over all processes.
+        optimizer, learning_rate, schedule, weight_decay: of the outer loop.
+        regularization_strength: lambda of the gradient rule on the meta-gradient; 0 for none, as in the reference.
+        semantic_temperature: T of the semantic loss.
+        projection_unit: ``"tensor"`` or ``"global"``.
+        bf16: run forward and backward passes under bfloat16 autocast; weights and steps stay fp32.
+        eval_steps: outer steps between checkpoints, each of which the held-out episodes judge.
+        labels: of synthetic tasks: ``"gmsd"``, a full-reference metric, or ``"level"``.
+        support, query: pictures of an episode.
+        support_batch_size, query_batch_size: pictures of a batch inside an episode; None for all at once.
+        visits: episodes of each task in an epoch. Loading processes begin anew with each epoch.
+        rescale_labels: spread labels over [0, 1] in each support and query, as in the reference.
+        fresh_optimizer: names of data sets with whose tasks the moments of ``"authors"``' inner run begin anew.
+        held_out_share: share of the references that belong to held-out tasks alone.
+        held_out_visits: episodes of each held-out task in a judgement.
+    """
+
+    text_prompts: int = 4
+    text_start: Literal["placeholder", "random"] = "placeholder"
+    visual_prompts: int = 8
+    prompt_dropout: float = 0.1
+    anchor_residuals: bool = False
+    calibrate: bool = False
+    meta_algorithm: Literal["fomaml", "maml", "reptile", "authors"] = "fomaml"
+    inner_learning_rate: float = 0.01
+    inner_optimizer: Literal["sgd", "adam"] = "sgd"
+    inner_steps: int = 5
+    steps: int = 1000
+    tasks_per_step: int = 4
+    optimizer: Literal["adamw_torch", "sgd"] = "adamw_torch"
+    learning_rate: float = 1e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = 0.0
+    regularization_strength: float = 0.0
+    semantic_temperature: float = 1.0
+    projection_unit: Literal["tensor", "global"] = "tensor"
+    bf16: bool = False
+    eval_steps: int = 100
+    labels: Literal["gmsd", "level"] = "gmsd"
+    support: int = 16
+    query: int = 16
+    support_batch_size: int | None = None
+    query_batch_size: int | None = None
+    visits: int = 1
+    rescale_labels: bool = False
+    fresh_optimizer: tuple[str, ...] = ()
+    held_out_share: float = 0.2
+    held_out_visits: int = 2
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        for name in ("inner_steps", "steps", "tasks_per_step", "eval_steps", "held_out_visits"):
+            if getattr(self, name) < 1:
+                raise GRMPError(f"Expected {name} of at least 1, got {getattr(self, name)}.")
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> PretrainRecipe:
+        """Read a recipe; see :func:`read_recipe`."""
+        return read_recipe(cls, path)
+
+    @property
+    def episode_options(self) -> dict[str, Any]:
+        """The sizes of an episode, as :class:`~grmp_hf.training.episodes.EpisodeDataset` takes them."""
+        names = ("support", "query", "support_batch_size", "query_batch_size", "rescale_labels")
+        return {name: getattr(self, name) for name in names}
