@@ -74,7 +74,7 @@ def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str
 def write_result(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Write figures with what is needed to repeat them; no path of this machine gets in."""
     arguments = [Path(sys.argv[0]).resolve().relative_to(ROOT).as_posix()]
-    arguments += ["DIR" if os.path.isabs(argument) else argument for argument in sys.argv[1:]]
+    arguments += ["DIR" if os.path.isdir(argument) else argument for argument in sys.argv[1:]]
     report = {
         "command": " ".join(["python", *arguments]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

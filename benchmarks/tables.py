@@ -85,9 +85,9 @@ def strengths(result: Result) -> str:
         title = "zero-shot" if name == "zero_shot" else f"lambda {name.removeprefix('lambda_')}"
         rows.append([title, cell(at_50["srcc"]), cell(at_50["plcc"])])
     return (
-        f"{markdown(rows)}\n\n{result['pictures_scored']} pictures of the {result['split']} part, {result['draws']} "
-        f"draws, {result['recipe']['visual_prompts']} visual prompts a layer, {result['recipe']['steps']} steps at "
-        f"rate {result['recipe']['learning_rate']}."
+        f"{markdown(rows)}\n\n{result['pictures_scored']} pictures of the {result['split']} part, each seen through its "
+        f"centre view alone, {result['draws']} draws, {result['recipe']['visual_prompts']} visual prompts a layer, "
+        f"{result['recipe']['steps']} steps at rate {result['recipe']['learning_rate']}."
     )
 
 
@@ -165,7 +165,7 @@ def imports(result: Result) -> str:
 TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "biq2021": ("biq2021", photographs),
     "biq2021_subsets": ("biq2021", subsets),
-    "biq2021_visual": ("biq2021_visual_train", strengths),
+    "biq2021_visual": ("biq2021_visual", strengths),
     "tiny_clip": ("tiny_clip", base_by_views),
     "golden": ("golden", golden),
     "scoring_speed": ("scoring_speed", speed),
