@@ -85,8 +85,8 @@ def strengths(result: Result) -> str:
         title = "zero-shot" if name == "zero_shot" else f"lambda {name.removeprefix('lambda_')}"
         rows.append([title, cell(at_50["srcc"]), cell(at_50["plcc"])])
     return (
-        f"{markdown(rows)}\n\n{result['pictures_scored']} pictures of the {result['split']} part, each seen through its "
-        f"centre view alone, {result['draws']} draws, {result['recipe']['visual_prompts']} visual prompts a layer, "
+        f"{markdown(rows)}\n\n{result['pictures_scored']} pictures of the {result['split']} part, each seen through "
+        f"its centre view alone, {result['draws']} draws, {result['recipe']['visual_prompts']} visual prompts a layer, "
         f"{result['recipe']['steps']} steps at rate {result['recipe']['learning_rate']}."
     )
 
@@ -151,6 +151,29 @@ def data_sets(result: Result) -> str:
     return f"{markdown(rows)}{load}"
 
 
+def methods(result: Result) -> str:
+    """SRCC of every method of the benchmark by number of labels, and what each differs from the adapter at 50."""
+    counts = sorted({int(shots) for found in result["methods"].values() for shots in found if shots != "0"})
+    head = [f"{count} labels" for count in counts]
+    rows = [
+        ["SRCC, median [worst, best draw]", *head, f"{result['compared_with']} better by, 50 labels", "seconds a fit"]
+    ]
+    for name, found in result["methods"].items():
+        cells = [cell(found[str(count)]["srcc"]) if str(count) in found else "" for count in counts]
+        if "0" in found:
+            cells[0] = f"{cell(found['0']['srcc'])}, no label"
+        pairs = [c for c in result["comparisons"] if (c["method"], c["shots"]) == (name, 50)]
+        better = [f"{-c['difference']:.3f} [{-c['high']:.3f}, {-c['low']:.3f}]" for c in pairs]
+        seconds = max(figures["seconds"]["median"] for figures in found.values())
+        rows.append([name, *cells, *(better or [""]), f"{seconds:.1f}"])
+    return (
+        f"{markdown(rows)}\n\n{result['n_test']} test photographs, {result['draws']} draws, protocol "
+        f"{result['protocol']}, `{result['model']}@{result['revision']}`; {result['minutes']} minutes of fitting and "
+        f"scoring, at most {result['peak_memory_mib']:.0f} MiB. Seconds are the median at the number of labels where "
+        "it is largest, scoring included; embeddings and statistics, computed once for all, are not."
+    )
+
+
 def imports(result: Result) -> str:
     """Start-up times."""
     return markdown(
@@ -166,6 +189,7 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "biq2021": ("biq2021", photographs),
     "biq2021_subsets": ("biq2021", subsets),
     "biq2021_visual": ("biq2021_visual", strengths),
+    "biq2021_methods": ("biq2021_methods", methods),
     "tiny_clip": ("tiny_clip", base_by_views),
     "golden": ("golden", golden),
     "scoring_speed": ("scoring_speed", speed),
