@@ -21,8 +21,8 @@ def write_adapter_card(folder: str | os.PathLike[str], figures: Mapping[str, Any
 
     Args:
         folder: holds ``adapter_config.json``, which says scale, preprocessing and provenance.
-        figures: the content of ``metrics.json``: figures of the adapter, ``n_test``, ``protocol``, ``baselines``;
-            without it the card says that nothing was measured.
+        figures: the content of ``metrics.json``: figures of the adapter, ``n_test``, ``protocol``, ``baselines``, or
+            the judgements of held-out tasks; without it the card says that nothing was measured.
 
     Raises:
         GRMPError: no adapter there.
@@ -32,15 +32,20 @@ def write_adapter_card(folder: str | os.PathLike[str], figures: Mapping[str, Any
         config = json.loads((target / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise GRMPError(f"Expected an adapter in {str(folder)!r}: {error}. Save it before its card.") from error
+    limits = [] if _is_start(config) else [_LIMITS]
     parts = (
         _header(config),
         _summary(config),
-        _usage(target.resolve().name),
+        _usage(target.resolve().name, config),
         _results(figures),
         _details(config),
-        _LIMITS,
+        *limits,
     )
     (target / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _is_start(config: Mapping[str, Any]) -> bool:
+    return (config.get("provenance") or {}).get("stage") == "pre-trained"
 
 
 def _header(config: Mapping[str, Any]) -> str:
@@ -54,6 +59,12 @@ def _header(config: Mapping[str, Any]) -> str:
 def _summary(config: Mapping[str, Any]) -> str:
     provenance = config.get("provenance") or {}
     base = provenance.get("base") or Path(config.get("base_model_name_or_path") or "unknown").name
+    if _is_start(config):
+        return (
+            "# Start for image quality adapters\n\n"
+            f"Soft prompts for `{base}`, learnt from {len(provenance['tasks'])} tasks so that a few rated pictures are "
+            "enough to adapt them. They have learnt no taste of their own yet."
+        )
     shots = provenance.get("shots")
     taught = f"learnt from {shots} rated pictures" if shots else "with learned prompts"
     return (
@@ -70,7 +81,9 @@ def _scale(scale: Mapping[str, Any] | None) -> str:
     return f"{scale['low']:g} ({low}) to {scale['high']:g} ({high}) {scale['unit']}".rstrip()
 
 
-def _usage(name: str) -> str:
+def _usage(name: str, config: Mapping[str, Any]) -> str:
+    if _is_start(config):
+        return f"## Use\n\n```sh\ngrmp-iqa adapt --data ratings.csv --shots 50 --start {name} --output my-adapter\n```"
     return (
         "## Use\n\n"
         f"```sh\ngrmp-iqa score photos/ --adapter {name} --output scores.csv\n```\n\n"
@@ -81,6 +94,8 @@ def _usage(name: str) -> str:
 
 
 def _results(figures: Mapping[str, Any] | None) -> str:
+    if figures and "held_out_after" in figures:
+        return _judgement(figures)
     if not figures or not figures.get("n_test"):
         return "## Results\n\nNot measured: no rated pictures were left to test on."
     rows = {"adapted": figures, **figures.get("baselines", {})}
@@ -91,6 +106,16 @@ def _results(figures: Mapping[str, Any] | None) -> str:
     return (
         f"## Results\n\nOn {figures['n_test']} pictures that played no part in training; 95 % bootstrap intervals. "
         f"{figures.get('protocol', '')}\n\n" + "\n".join(lines)
+    )
+
+
+def _judgement(figures: Mapping[str, Any]) -> str:
+    rows = {"before": figures["held_out_before"], "after": figures["held_out_after"]}
+    lines = [f"| {when} | {row['step']} | {row['loss']:.4f} | {row['srcc']:.3f} |" for when, row in rows.items()]
+    return (
+        f"## Results\n\nTasks that were held out ({', '.join(figures['held_out'])}), on photographs of their own, each "
+        "adapted to before it was judged. Their loss chose the step; ratings by people chose nothing.\n\n"
+        "| pre-training | step | loss | SRCC |\n|---|---|---|---|\n" + "\n".join(lines)
     )
 
 

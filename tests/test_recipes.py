@@ -2,29 +2,47 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from grmp_hf.errors import GRMPError
+from grmp_hf.cli.sources import from_photographs
+from grmp_hf.data.photographs import Photographs
 from grmp_hf.modeling.configuration_grmp import GRMPConfig
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
-from grmp_hf.training.few_shot import FewShotRecipe, adapt
+from grmp_hf.training.few_shot import adapt
+from grmp_hf.training.pretraining import pretrain
+from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe
 
 RECIPES = sorted((Path(__file__).parent.parent / "training" / "recipes").rglob("*.yaml"))
+ADAPT = [path for path in RECIPES if path.name.startswith("adapt_")]
+PRETRAIN = [path for path in RECIPES if path.name.startswith("pretrain_")]
+
+
+@pytest.fixture
+def base(tiny_clip_config: Any) -> GRMPForImageQualityAssessment:
+    torch.manual_seed(0)
+    return GRMPForImageQualityAssessment(GRMPConfig(clip_config=tiny_clip_config)).eval()
 
 
 def test_there_are_recipes_for_the_default_and_the_authors() -> None:
-    assert {"adapt_default.yaml", "adapt_authors.yaml"} <= {path.name for path in RECIPES}
-    default = next(path for path in RECIPES if path.name == "adapt_default.yaml")
-    assert FewShotRecipe.from_yaml(default) == FewShotRecipe()
+    kinds = {"default", "authors", "visual"}, {"default", "authors", "paper"}
+    for stage, paths, names in zip(("adapt", "pretrain"), (ADAPT, PRETRAIN), kinds, strict=True):
+        assert {f"{stage}_{name}.yaml" for name in names} == {path.name for path in paths}
+    assert len(ADAPT) + len(PRETRAIN) == len(RECIPES)
+    default = {path.name: path for path in RECIPES}
+    assert FewShotRecipe.from_yaml(default["adapt_default.yaml"]) == FewShotRecipe()
+    assert PretrainRecipe.from_yaml(default["pretrain_default.yaml"]) == PretrainRecipe()
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_each_recipe_runs_two_steps_and_moves_what_it_names(path: Path, tiny_clip_config, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ADAPT, ids=lambda path: path.stem)
+def test_each_recipe_runs_two_steps_and_moves_what_it_names(
+    path: Path, base: GRMPForImageQualityAssessment, tmp_path: Path
+) -> None:
     recipe = dataclasses.replace(FewShotRecipe.from_yaml(path), steps=2, save_steps=1, blocks=1)
-    torch.manual_seed(0)
-    base = GRMPForImageQualityAssessment(GRMPConfig(clip_config=tiny_clip_config)).eval()
     before = {name: weight.clone() for name, weight in base.state_dict().items()}
     pixels = torch.randint(0, 256, (6, 1, 3, 32, 32), dtype=torch.uint8)
     model = adapt(
@@ -45,20 +63,28 @@ def test_each_recipe_runs_two_steps_and_moves_what_it_names(path: Path, tiny_cli
     assert not (tmp_path / "run" / "fit").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("stepz: 3", "got stepz"),
-        ("- 3", r"got \[3\]"),
-        ("train: everything", "train out of prompts, authors, got 'everything'"),
-        ("steps: 0", "steps=0"),
-        ("a: [", "Expected a recipe in YAML"),
-    ],
-)
-def test_a_wrong_recipe_says_what_it_may_hold(text: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(text)
-    with pytest.raises(GRMPError, match=message):
-        FewShotRecipe.from_yaml(path)
-    with pytest.raises(GRMPError, match="Expected a recipe in YAML"):
-        FewShotRecipe.from_yaml(tmp_path / "none.yaml")
+@pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.stem)
+def test_each_recipe_of_pre_training_runs_two_steps_of_its_algorithm(
+    path: Path, base: GRMPForImageQualityAssessment, tmp_path: Path
+) -> None:
+    recipe = PretrainRecipe.from_yaml(path)
+    sizes = {"support": 5, "query": 4, "support_batch_size": recipe.support_batch_size and 3}
+    sizes |= {"query_batch_size": recipe.query_batch_size and 4, "held_out_support": 5, "held_out_query": 4}
+    recipe = dataclasses.replace(recipe, steps=2, eval_steps=1, tasks_per_step=2, visual_prompts=3, **sizes)
+    before = {name: weight.clone() for name, weight in base.state_dict().items()}
+    pictures = tuple(np.random.default_rng(seed).integers(0, 256, (40, 36, 3), dtype=np.uint8) for seed in range(5))
+    source = from_photographs("noise", Photographs(pictures, ""), GRMPImageProcessor(32, ["center"]), recipe.labels)
+    tasks, fresh = source.tasks, bool(recipe.fresh_optimizer)
+    learning, judging = (
+        source.episodes({kind: tasks[kind] for kind in kinds}, fresh_optimizer=fresh, **options)
+        for kinds, options in (
+            (("brighten", "colour_block", "impulse_noise"), recipe.learning_episodes),
+            (("darken",), recipe.held_out_episodes),
+        )
+    )
+    model = pretrain(base, learning, judging, recipe=recipe, output_dir=tmp_path, compute_metrics=None)
+    names = {name.split(".grmp_")[1] for name, _ in model.named_parameters() if ".grmp_" in name}
+    assert {name.split(".")[0] for name in names} == {"text", "visual"}
+    assert (tmp_path / "checkpoint-2").is_dir()
+    restored = model.unload().state_dict()
+    assert all(torch.equal(restored[name], weight) for name, weight in before.items()), "the base must stay as it was"

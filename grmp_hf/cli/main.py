@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 
-from grmp_hf.cli import adapt, bake, benchmark, convert, data, evaluate, push, score
+from grmp_hf.cli import adapt, bake, benchmark, convert, data, evaluate, pretrain, push, score
 from grmp_hf.errors import GRMPError
 
 __all__ = ["build_parser", "main"]
@@ -18,6 +18,7 @@ _COMMANDS = {
     "adapt": adapt,
     "score": score,
     "evaluate": evaluate,
+    "pretrain": pretrain,
     "benchmark": benchmark,
     "data": data,
     "convert": convert,

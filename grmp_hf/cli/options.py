@@ -31,7 +31,7 @@ def check_new_folder(folder: Path, *, overwrite: bool) -> None:
         raise GRMPError(f"{folder}: expected an empty or a new folder; choose another name or add --overwrite")
 
 
-def add_model_options(parser: argparse.ArgumentParser, *, adapter: bool = True) -> None:
+def add_model_options(parser: argparse.ArgumentParser, *, adapter: bool = True, batches: bool = True) -> None:
     """Which scorer, and where it runs."""
     group = parser.add_argument_group("model")
     group.add_argument(
@@ -44,7 +44,8 @@ def add_model_options(parser: argparse.ArgumentParser, *, adapter: bool = True) 
         group.add_argument("--adapter-revision", metavar="REV", help="branch, tag or commit of --adapter")
     group.add_argument("--device", help="such as cpu or cuda (default: cuda where there is one)")
     group.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="default fp32, the only exact one")
-    group.add_argument("--batch-size", type=positive, default=16, metavar="N", help="pictures at once (default 16)")
+    if batches:
+        group.add_argument("--batch-size", type=positive, default=16, metavar="N", help="pictures at once (default 16)")
     group.add_argument("--offline", action="store_true", help="never ask the Hub: folders and the local cache only")
 
 

@@ -47,7 +47,7 @@ def read_photographs(
     size: int,
     shrink: Callable[[Image.Image], Image.Image],
     *,
-    advance: Callable[[int], None] = lambda done: None,
+    tell: Callable[[float], None] = lambda share: None,
 ) -> Photographs:
     """Read all photographs of a folder once.
 
@@ -58,7 +58,7 @@ def read_photographs(
         folder: with all below it, in natural order.
         size: of the crops that will be taken.
         shrink: RGB picture -> one with sides of at least `size`.
-        advance: told how many more have been read.
+        tell: told which share has been read.
 
     Returns:
         The photographs that could be read; the others are notes.
@@ -80,13 +80,13 @@ def read_photographs(
     digests: list[bytes] = []
     notes: list[str] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for path, found in zip(paths, pool.map(read, paths), strict=True):
+        for done, (path, found) in enumerate(zip(paths, pool.map(read, paths), strict=True), start=1):
             if isinstance(found, ImageError):
                 notes.append(f"{path.name}: {found}")
             else:
                 pictures.append(found[0])
                 digests.append(found[1])
-            advance(1)
+            tell(done / len(paths))
     if not pictures:
         raise GRMPError(f"{folder}: expected photographs, got {len(paths)} files that cannot be read: {notes[0]}")
     return Photographs(tuple(pictures), _hash(digests), tuple(notes))

@@ -63,7 +63,7 @@ def pretrain(
             f"Expected tasks_per_step to be a multiple of the {arguments.world_size} processes, got "
             f"{recipe.tasks_per_step}."
         )
-    arguments.per_device_train_batch_size = recipe.tasks_per_step // arguments.world_size
+    arguments.gradient_accumulation_steps = recipe.tasks_per_step // arguments.world_size
     _claim(output, {"recipe": asdict(recipe), "seed": seed})
     torch.manual_seed(seed)
     config = GRMPPromptConfig(
@@ -94,6 +94,7 @@ def _arguments(
     return GRMPTrainingArguments(
         output_dir=str(output),
         max_steps=recipe.steps,
+        per_device_train_batch_size=1,  # loading processes pass on one episode at a time
         per_device_eval_batch_size=1,
         meta_algorithm=recipe.meta_algorithm,
         inner_learning_rate=recipe.inner_learning_rate,

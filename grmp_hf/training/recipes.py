@@ -191,40 +191,43 @@ class PretrainRecipe:
         rescale_labels: spread labels over [0, 1] in each support and query, as in the reference.
         fresh_optimizer: names of data sets with whose tasks the moments of ``"authors"``' inner run begin anew.
         held_out_share: share of the references that belong to held-out tasks alone.
+        held_out_support, held_out_query: pictures of an episode that judges, each in one batch.
         held_out_visits: episodes of each held-out task in a judgement.
     """
 
     text_prompts: int = 4
     text_start: Literal["placeholder", "random"] = "placeholder"
     visual_prompts: int = 8
-    prompt_dropout: float = 0.1
+    prompt_dropout: float = 0.0
     anchor_residuals: bool = False
     calibrate: bool = False
     meta_algorithm: Literal["fomaml", "maml", "reptile", "authors"] = "fomaml"
     inner_learning_rate: float = 0.01
     inner_optimizer: Literal["sgd", "adam"] = "sgd"
-    inner_steps: int = 5
-    steps: int = 1000
+    inner_steps: int = 2
+    steps: int = 400
     tasks_per_step: int = 4
     optimizer: Literal["adamw_torch", "sgd"] = "adamw_torch"
-    learning_rate: float = 1e-3
+    learning_rate: float = 0.002
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.0
     regularization_strength: float = 0.0
     semantic_temperature: float = 1.0
     projection_unit: Literal["tensor", "global"] = "tensor"
-    bf16: bool = False
-    eval_steps: int = 100
+    bf16: bool = True
+    eval_steps: int = 50
     labels: Literal["gmsd", "level"] = "gmsd"
     support: int = 16
     query: int = 16
     support_batch_size: int | None = None
     query_batch_size: int | None = None
-    visits: int = 1
+    visits: int = 100
     rescale_labels: bool = False
     fresh_optimizer: tuple[str, ...] = ()
     held_out_share: float = 0.2
-    held_out_visits: int = 2
+    held_out_support: int = 16
+    held_out_query: int = 16
+    held_out_visits: int = 3
 
     def __post_init__(self) -> None:
         _check_choices(self)
@@ -238,7 +241,13 @@ class PretrainRecipe:
         return read_recipe(cls, path)
 
     @property
-    def episode_options(self) -> dict[str, Any]:
-        """The sizes of an episode, as :class:`~grmp_hf.training.episodes.EpisodeDataset` takes them."""
-        names = ("support", "query", "support_batch_size", "query_batch_size", "rescale_labels")
+    def learning_episodes(self) -> dict[str, Any]:
+        """Sizes of the episodes, as :class:`~grmp_hf.training.episodes.EpisodeDataset` takes them."""
+        names = ("support", "query", "support_batch_size", "query_batch_size", "visits", "rescale_labels")
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def held_out_episodes(self) -> dict[str, Any]:
+        """Sizes of the episodes that judge."""
+        sizes = {"support": self.held_out_support, "query": self.held_out_query, "visits": self.held_out_visits}
+        return {**sizes, "rescale_labels": self.rescale_labels}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -205,6 +206,15 @@ class GRMPTrainer(Trainer):
         sums = [output.loss * len(part) for output, part in zip(outputs, labels, strict=True)]
         every = torch.cat(labels)
         return torch.stack(sums).sum() / len(every), torch.cat([output.quality for output in outputs]), every
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if not isinstance(self.model, PeftModel):
+            super()._save(output_dir, state_dict)
+            return
+        # The Trainer's own has PEFT look up the base on the Hub, to see whether its vocabulary has grown.
+        folder = Path(output_dir or self.args.output_dir)
+        self.model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
+        torch.save(self.args, folder / "training_args.bin")
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

@@ -18,9 +18,9 @@ def keep(picture: Image.Image) -> Image.Image:
 
 def test_the_middle_of_each_is_kept(photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LARGEST_SIDE", 50)
-    told: list[int] = []
-    found = read_photographs(photos[0].parent, 32, keep, advance=told.append)
-    assert len(found) == sum(told) == 12 and not found.notes
+    told: list[float] = []
+    found = read_photographs(photos[0].parent, 32, keep, tell=told.append)
+    assert len(found) == len(told) == 12 and told[-1] == 1 and not found.notes
     for path, kept in zip(photos, found.pictures, strict=True):
         pixels = np.asarray(Image.open(path))
         top, left = max(0, (pixels.shape[0] - 50) // 2), max(0, (pixels.shape[1] - 50) // 2)

@@ -1,0 +1,157 @@
+"""``grmp-iqa pretrain``: photographs, or ratings of distorted ones -> prompts that few ratings are enough to adapt."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grmp_hf.cli.options import add_model_options, add_rating_options, load_scorer, read_table
+from grmp_hf.cli.progress import Progress
+from grmp_hf.errors import GRMPError
+
+if TYPE_CHECKING:
+    from grmp_hf.cli.sources import Source
+    from grmp_hf.data import RatedTable
+    from grmp_hf.scoring import Scorer
+    from grmp_hf.training.recipes import PretrainRecipe
+
+__all__ = ["add_parser", "run"]
+
+_EPILOG = """Photographs are distorted on the fly: 25 types, each a task. Ratings are divided into tasks by their column
+"distortion". Tasks that are held out, on photographs of their own, choose the checkpoint. An interrupted run goes on
+when the same command is started again."""
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the sub-command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "pretrain",
+        help="learn a start for adapt from photographs without ratings",
+        description="Learn, from many tasks, prompts that a few rated pictures are enough to adapt.",
+        epilog=_EPILOG,
+        allow_abbrev=False,
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--photos", type=Path, metavar="DIR", help="folder of photographs, with all below it")
+    source.add_argument(
+        "--data",
+        nargs="+",
+        metavar="X",
+        help="tables of ratings, folders with one, Hub data sets (owner/name), or NAME=DIR for an official data set",
+    )
+    parser.add_argument("--output", "-o", required=True, type=Path, metavar="DIR", help="folder of the adapter")
+    parser.add_argument(
+        "--recipe", type=Path, metavar="FILE", help="what is learnt and how, as YAML (see training/recipes)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of episodes and training (default 0)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that load pictures (default 1)")
+    parser.add_argument(
+        "--held-out", nargs="+", metavar="NAME", help="tasks that choose the checkpoint (default: four types)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what --output holds")
+    parser.add_argument("--json", action="store_true", help="print metrics.json instead of a summary")
+    parser.add_argument("--quiet", "-q", action="store_true", help="no progress and no notes")
+    add_rating_options(parser)
+    add_model_options(parser, adapter=False, batches=False)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command."""
+    start = time.monotonic()
+    if args.workers < 0:
+        raise GRMPError(f"--workers: expected at least 0, got {args.workers}")
+    if not 0 <= args.seed < 2**32:
+        raise GRMPError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}")
+    _check_output(args.output, overwrite=args.overwrite)
+
+    from grmp_hf.cli import pretraining
+    from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+    from grmp_hf.training.recipes import PretrainRecipe
+
+    recipe = PretrainRecipe() if args.recipe is None else PretrainRecipe.from_yaml(args.recipe)
+    base = load_scorer(args)
+    if not isinstance(base.model, GRMPForImageQualityAssessment):
+        raise GRMPError(f"--model: expected a base, got an adapter or a baked scorer in {args.model!r}; name its base")
+    sources = _read_photographs(args, base, recipe) if args.photos is not None else _read_tables(args, base)
+    task = pretraining.make_task(
+        sources, args.held_out, base, model=args.model, seed=args.seed, output=args.output, recipe=recipe
+    )
+    _say(args, f"{len(task.learning)} tasks to learn from; held out: {', '.join(task.held_out)}")
+    with Progress("pretrain", 0, quiet=args.quiet) as progress:
+        metrics = pretraining.train(
+            task,
+            workers=args.workers,
+            overwrite=args.overwrite,
+            tell=progress.tell,
+            say=lambda line: _say(args, line),
+            start=start,
+        )
+    if metrics is not None:  # else one of the other processes of accelerate launch
+        _print(args, metrics)
+    return 0
+
+
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds something else than an unfinished run."""
+    if output.exists() and not output.is_dir():
+        raise GRMPError(f"--output {output}: expected a folder, got a file; choose another name")
+    if overwrite or not output.is_dir() or not any(output.iterdir()):
+        return
+    if (output / "metrics.json").exists() or not (output / "training").is_dir():
+        raise GRMPError(f"--output {output}: the folder is not empty; choose another one or add --overwrite")
+
+
+def _read_photographs(args: argparse.Namespace, base: Scorer, recipe: PretrainRecipe) -> list[Source]:
+    from grmp_hf.cli.sources import from_photographs
+    from grmp_hf.data.photographs import read_photographs
+
+    if not args.photos.is_dir():
+        raise GRMPError(f"--photos {args.photos}: expected a folder of photographs; check the spelling")
+    processor = base.processor
+    with Progress("photographs", 0, quiet=args.quiet) as progress:
+        found = read_photographs(
+            args.photos, processor.size, processor.uncropped, tell=lambda share: progress.tell("read", share)
+        )
+    _say(args, *(f"left out: {note}" for note in found.notes))
+    return [from_photographs(args.photos.resolve().name, found, processor, recipe.labels)]
+
+
+def _read_tables(args: argparse.Namespace, base: Scorer) -> list[Source]:
+    from grmp_hf.cli.sources import from_table
+
+    tables = [_read(place, args) for place in args.data]
+    _say(args, *(note for table in tables for note in table.notes))
+    names = [table.name for table in tables]
+    if len(set(names)) < len(names):
+        raise GRMPError(f"--data: expected tables of different names, got {', '.join(names)}; name each once")
+    return [from_table(table, base.processor) for table in tables]
+
+
+def _read(place: str, args: argparse.Namespace) -> RatedTable:
+    from grmp_hf.data import BENCHMARKS, read_benchmark
+
+    name, _, folder = place.partition("=")
+    return read_benchmark(name, folder) if folder and name in BENCHMARKS else read_table(place, args)
+
+
+def _say(args: argparse.Namespace, *notes: str) -> None:
+    if not args.quiet:
+        for note in notes:
+            print(note, file=sys.stderr)
+
+
+def _print(args: argparse.Namespace, metrics: dict[str, Any]) -> None:
+    if args.json:
+        print(json.dumps(metrics))
+        return
+    before, after = metrics["held_out_before"], metrics["held_out_after"]
+    print(f"held-out tasks after adaptation, before and after {after['step']} of {metrics['recipe']['steps']} steps:")
+    print(f"loss {before['loss']:.4f} -> {after['loss']:.4f}, SRCC {before['srcc']:.3f} -> {after['srcc']:.3f}")
+    size = (args.output / "adapter_model.safetensors").stat().st_size / 1e3
+    print(f"adapter of {size:.0f} kB in {args.output}, for {metrics['model']}@{metrics['revision']}")
+    print(f"{metrics['seconds']:.0f} s, {metrics['peak_memory_mib']:.0f} MiB")

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+import grmp_hf
+from grmp_hf.cli import pretraining
+from grmp_hf.cli.main import main
+from grmp_hf.data.distortions import DISTORTIONS
+
+RECIPE = """
+visual_prompts: 2
+steps: 4
+eval_steps: 2
+tasks_per_step: 2
+inner_steps: 1
+support: 8
+query: 6
+held_out_support: 4
+held_out_query: 4
+held_out_visits: 1
+held_out_share: 0.25
+learning_rate: 0.01
+bf16: false
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def go(photos: list[Path], clip_folder: Path, recipe: Path, tmp_path: Path) -> Callable[..., int]:
+    """Runs the command on the twelve photographs."""
+
+    def run(*options: Any, source: Any = ("--photos", photos[0].parent), output: str = "start") -> int:
+        words = ("pretrain", *source, "--output", tmp_path / output, "--model", clip_folder, "--recipe", recipe)
+        return main([str(word) for word in (*words, "--workers", 0, *options)])
+
+    return run
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def test_everything_is_written_and_the_result_is_a_start(
+    go: Callable[..., int], clip_folder: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert go("--seed", 3) == 0
+    output, streams = tmp_path / "start", capsys.readouterr()
+    assert {path.name for path in output.iterdir()} == {
+        *("README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json")
+    }
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["held_out"] == list(pretraining.HELD_OUT) and len(metrics["tasks"]) == 21
+    assert [judgement["step"] for judgement in metrics["judgements"]] == [0, 2, 4]
+    before, after = metrics["held_out_before"], metrics["held_out_after"]
+    assert before == metrics["judgements"][0]
+    assert after["loss"] == min(judgement["loss"] for judgement in metrics["judgements"][1:])
+    provenance = json.loads((output / "adapter_config.json").read_text())["provenance"]
+    assert provenance["stage"] == "pre-trained"
+    for key in ("tasks", "held_out", "data_hash", "sources", "seed", "recipe", "revision", "versions"):
+        assert provenance[key] == metrics[key], key
+    assert list(provenance["sources"]) == ["photos"] and provenance["recipe"]["steps"] == 4
+    card = (output / "README.md").read_text()
+    assert f"| before | 0 | {before['loss']:.4f} | {before['srcc']:.3f} |" in card
+    assert "--start start" in card and "lens_blur" in card and str(tmp_path) not in card
+    assert f"loss {before['loss']:.4f} -> {after['loss']:.4f}" in streams.out
+    assert "21 tasks to learn from; held out: " in streams.err and "step 2: held-out loss" in streams.err
+    scorer = grmp_hf.load(adapter=output)
+    assert scorer.identity["adapter_sha256"] == metrics["adapter_sha256"]
+    assert np.isfinite(scorer.score(photos[0]).quality).all()
+
+
+def test_checkpoints_ask_nobody_for_the_base(go: Callable[..., int], recwarn: pytest.WarningsRecorder) -> None:
+    """PEFT would look for the base on the Hub whenever it saves, and warn that it cannot."""
+    assert go("--model", "default", "--quiet") == 0
+    assert not [warning for warning in recwarn if "remote file" in str(warning.message)]
+
+
+def test_the_result_depends_on_seed_and_photographs_alone(
+    go: Callable[..., int], photos: list[Path], tmp_path: Path
+) -> None:
+    assert go(output="one") == go("--workers", 1, output="two") == go("--seed", 1, output="three") == 0
+    one, two, three = (weights(tmp_path / name) for name in ("one", "two", "three"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not all(torch.equal(one[name], three[name]) for name in one)
+    photos[0].unlink()
+    assert go(output="four") == 0
+    hashes = [json.loads((tmp_path / name / "metrics.json").read_text())["data_hash"] for name in ("one", "four")]
+    assert hashes[0] != hashes[1]
+
+
+class Stop(TrainerCallback):
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_goes_on_to_the_same_prompts(
+    go: Callable[..., int],
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert go(output="whole") == 0
+    whole = pretraining.pretrain
+    monkeypatch.setattr(pretraining, "pretrain", lambda *a, callbacks, **k: whole(*a, callbacks=[Stop()], **k))
+    assert go() == 130
+    monkeypatch.setattr(pretraining, "pretrain", whole)
+    assert go("--seed", 5) == 2
+    assert "holds an unfinished run with other settings" in capsys.readouterr().err
+    assert go() == 0
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "start")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "start"))
+    assert first["judgements"] == second["judgements"]
+    assert go() == 2 and "add --overwrite" in capsys.readouterr().err
+    assert go("--seed", 5, "--overwrite") == 0
+    assert json.loads((tmp_path / "start" / "metrics.json").read_text())["seed"] == 5
+
+
+def test_other_tasks_are_held_out_when_named(go: Callable[..., int], tmp_path: Path) -> None:
+    assert go("--held-out", "jpeg", "contrast", "--quiet") == 0
+    metrics = json.loads((tmp_path / "start" / "metrics.json").read_text())
+    assert metrics["held_out"] == ["jpeg", "contrast"] and len(metrics["tasks"]) == 23
+
+
+def rate(folder: Path, names: list[str]) -> Path:
+    """A folder with pictures of eight references, six distortions and four levels of each."""
+    folder.mkdir()
+    lines = ["image,mos,reference,distortion"]
+    for reference in range(8):
+        for number, name in enumerate(names):
+            for level in range(4):
+                file = f"{reference}_{number}_{level}.png"
+                seed = [reference, number, level]
+                pixels = np.random.default_rng(seed).integers(0, 256 - 40 * level, (36, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / file)
+                lines.append(f"{file},{5 - level},{reference},{name}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_tasks_come_from_ratings_too(
+    go: Callable[..., int], recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = rate(tmp_path / "first", [f"type {number}" for number in range(6)])
+    recipe.write_text(RECIPE + "visits: 1\n")
+    assert go("--range", 1, 5, source=("--data", first)) == 0
+    metrics = json.loads((tmp_path / "start" / "metrics.json").read_text())
+    assert metrics["held_out"] == ["type 4"] and len(metrics["tasks"]) == 5
+    assert "taken as" not in capsys.readouterr().out
+    second = rate(tmp_path / "second", ["jpeg", "other"])
+    assert go("--range", 1, 5, "--json", source=("--data", first, second), output="both") == 0
+    both = json.loads(capsys.readouterr().out)
+    assert both["held_out"] == ["type 4", "jpeg"] and set(both["sources"]) == {"first", "second"}
+    assert go("--range", 1, 5, source=("--data", first, first), output="twice") == 2
+    assert "tables of different names" in capsys.readouterr().err
+
+
+def empty(folder: Path) -> None:
+    for path in folder.glob("*.png"):
+        path.unlink()
+
+
+def few(folder: Path) -> None:
+    for path in sorted(folder.glob("*.png"))[3:]:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "message"),
+    [
+        (empty, [], "holds no picture"),
+        (few, [], "Expected task 'gaussian_blur' to have 8 pictures for the support"),
+        (None, ["--photos", "nowhere"], "--photos nowhere: expected a folder of photographs"),
+        (None, ["--held-out", "sepia"], "--held-out: expected tasks out of gaussian_blur, lens_blur"),
+        (None, ["--held-out", *DISTORTIONS], "others to choose a checkpoint by, got 0 and 25"),
+        (None, ["--workers", -1], "--workers: expected at least 0, got -1"),
+        (None, ["--seed", -1], "--seed: expected 0 to"),
+        (None, ["--recipe", "none.yaml"], "Expected a recipe in YAML at 'none.yaml'"),
+        (None, ["--data", "x"], "not allowed with argument --photos"),
+    ],
+)
+def test_what_cannot_be_used_says_why_and_writes_nothing(
+    spoil: Callable[[Path], None] | None,
+    options: list[Any],
+    message: str,
+    go: Callable[..., int],
+    photos: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if spoil is not None:
+        spoil(photos[0].parent)
+    assert go(*options) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "start").exists()
+
+
+def test_an_adapter_is_no_base_and_other_files_are_kept(
+    go: Callable[..., int], adapter_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert go("--model", adapter_folder) == 2
+    assert "--model: expected a base, got an adapter" in capsys.readouterr().err
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "mine.txt").touch()
+    assert go() == 2
+    assert "the folder is not empty" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert go(output="file") == 2
+    assert "expected a folder, got a file" in capsys.readouterr().err
+
+
+def test_pictures_that_cannot_be_read_are_left_out_and_said(
+    go: Callable[..., int], photos: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos[5].write_bytes(b"GIF89a")
+    assert go() == 0
+    assert "left out: 05.png: " in capsys.readouterr().err

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from grmp_hf.errors import GRMPError
+from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe, read_recipe
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_keys_are_the_attributes_and_the_others_keep_their_defaults(tmp_path: Path) -> None:
+    path = write(tmp_path, "steps: 7\nlearning_rate: 1\nfresh_optimizer: [a, b]\nsupport_batch_size: null\nbf16: true")
+    expected = PretrainRecipe(steps=7, learning_rate=1, fresh_optimizer=("a", "b"), bf16=True)
+    assert read_recipe(PretrainRecipe, path) == PretrainRecipe.from_yaml(path) == expected
+    assert FewShotRecipe.from_yaml(write(tmp_path, "")) == FewShotRecipe()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stepz: 3", "got stepz"),
+        ("- 3", "got [3]"),
+        ("train: everything", "train out of prompts, authors, got 'everything'"),
+        ("steps: 0", "steps=0"),
+        ("a: [", "Expected a recipe in YAML"),
+        ("steps: many", "Expected steps of type int in"),
+        ("steps: 1.5", "got 1.5"),
+        ("steps: true", "got True"),
+        ("bf16: 1", "Expected bf16 of type bool in"),
+        ("learning_rate: 1e-3", "got '1e-3'. YAML takes 1e-3 for a text: write 0.001."),
+    ],
+)
+def test_a_wrong_recipe_says_what_it_may_hold(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(GRMPError, match=re.escape(message)):
+        FewShotRecipe.from_yaml(write(tmp_path, text))
+    with pytest.raises(GRMPError, match="Expected a recipe in YAML"):
+        FewShotRecipe.from_yaml(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("labels: mos", "labels out of gmsd, level, got 'mos'"),
+        ("held_out_visits: 0", "held_out_visits of at least 1, got 0"),
+        ("fresh_optimizer: kadid10k", "got 'kadid10k'"),
+        ("support_batch_size: a", "Expected support_batch_size of type int | None in"),
+    ],
+)
+def test_a_wrong_recipe_of_pre_training_too(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(GRMPError, match=re.escape(message)):
+        PretrainRecipe.from_yaml(write(tmp_path, text))
+
+
+def test_episodes_have_the_sizes_of_the_recipe() -> None:
+    recipe = PretrainRecipe(support=3, query_batch_size=2, visits=5, rescale_labels=True, held_out_query=9)
+    sizes = {"support": 3, "query": 16, "support_batch_size": None, "query_batch_size": 2, "visits": 5}
+    assert recipe.learning_episodes == {**sizes, "rescale_labels": True}
+    assert recipe.held_out_episodes == {"support": 16, "query": 9, "visits": 3, "rescale_labels": True}
