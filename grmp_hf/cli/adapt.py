@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grmp_hf.cli.figures import figures_table
-from grmp_hf.cli.options import add_model_options, add_rating_options, load_scorer, read_table
+from grmp_hf.cli.options import add_model_options, add_rating_options, find_start, load_scorer, read_table
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
 
@@ -45,6 +45,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--recipe", type=Path, metavar="FILE", help="what is trained and how, as YAML (see training/recipes)"
     )
+    parser.add_argument(
+        "--start",
+        default="default",
+        metavar="DIR",
+        help="adapter to start from, such as pretrain writes; none; or default: the prompts in the package, if any",
+    )
     parser.add_argument("--stratified", action="store_true", help="draw the shots spread over the range of quality")
     parser.add_argument(
         "--report", type=Path, metavar="DIR", help="folder of metrics, plot and scores (default: --output)"
@@ -70,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
     from grmp_hf.data import split_rows
     from grmp_hf.training.few_shot import FewShotRecipe
 
+    begun = find_start(args.start, args.model)
+    if begun is not None and begun.resolve() == args.output.resolve():
+        raise GRMPError(f"--start {begun}: expected another folder than --output; choose another name for the adapter")
     recipe = FewShotRecipe() if args.recipe is None else FewShotRecipe.from_yaml(args.recipe)
     table = read_table(args.data, args)
     split = split_rows(table, shots=args.shots, seed=args.seed, stratified=args.stratified)
@@ -78,11 +87,14 @@ def run(args: argparse.Namespace) -> int:
     base = load_scorer(args)
     if base.identity["adapter"]:
         raise GRMPError(f"--model: expected a base, got an adapter in {args.model!r}; name the base that it is for")
+    if begun is not None:
+        adapting.check_start(begun, base)
+        _say(args, f"training starts from the prompts in {begun}")
     pixels = _shots(base, train, args)
     for folder in (args.output, args.report or args.output):
         (folder / "metrics.json").unlink(missing_ok=True)  # of what --overwrite replaces: it marks a finished run
     with Progress("train", 0, quiet=args.quiet) as progress:
-        task = adapting.Task(table, split, base, args.model, args.seed, args.output, recipe)
+        task = adapting.Task(table, split, base, args.model, args.seed, args.output, recipe, begun)
         scorer = adapting.train(task, pixels, progress.tell)
     if scorer is None:  # one of the other processes of accelerate launch
         return 0

@@ -30,11 +30,12 @@ from grmp_hf.evaluation.plots import scatter
 from grmp_hf.hub import adapter_sha256, package_versions, recorded_name
 from grmp_hf.measuring import peak_memory_mib
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
-from grmp_hf.modeling.peft_prompts import teacher_mode
+from grmp_hf.modeling.peft_prompts import check_base, teacher_mode
 from grmp_hf.scoring import Scorer, iter_views
 from grmp_hf.training.few_shot import FewShotRecipe, adapt
+from grmp_hf.training.starts import read_start
 
-__all__ = ["Results", "Task", "finish", "score_both", "train"]
+__all__ = ["Results", "Task", "check_start", "finish", "score_both", "train"]
 
 _COLUMNS = (*COLUMNS[:5], "rating", "zero_shot", "ridge", *COLUMNS[5:])
 
@@ -51,6 +52,7 @@ class Task:
         seed: of the draw and of training.
         output: folder of the adapter.
         recipe: of training.
+        start: folder of an adapter whose prompts are where training begins; None to start from the base.
     """
 
     table: RatedTable
@@ -60,6 +62,14 @@ class Task:
     seed: int
     output: Path
     recipe: FewShotRecipe
+    start: Path | None = None
+
+    @property
+    def start_identity(self) -> dict[str, str] | None:
+        """Name and weights' hash of the start."""
+        if self.start is None:
+            return None
+        return {"name": self.start.resolve().name, "adapter_sha256": adapter_sha256(self.start)}
 
     def settings(self, pixels: Tensor) -> dict[str, Any]:
         """All that decides about the trained weights."""
@@ -72,7 +82,13 @@ class Task:
             "recipe": dataclasses.asdict(self.recipe),
             "seed": self.seed,
             "split_hash": self.split.hash,
+            "start": self.start_identity,
         }
+
+
+def check_start(folder: Path, base: Scorer) -> None:
+    """Raise unless a folder holds prompts of a base."""
+    check_base(read_start(folder), base.model)
 
 
 @dataclass
@@ -119,6 +135,7 @@ def train(task: Task, pixels: Tensor, progress: Callable[[str, float], None]) ->
         mean=task.base.processor.image_mean,
         std=task.base.processor.image_std,
         recipe=task.recipe,
+        start=task.start,
         seed=task.seed,
         output_dir=folder,
         progress=progress,
@@ -155,6 +172,7 @@ def _describe(task: Task, config: Any) -> None:
         "shots": len(task.split.train),
         "seed": task.seed,
         "recipe": dataclasses.asdict(task.recipe),
+        "start": task.start_identity,
         "versions": package_versions(),
     }
 
@@ -277,6 +295,7 @@ def _metrics(task: Task, scorer: Scorer, results: Results, start: float) -> dict
         "split_hash": task.split.hash,
         "adapter_sha256": scorer.identity["adapter_sha256"],
         "recipe": dataclasses.asdict(task.recipe),
+        "start": task.start_identity,
         "preprocessing": scorer.identity["preprocessing"],
         "scale": str(scorer.unit),
         "rating_scale": scorer.unit.to_dict(),

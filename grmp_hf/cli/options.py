@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from grmp_hf.data import RatedTable
     from grmp_hf.scoring import Scorer
 
-__all__ = ["add_model_options", "add_rating_options", "check_new_folder", "load_scorer", "positive", "read_table"]
+__all__ = [
+    "add_model_options",
+    "add_rating_options",
+    "check_new_folder",
+    "find_start",
+    "load_scorer",
+    "positive",
+    "read_table",
+]
 
 
 def positive(text: str) -> int:
@@ -65,6 +73,30 @@ def load_scorer(args: argparse.Namespace) -> Scorer:
         dtype=args.dtype,
         local_files_only=True if args.offline else None,
     )
+
+
+def find_start(start: str, model: str | None) -> Path | None:
+    """The folder of an adapter to start from.
+
+    Args:
+        start: "none", a folder, or "default": the prompts inside the package, where it has some.
+        model: the base, whose prompts the default is.
+
+    Raises:
+        GRMPError: no such folder.
+    """
+    from grmp_hf.modeling import configuration_grmp as places
+
+    if start == "none":
+        return None
+    if start == "default":
+        embedded = model in (None, "default", places.EMBEDDED)
+        return places.EMBEDDED_PROMPTS if embedded and places.EMBEDDED_PROMPTS.is_dir() else None
+    if not Path(start).is_dir():
+        raise GRMPError(
+            f"--start: expected the folder of an adapter, default or none, got {start!r}; check the spelling"
+        )
+    return Path(start)
 
 
 def add_rating_options(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from transformers import CLIPConfig, CLIPTokenizer, PreTrainedConfig
@@ -12,6 +13,7 @@ from grmp_hf.errors import GRMPError
 
 __all__ = [
     "EMBEDDED",
+    "EMBEDDED_PROMPTS",
     "PLACEHOLDER",
     "QUALITY_ANCHORS",
     "SCENES",
@@ -23,6 +25,9 @@ __all__ = [
 
 EMBEDDED = "grmp_hf/tiny"
 """Name of the base inside the package, the same on every machine; taken wherever a model's name is."""
+
+EMBEDDED_PROMPTS = Path(str(files("grmp_hf") / "assets" / "tiny_prompts"))
+"""Folder of the pre-trained prompts of that base, where the package has some."""
 
 PLACEHOLDER = "X"
 """The word whose tokens are where learned text prompts go."""

@@ -294,3 +294,95 @@ def test_an_adapter_is_no_base(
 ) -> None:
     assert adapt("--shots", 10, "--model", adapter_folder) == 2
     assert "--model: expected a base, got an adapter" in capsys.readouterr().err
+
+
+@pytest.fixture
+def start(clip_folder: Path, tmp_path: Path) -> Path:
+    """Prompts for the base of these tests that make a difference to every embedding."""
+    from peft import get_peft_model
+
+    base = grmp_hf.GRMPForImageQualityAssessment.from_pretrained(clip_folder)
+    torch.manual_seed(7)
+    model = get_peft_model(base, grmp_hf.GRMPPromptConfig(text_prompts=2, visual_prompts=3))
+    model.save_pretrained(str(tmp_path / "pre-trained"), save_embedding_layers=False)
+    return tmp_path / "pre-trained"
+
+
+def short_training(*arguments: Any, recipe: few_shot.FewShotRecipe, **given: Any) -> Any:
+    return few_shot.adapt(*arguments, recipe=replace(recipe, steps=3), **given)
+
+
+def test_a_start_is_gone_on_with_and_recorded(
+    adapt: Callable[..., int],
+    start: Path,
+    rated: Path,
+    clip_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from safetensors.torch import load_file
+
+    monkeypatch.setattr(adapting, "adapt", short_training)
+    assert adapt("--shots", 15, "--start", start) == 0
+    assert f"starts from the prompts in {start}" in capsys.readouterr().err
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (start, tmp_path / "mine"))
+    visual = [name for name in before if "grmp_visual" in name]
+    assert visual and all(torch.equal(before[name], after[name]) for name in visual)
+    metrics = json.loads((tmp_path / "mine" / "metrics.json").read_text())
+    hashes = {"name": "pre-trained", "adapter_sha256": grmp_hf.load(adapter=start).identity["adapter_sha256"]}
+    assert metrics["start"] == hashes
+    assert json.loads((tmp_path / "mine" / "adapter_config.json").read_text())["provenance"]["start"] == hashes
+    rows = list(csv.DictReader((tmp_path / "mine" / "scores.csv").read_text().splitlines()))
+    files = [rated / row["path"] for row in rows]
+    scores = grmp_hf.load(tmp_path / "mine").score(files).score
+    np.testing.assert_allclose(scores, [float(row["score"]) for row in rows], atol=1e-5)
+    zero_shot = grmp_hf.load(clip_folder).score(files).quality
+    np.testing.assert_allclose(1 + 4 * zero_shot, [float(row["zero_shot"]) for row in rows], atol=1e-5)
+    assert adapt("--shots", 15, "--overwrite", "--start", "none") == 0
+    other = json.loads((tmp_path / "mine" / "metrics.json").read_text())
+    assert other["start"] is None
+    assert other["baselines"]["ridge"]["srcc"] == metrics["baselines"]["ridge"]["srcc"]
+
+
+def test_the_default_start_is_that_of_the_package_and_its_base(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grmp_hf.cli.options import find_start
+    from grmp_hf.modeling import configuration_grmp
+
+    monkeypatch.setattr(configuration_grmp, "EMBEDDED_PROMPTS", tmp_path / "none")
+    assert find_start("default", "default") is None
+    monkeypatch.setattr(configuration_grmp, "EMBEDDED_PROMPTS", start)
+    assert find_start("default", "default") == find_start("default", "grmp_hf/tiny") == start
+    assert find_start("default", "some/clip") is None
+    assert find_start("none", "default") is None
+    assert find_start(str(tmp_path), "default") == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("nowhere", "--start: expected the folder of an adapter, default or none, got 'nowhere'"),
+        ("rated", "to start from in"),
+        ("mine", "--start mine: expected another folder than --output"),
+        ("other", "Expected the base that this adapter was made for"),
+    ],
+)
+def test_what_is_no_start_says_why_and_writes_nothing(
+    place: str,
+    message: str,
+    adapt: Callable[..., int],
+    start: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if place == "mine":
+        (tmp_path / "mine" / "training").mkdir(parents=True)
+    config = json.loads((start / "adapter_config.json").read_text())
+    (start / "adapter_config.json").write_text(json.dumps({**config, "base_fingerprint": "0" * 16}))
+    assert adapt("--shots", 10, "--start", start if place == "other" else place) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "mine" / "training" / "settings.json").exists()
