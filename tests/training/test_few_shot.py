@@ -56,12 +56,11 @@ def test_the_result_depends_on_the_arguments_alone(run) -> None:
     assert not equal(visual, learnt(run(recipe=VISUAL, seed=1)))
 
 
-def test_training_may_see_the_first_views_alone(run, shots) -> None:
-    pixels, _ = shots
+def test_training_may_see_the_first_views_alone(run) -> None:
     both = learnt(run(recipe=VISUAL))
     assert equal(both, learnt(run(recipe=dataclasses.replace(VISUAL, views=2))))
     assert not equal(both, learnt(run(recipe=dataclasses.replace(VISUAL, views=1))))
-    with pytest.raises(GRMPError, match="views of at least 0, got .* views=-1"):
+    with pytest.raises(GRMPError, match=r"views of at least 0, got .* views=-1"):
         FewShotRecipe(views=-1)
 
 
