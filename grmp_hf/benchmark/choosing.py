@@ -12,9 +12,12 @@ from grmp_hf.benchmark.config import MethodConfig
 from grmp_hf.benchmark.finetuning import FullFineTuning
 from grmp_hf.benchmark.kernels import GRIDS, kernel_ridge, svr
 from grmp_hf.benchmark.methods import GRMP, Method, Regression, ZeroShot, ridge
+from grmp_hf.cli.options import find_start
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.peft_prompts import check_base
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe
+from grmp_hf.training.starts import read_start
 
 __all__ = ["make_methods"]
 
@@ -27,7 +30,7 @@ def make_methods(configs: Sequence[MethodConfig], base: Scorer, folder: Path) ->
     Args:
         configs: their kinds, names and settings.
         base: a scorer without adapter.
-        folder: to which recipes are relative.
+        folder: to which recipes and starts are relative.
 
     Raises:
         GRMPError: a method or a setting that does not exist.
@@ -47,6 +50,8 @@ def _make(config: MethodConfig, base: Scorer, folder: Path) -> Method:
     try:
         if "recipe" in options:
             options["recipe"] = _recipe(options["recipe"], folder)
+        if "start" in options:
+            options["start"] = _start(options["start"], base, folder)
         return maker(name=config.name, base=base, **options)
     except TypeError as error:  # a text in the place of a number
         raise GRMPError(f"methods: {config.name}: expected numbers where numbers belong, got {options}") from error
@@ -60,6 +65,17 @@ def _recipe(value: Any, folder: Path) -> FewShotRecipe:
         found = ", ".join(sorted(set(map(str, value)) - set(known))) if isinstance(value, dict) else repr(value)
         raise GRMPError(f"recipe: expected a file, or keys out of {', '.join(known)}, got {found}")
     return FewShotRecipe(**value)
+
+
+def _start(value: Any, base: Scorer, folder: Path) -> Path | None:
+    """The folder of an adapter of the base, relative to the file; "default" and "none" as for `grmp-iqa adapt`."""
+    if not isinstance(value, str):
+        raise GRMPError(f"start: expected the folder of an adapter, default or none, got {value!r}")
+    named = value in ("default", "none")
+    found = find_start(value, base.identity["model"]) if named else folder / value
+    if found is not None:
+        check_base(read_start(found), base.model)
+    return found
 
 
 def _zero_shot(name: str, base: Scorer) -> Method:
@@ -83,8 +99,13 @@ def _statistics(name: str, base: Scorer) -> Method:
     return Regression(name, lambda pictures: pictures.statistics, ridge, {"method": "statistics"})
 
 
-def _grmp(name: str, base: Scorer, recipe: FewShotRecipe = FewShotRecipe()) -> Method:  # noqa: B008 (frozen)
-    return GRMP(name, base, recipe)
+def _grmp(
+    name: str,
+    base: Scorer,
+    recipe: FewShotRecipe = FewShotRecipe(),  # noqa: B008 (frozen)
+    start: Path | None = None,
+) -> Method:
+    return GRMP(name, base, recipe, start)
 
 
 _MAKERS: Mapping[str, _Maker] = {

@@ -11,6 +11,7 @@ import functools
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
@@ -22,9 +23,12 @@ from torch import nn
 from grmp_hf.benchmark.features import Pictures, iter_pixels
 from grmp_hf.benchmark.watching import Fitted, Observer, Watcher
 from grmp_hf.evaluation.baselines import fit_ridge
+from grmp_hf.hub import adapter_sha256
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds
+from grmp_hf.training.starts import read_start
 
 __all__ = ["GRMP", "Method", "Regression", "Regressor", "ZeroShot", "ridge"]
 
@@ -117,41 +121,71 @@ class GRMP:
         name: in the results.
         base: a scorer without adapter.
         recipe: see `FewShotRecipe`.
+        start: folder of an adapter whose prompts are where training begins; None to start from the base.
     """
 
     name: str
     base: Scorer
     recipe: FewShotRecipe
+    start: Path | None = None
     needs_shots = True
     trains_by_steps = True
 
     def settings(self) -> dict[str, Any]:
-        """The recipe."""
-        return {"method": "grmp", **dataclasses.asdict(self.recipe)}
+        """The recipe, and the hash of the start's weights."""
+        begun = {} if self.start is None else {"start": adapter_sha256(self.start)}
+        return {"method": "grmp", **dataclasses.asdict(self.recipe), **begun}
 
     def fit(self, shots: Pictures, quality: Floats, *, seed: int, observer: Observer | None = None) -> Fitted:
-        """Adapt a copy of the base, from the frozen embeddings where the recipe leaves them as they are."""
+        """Adapt a copy of the base, from embeddings computed before where the recipe leaves them as they are."""
         model = cast(GRMPForImageQualityAssessment, copy.deepcopy(self.base.model))
         labels = torch.tensor(quality, dtype=torch.float32)
         callbacks = [] if observer is None else [Watcher(observer, self._describe)]
         with tempfile.TemporaryDirectory() as folder:
-            common: dict[str, Any] = {"recipe": dataclasses.replace(self.recipe, save_steps=0), "seed": seed}
-            common |= {"output_dir": folder, "callbacks": callbacks}
-            if not self.recipe.moves_embeddings:
-                return self._describe(adapt_embeds(model, torch.from_numpy(shots.embeds), labels, **common))
+            common: dict[str, Any] = {"recipe": dataclasses.replace(self.recipe, save_steps=0), "start": self.start}
+            common |= {"seed": seed, "output_dir": folder, "callbacks": callbacks}
+            if not self._moves_embeddings:
+                return self._describe(adapt_embeds(model, torch.from_numpy(self._embeds(shots)), labels, **common))
             processor = self.base.processor
             pixels = torch.cat(list(iter_pixels(self.base, shots.rows)))
             common |= {"mean": processor.image_mean, "std": processor.image_std}
             return self._describe(adapt(model, pixels, labels, **common))
+
+    @functools.cached_property
+    def _begun(self) -> GRMPPromptConfig | None:
+        return None if self.start is None else read_start(self.start)
+
+    @property
+    def _moves_embeddings(self) -> bool:
+        recipe = self.recipe if self._begun is None else self.recipe.begun_from(self._begun)
+        return recipe.moves_embeddings
+
+    def _embeds(self, pictures: Pictures) -> NDArray[np.float32]:
+        """Embeddings (n, D) before training: the base's, or those with the visual prompts of the start."""
+        if self._begun is None or not self._begun.visual_prompts:
+            return pictures.embeds
+        prompted, known = self._prompted
+        keys = [(row.dataset, row.name) for row in pictures.rows]
+        missing = [row for row, key in zip(pictures.rows, keys, strict=True) if key not in known]
+        # One picture at a time: the last digits then do not depend on which pictures came together.
+        for row, pixels in zip(missing, iter_pixels(prompted, missing, batch_size=1), strict=True):
+            known[row.dataset, row.name] = prompted.outputs(pixels).image_embeds[0].float().cpu().numpy()
+        return np.array([known[key] for key in keys], dtype=np.float32).reshape(len(keys), pictures.embeds.shape[1])
+
+    @functools.cached_property
+    def _prompted(self) -> tuple[Scorer, dict[tuple[str | None, str], NDArray[np.float32]]]:
+        """The base with the prompts of the start, and the embeddings that it has given."""
+        model = PeftModel.from_pretrained(copy.deepcopy(self.base.model), str(self.start))
+        return dataclasses.replace(self.base, model=model.eval()), {}
 
     def _describe(self, model: nn.Module) -> Fitted:
         return Fitted(functools.partial(self._predict, model), lambda: _adapter(cast(PeftModel, model)))
 
     def _predict(self, model: nn.Module, pictures: Pictures) -> Floats:
         scorer = dataclasses.replace(self.base, model=model.eval())
-        if self.recipe.moves_embeddings:
+        if self._moves_embeddings:
             return np.concatenate([scorer.quality(pixels) for pixels in iter_pixels(scorer, pictures.rows)])
-        embeds = torch.from_numpy(pictures.embeds).to(next(model.parameters()).device)
+        embeds = torch.from_numpy(self._embeds(pictures)).to(next(model.parameters()).device)
         with torch.inference_mode():
             return model(image_embeds=embeds).quality.double().cpu().numpy()  # type: ignore[no-any-return]
 

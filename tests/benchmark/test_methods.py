@@ -11,14 +11,16 @@ import torch
 from grmp_hf.benchmark import kernels
 from grmp_hf.benchmark.choosing import make_methods
 from grmp_hf.benchmark.config import MethodConfig
-from grmp_hf.benchmark.features import Pictures
+from grmp_hf.benchmark.features import Pictures, iter_pixels
 from grmp_hf.benchmark.methods import GRMP, Method
 from grmp_hf.data import Row
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import srcc
-from grmp_hf.modeling.peft_prompts import GRMPPromptModel
+from grmp_hf.hub import load
+from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, GRMPPromptModel
 from grmp_hf.scoring import Scorer
-from grmp_hf.training.few_shot import FewShotRecipe
+from grmp_hf.training.few_shot import FewShotRecipe, adapt
 
 SHORT = {"steps": 4}
 VISUAL = {"steps": 2, "visual_prompts": 2, "batch_size": 4}
@@ -149,7 +151,7 @@ def test_recipes_come_from_files_or_stand_in_place(base: Scorer, tmp_path: Path)
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("forest", {}, "methods: expected some of zero_shot, ridge, .*, got 'forest'"),
     ("ridge", {"alpha": 3}, "methods: ridge: expected no settings, got alpha"),
-    ("grmp", {"steps": 3}, "methods: grmp: expected settings out of recipe, got steps"),
+    ("grmp", {"steps": 3}, "methods: grmp: expected settings out of recipe, start, got steps"),
     ("grmp", {"recipe": {"stepz": 3}}, "recipe: expected a file, or keys out of .*, got stepz"),
     ("grmp", {"recipe": 3}, "recipe: expected a file, or keys out of .*, got 3"),
     ("grmp", {"recipe": {"steps": "many"}}, "expected numbers where numbers belong"),
@@ -164,3 +166,73 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 def test_wrong_settings_are_named(kind: str, options: dict[str, Any], message: str, base: Scorer) -> None:
     with pytest.raises(GRMPError, match=message):
         make(kind, base, **options)
+
+
+@pytest.fixture
+def start(clip_folder: Path, tmp_path: Path) -> Path:
+    """Prompts of the base of these tests that move every embedding."""
+    from peft import get_peft_model
+
+    model = GRMPForImageQualityAssessment.from_pretrained(clip_folder)
+    torch.manual_seed(7)
+    adapter = get_peft_model(model, GRMPPromptConfig(text_prompts=2, visual_prompts=3))
+    adapter.save_pretrained(str(tmp_path / "starts" / "mine"), save_embedding_layers=False)
+    return tmp_path / "starts" / "mine"
+
+
+@pytest.mark.parametrize("train_visual", [False, True])
+def test_prompts_go_on_from_a_start_and_score_as_their_adapter_does(
+    train_visual: bool, described: tuple[Pictures, np.ndarray], base: Scorer, start: Path
+) -> None:
+    pictures, quality = described
+    recipe = {"steps": 2, "batch_size": 4, "train_visual": train_visual}
+    method = make("grmp", base, start.parent, recipe=recipe, start="mine")
+    assert isinstance(method, GRMP) and method.start == start
+    shots, test = (part(pictures, at) for at in (slice(8), slice(8, 20)))
+    fitted = method.fit(shots, quality[:8], seed=1)
+    model = few_shot_model(method, shots, quality[:8])
+    expected = np.concatenate([dataclasses.replace(base, model=model).quality(p) for p in iter_pixels(base, test.rows)])
+    np.testing.assert_allclose(fitted.predict(test), expected, atol=1e-5)
+    without = make("grmp", base, recipe=recipe).fit(shots, quality[:8], seed=1)
+    assert np.abs(without.predict(test) - expected).max() > 1e-3
+    np.testing.assert_array_equal(method.fit(shots, quality[:8], seed=1).predict(test), fitted.predict(test))
+
+
+def few_shot_model(method: GRMP, shots: Pictures, quality: np.ndarray) -> Any:
+    """What `grmp-iqa adapt` would give."""
+    import copy
+    import tempfile
+
+    processor = method.base.processor
+    with tempfile.TemporaryDirectory() as folder:
+        return adapt(
+            copy.deepcopy(method.base.model),
+            torch.cat(list(iter_pixels(method.base, shots.rows))),
+            torch.tensor(quality, dtype=torch.float32),
+            mean=processor.image_mean,
+            std=processor.image_std,
+            recipe=method.recipe,
+            start=method.start,
+            seed=1,
+            output_dir=folder,
+        )
+
+
+def part(pictures: Pictures, at: slice) -> Pictures:
+    fields = (pictures.rows, pictures.embeds, pictures.zero_shot, pictures.statistics)
+    return Pictures(*(field[at] for field in fields))
+
+
+def test_the_start_is_one_of_the_settings(base: Scorer, start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = make("grmp", base, start=str(start)).settings()
+    assert settings["start"] == load(adapter=start).identity["adapter_sha256"]
+    assert "start" not in make("grmp", base, start="none").settings() and "start" not in make("grmp", base).settings()
+    assert make("grmp", base, start="default").settings() == make("grmp", base).settings(), "not the package's base"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [("nowhere", "to start from in '.*nowhere', found none"), (3, "start: expected .* got 3")]
+)
+def test_what_is_no_start_is_named(value: Any, message: str, base: Scorer) -> None:
+    with pytest.raises(GRMPError, match=message):
+        make("grmp", base, start=value)
