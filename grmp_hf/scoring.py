@@ -210,21 +210,23 @@ def iter_views(
         except ImageError as error:
             return item, error
 
-    return _chunks(_read_ahead(decode, items, 2 * batch_size, workers), batch_size)
+    return _chunks(_read_ahead(decode, items, batch_size, workers), batch_size)
 
 
 def _read_ahead(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int, workers: int | None
+    function: Callable[[_Item], _Result], items: Iterable[_Item], batch_size: int, workers: int | None
 ) -> Iterator[_Result]:
+    """Results in order, computed in threads; two batches are under way beside what has been given."""
+    together = max(1, min(4, batch_size // 4))  # threads that hand over every single picture wait for each other
     pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
-    pending: collections.deque[Future[_Result]] = collections.deque()
+    pending: collections.deque[Future[list[_Result]]] = collections.deque()
     try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
+        for part in _chunks(items, together):
+            pending.append(pool.submit(lambda part: [function(item) for item in part], part))
+            if len(pending) * together > 2 * batch_size:
+                yield from pending.popleft().result()
         while pending:
-            yield pending.popleft().result()
+            yield from pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
