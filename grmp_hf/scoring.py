@@ -26,7 +26,7 @@ from grmp_hf.data.sources import decode_row
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 
-__all__ = ["Picture", "ScoredPicture", "Scorer", "Scores", "iter_views"]
+__all__ = ["Picture", "ScoredPicture", "Scorer", "Scores", "iter_views", "large_alone"]
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """What can be scored: a file, its content, a PIL image of any mode, a uint8 array ``(H, W, 3)`` or ``(H, W)``."""
@@ -163,12 +163,7 @@ class Scorer:
                 return self.processor.pixels(decode_row(picture, max_pixels=max_pixels))
             return self.processor.pixels(decode_image(picture, max_pixels=max_pixels))
 
-        try:
-            return decode(_LARGE)
-        except ImageError as error:
-            if error.code != "too_large":
-                raise
-        return _one_at_a_time.submit(decode, MAX_PIXELS).result()
+        return large_alone(decode)
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Normalise views, uint8 ``(B, V, 3, S, S)``, for the model: its device and type."""
@@ -185,6 +180,20 @@ class Scorer:
         # Convolutions on a GPU round to ten bits by default, which shows in the fourth digit of a score.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return self.model(pixel_values=self.prepare(pixels))
+
+
+def large_alone(decode: Callable[[int], _Result]) -> _Result:
+    """Decode a picture; one above 32 megapixels waits until no other such picture is being decoded.
+
+    Args:
+        decode: takes the pixels that a picture may have; raises an ``ImageError`` where it has more.
+    """
+    try:
+        return decode(_LARGE)
+    except ImageError as error:
+        if error.code != "too_large":
+            raise
+    return _one_at_a_time.submit(decode, MAX_PIXELS).result()
 
 
 def iter_views(

@@ -104,8 +104,9 @@ def _grmp(
     base: Scorer,
     recipe: FewShotRecipe = FewShotRecipe(),  # noqa: B008 (frozen)
     start: Path | None = None,
+    views: int | None = None,
 ) -> Method:
-    return GRMP(name, base, recipe, start)
+    return GRMP(name, base, recipe, start, views)
 
 
 _MAKERS: Mapping[str, _Maker] = {

@@ -6,9 +6,10 @@ the numbers (base, preprocessing, versions). Letters in shapes: n pictures, D wi
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,20 +24,20 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from grmp_hf.cli.writing import atomic_path
-from grmp_hf.data import MAX_PIXELS, ImageError, Row, decode_row
+from grmp_hf.data import ImageError, Row, decode_row
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.baselines import STATISTICS, handmade_statistics
 from grmp_hf.hub import package_versions
-from grmp_hf.scoring import Scorer, iter_views
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
+from grmp_hf.scoring import Scorer, iter_views, large_alone
 
-__all__ = ["FeatureStore", "Pictures", "iter_pixels", "without_ratings"]
+__all__ = ["FeatureStore", "Pictures", "first_views", "iter_pixels", "without_ratings"]
 
 Floats = NDArray[np.float64]
 Tell = Callable[[str, float], None]
 
 _BATCH = 16
 _PART = 16 * _BATCH  # pictures of a file; whole batches, so that a run that was killed goes on with the same ones
-_LARGE = 2**25  # pictures above 32 megapixels are decoded one at a time, as in grmp_hf.scoring
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,6 @@ class FeatureStore:
         self._found: dict[bytes, _Features] = {}
         self._digests: dict[tuple[str | None, str], bytes] = {}
         self._statistics: dict[bytes, Floats] = {}
-        self._alone = threading.Lock()
         for path in sorted(self.folder.glob("*.safetensors")):
             self._read(path)
 
@@ -143,13 +143,7 @@ class FeatureStore:
 
     def _look(self, row: Row) -> Tensor:
         """Views of a picture; its statistics are kept aside."""
-        try:
-            return self._decode(row, _LARGE)
-        except ImageError as error:
-            if error.code != "too_large":
-                raise
-        with self._alone:
-            return self._decode(row, MAX_PIXELS)
+        return large_alone(functools.partial(self._decode, row))
 
     def _decode(self, row: Row, max_pixels: int) -> Tensor:
         picture = decode_row(row, max_pixels=max_pixels)
@@ -173,6 +167,21 @@ class FeatureStore:
             raise GRMPError(f"{path}: expected features of pictures, got ({error}); delete the file") from error
         for digest, *features in rows:
             self._found[digest.tobytes()] = _Features(*features)
+
+
+def first_views(base: Scorer, count: int) -> Scorer:
+    """The base with the first of its views, their weights divided by their sum.
+
+    Raises:
+        GRMPError: it has fewer, or none is asked for.
+    """
+    settings = base.processor.settings()
+    views = settings["views"]
+    if not 1 <= count <= len(views):
+        raise GRMPError(f"expected 1 to {len(views)} views, as many as the base has, got {count}")
+    kept = np.array((settings["view_weights"] or [1.0] * len(views))[:count])
+    fewer = {**settings, "views": views[:count], "view_weights": (kept / kept.sum()).tolist()}
+    return dataclasses.replace(base, processor=GRMPImageProcessor(**fewer))
 
 
 def iter_pixels(base: Scorer, rows: Sequence[Row], batch_size: int = _BATCH) -> Iterator[Tensor]:

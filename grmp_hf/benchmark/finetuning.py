@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import CLIPForImageClassification, PrinterCallback, Trainer, TrainingArguments
 
-from grmp_hf.benchmark.features import Pictures, iter_pixels
-from grmp_hf.benchmark.watching import Fitted, Observer, Watcher
+from grmp_hf.benchmark.features import Pictures, first_views, iter_pixels
+from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, as_arrays
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
@@ -60,9 +60,7 @@ class FullFineTuning:
     trains_by_steps = True
 
     def __post_init__(self) -> None:
-        available = len(self.base.processor.views)
-        if not 1 <= self.views <= available:
-            raise GRMPError(f"{self.name}: expected 1 to {available} views, as many as the base has, got {self.views}")
+        first_views(self.base, self.views)
         if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0 or not 0 <= self.warmup < 1:
             raise GRMPError(
                 f"{self.name}: expected epochs and batch_size of at least 1, a learning_rate above 0 and a warmup in "
@@ -79,7 +77,7 @@ class FullFineTuning:
         centre, spread = float(quality.mean()), float(quality.std())
         if spread == 0:
             raise GRMPError(f"Expected pictures with different ratings, got {len(quality)} that are all alike")
-        seen = self._seeing_fewer()
+        seen = first_views(self.base, self.views)
         pixels = torch.cat(list(iter_pixels(seen, shots.rows)))
         labels = torch.tensor((quality - centre) / spread, dtype=torch.float32)
         describe = functools.partial(self._describe, seen, centre, spread)
@@ -112,14 +110,6 @@ class FullFineTuning:
             trainer.train()
         return model
 
-    def _seeing_fewer(self) -> Scorer:
-        """The base with the first of its views."""
-        settings = self.base.processor.settings()
-        weights = settings["view_weights"] or [1.0] * len(settings["views"])
-        kept = np.array(weights[: self.views])
-        fewer = {**settings, "views": settings["views"][: self.views], "view_weights": (kept / kept.sum()).tolist()}
-        return dataclasses.replace(self.base, processor=GRMPImageProcessor(**fewer))
-
     def _describe(self, seen: Scorer, centre: float, spread: float, model: nn.Module) -> Fitted:
         def predict(pictures: Pictures) -> Floats:
             scorer = dataclasses.replace(seen, model=model.eval())
@@ -127,8 +117,7 @@ class FullFineTuning:
             return centre + spread * np.concatenate(found)
 
         def learnt() -> dict[str, NDArray[Any]]:
-            state = {name: tensor.detach().cpu().float().numpy().copy() for name, tensor in model.state_dict().items()}
-            return {**state, "quality": np.array([centre, spread])}
+            return {**as_arrays(model.state_dict()), "quality": np.array([centre, spread])}
 
         return Fitted(predict, learnt)
 

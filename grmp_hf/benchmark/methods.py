@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from peft import PeftModel, get_peft_model_state_dict
 from torch import nn
 
-from grmp_hf.benchmark.features import Pictures, iter_pixels
-from grmp_hf.benchmark.watching import Fitted, Observer, Watcher
+from grmp_hf.benchmark.features import Pictures, first_views, iter_pixels
+from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, as_arrays
 from grmp_hf.evaluation.baselines import fit_ridge
 from grmp_hf.hub import adapter_sha256
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
@@ -122,19 +122,26 @@ class GRMP:
         base: a scorer without adapter.
         recipe: see `FewShotRecipe`.
         start: folder of an adapter whose prompts are where training begins; None to start from the base.
+        views: how many views of each picture training and scoring see, the first ones; None for all.
     """
 
     name: str
     base: Scorer
     recipe: FewShotRecipe
     start: Path | None = None
+    views: int | None = None
     needs_shots = True
     trains_by_steps = True
 
+    def __post_init__(self) -> None:
+        if self.views is not None:
+            first_views(self.base, self.views)
+
     def settings(self) -> dict[str, Any]:
-        """The recipe, and the hash of the start's weights."""
-        begun = {} if self.start is None else {"start": adapter_sha256(self.start)}
-        return {"method": "grmp", **dataclasses.asdict(self.recipe), **begun}
+        """The recipe, the hash of the start's weights, and the number of views where they are not all."""
+        more: dict[str, Any] = {} if self.start is None else {"start": adapter_sha256(self.start)}
+        more |= {} if self.views is None else {"views_seen": self.views}
+        return {"method": "grmp", **dataclasses.asdict(self.recipe), **more}
 
     def fit(self, shots: Pictures, quality: Floats, *, seed: int, observer: Observer | None = None) -> Fitted:
         """Adapt a copy of the base, from embeddings computed before where the recipe leaves them as they are."""
@@ -146,14 +153,19 @@ class GRMP:
             common |= {"seed": seed, "output_dir": folder, "callbacks": callbacks}
             if not self._moves_embeddings:
                 return self._describe(adapt_embeds(model, torch.from_numpy(self._embeds(shots)), labels, **common))
-            processor = self.base.processor
-            pixels = torch.cat(list(iter_pixels(self.base, shots.rows)))
+            processor = self._seen.processor
+            pixels = torch.cat(list(iter_pixels(self._seen, shots.rows)))
             common |= {"mean": processor.image_mean, "std": processor.image_std}
             return self._describe(adapt(model, pixels, labels, **common))
 
     @functools.cached_property
     def _begun(self) -> GRMPPromptConfig | None:
         return None if self.start is None else read_start(self.start)
+
+    @functools.cached_property
+    def _seen(self) -> Scorer:
+        """The base with the views that are seen."""
+        return self.base if self.views is None else first_views(self.base, self.views)
 
     @property
     def _moves_embeddings(self) -> bool:
@@ -162,7 +174,7 @@ class GRMP:
 
     def _embeds(self, pictures: Pictures) -> NDArray[np.float32]:
         """Embeddings (n, D) before training: the base's, or those with the visual prompts of the start."""
-        if self._begun is None or not self._begun.visual_prompts:
+        if self.views is None and (self._begun is None or not self._begun.visual_prompts):
             return pictures.embeds
         prompted, known = self._prompted
         keys = [(row.dataset, row.name) for row in pictures.rows]
@@ -175,16 +187,20 @@ class GRMP:
     @functools.cached_property
     def _prompted(self) -> tuple[Scorer, dict[tuple[str | None, str], NDArray[np.float32]]]:
         """The base with the prompts of the start, and the embeddings that it has given."""
-        model = PeftModel.from_pretrained(copy.deepcopy(self.base.model), str(self.start))
-        return dataclasses.replace(self.base, model=model.eval()), {}
+        model: nn.Module = copy.deepcopy(self.base.model)
+        if self.start is not None:
+            model = PeftModel.from_pretrained(model, str(self.start))
+        return dataclasses.replace(self._seen, model=model.eval()), {}
 
     def _describe(self, model: nn.Module) -> Fitted:
         return Fitted(functools.partial(self._predict, model), lambda: _adapter(cast(PeftModel, model)))
 
     def _predict(self, model: nn.Module, pictures: Pictures) -> Floats:
-        scorer = dataclasses.replace(self.base, model=model.eval())
+        scorer = dataclasses.replace(self._seen, model=model.eval())
         if self._moves_embeddings:
-            return np.concatenate([scorer.quality(pixels) for pixels in iter_pixels(scorer, pictures.rows)])
+            device = next(model.parameters()).device.type
+            with torch.autocast(device, torch.bfloat16, enabled=self.recipe.bf16):
+                return np.concatenate([scorer.quality(pixels) for pixels in iter_pixels(scorer, pictures.rows)])
         embeds = torch.from_numpy(self._embeds(pictures)).to(next(model.parameters()).device)
         with torch.inference_mode():
             return model(image_embeds=embeds).quality.double().cpu().numpy()  # type: ignore[no-any-return]
@@ -192,5 +208,4 @@ class GRMP:
 
 def _adapter(model: PeftModel) -> Learnt:
     """A copy of the adapter's tensors, under the names by which it is saved."""
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    return {name: tensor.detach().cpu().float().numpy().copy() for name, tensor in state.items()}
+    return as_arrays(get_peft_model_state_dict(model, save_embedding_layers=False))

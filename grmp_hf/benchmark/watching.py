@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from grmp_hf.benchmark.features import Pictures
 
-__all__ = ["Fitted", "Observer", "Watcher"]
+__all__ = ["Fitted", "Observer", "Watcher", "as_arrays"]
 
 
 class Fitted(NamedTuple):
@@ -25,6 +25,11 @@ class Fitted(NamedTuple):
 
     predict: Callable[[Pictures], NDArray[np.float64]]
     learnt: Callable[[], dict[str, NDArray[Any]]]
+
+
+def as_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Copies of tensors, in float32."""
+    return {name: tensor.detach().cpu().float().numpy().copy() for name, tensor in tensors.items()}
 
 
 Observer: TypeAlias = Callable[[int, Fitted, float], float]

@@ -16,10 +16,13 @@ from grmp_hf.errors import GRMPError
 if TYPE_CHECKING:
     from grmp_hf.cli.sources import Source
     from grmp_hf.data import RatedTable
+    from grmp_hf.data.photographs import Photographs
     from grmp_hf.scoring import Scorer
     from grmp_hf.training.recipes import PretrainRecipe
 
 __all__ = ["add_parser", "run"]
+
+_JUDGED = 64  # photographs between two signs of progress
 
 _EPILOG = """Photographs are distorted on the fly: 25 types, each a task. Ratings are divided into tasks by their column
 "distortion". Tasks that are held out, on photographs of their own, choose the checkpoint. An interrupted run goes on
@@ -118,7 +121,18 @@ def _read_photographs(args: argparse.Namespace, base: Scorer, recipe: PretrainRe
             args.photos, processor.size, processor.uncropped, tell=lambda share: progress.tell("read", share)
         )
     _say(args, *(f"left out: {note}" for note in found.notes))
-    return [from_photographs(args.photos.resolve().name, found, processor, recipe.labels)]
+    quality = _judge(args, base, found) if recipe.judge_photographs else None
+    return [from_photographs(args.photos.resolve().name, found, processor, recipe.labels, quality)]
+
+
+def _judge(args: argparse.Namespace, base: Scorer, photographs: Photographs) -> list[float]:
+    """Quality of each photograph by the base."""
+    quality: list[float] = []
+    with Progress("photographs", 0, quiet=args.quiet) as progress:
+        for at in range(0, len(photographs), _JUDGED):
+            quality += base.score(photographs.pictures[at : at + _JUDGED]).quality.tolist()
+            progress.tell("judged by the base", len(quality) / len(photographs))
+    return quality
 
 
 def _read_tables(args: argparse.Namespace, base: Scorer) -> list[Source]:

@@ -47,7 +47,13 @@ class Source:
         return EpisodeDataset(tasks, self.load, reference_of=self.reference_of, quality_of=self.quality_of, **options)
 
 
-def from_photographs(name: str, photographs: Photographs, processor: GRMPImageProcessor, labels: str) -> Source:
+def from_photographs(
+    name: str,
+    photographs: Photographs,
+    processor: GRMPImageProcessor,
+    labels: str,
+    quality: Sequence[float] | None = None,
+) -> Source:
     """Tasks by distorting photographs on the fly.
 
     Args:
@@ -55,8 +61,10 @@ def from_photographs(name: str, photographs: Photographs, processor: GRMPImagePr
         photographs: with sides of at least the processor's size, see `GRMPImageProcessor.uncropped`.
         processor: says size and normalisation of a view.
         labels: a name in `LABELS`.
+        quality: of each photograph, in [0, 1], before it is distorted, by which its labels are multiplied; None where
+            all are taken for perfect.
     """
-    load = _SyntheticLoader(photographs.pictures, processor, LABELS[labels])
+    load = _SyntheticLoader(photographs.pictures, processor, LABELS[labels], quality)
     tasks = synthetic_tasks(len(photographs))
     return Source(name, tasks, load, lambda picture: picture.photograph, None, photographs.content_hash, name)
 
@@ -80,11 +88,13 @@ class _SyntheticLoader:
     photographs: Sequence[Picture]
     processor: GRMPImageProcessor
     label: Labeller
+    quality: Sequence[float] | None
 
     def __call__(self, picture: SyntheticPicture, seed: int) -> Batch:
         photograph, size = self.photographs[picture.photograph], self.processor.size
-        made = distorted_crop(photograph, picture.kind, picture.level, size=size, seed=seed, label=self.label)
-        return _row(*made, self.processor)
+        made, kept = distorted_crop(photograph, picture.kind, picture.level, size=size, seed=seed, label=self.label)
+        own = 1.0 if self.quality is None else self.quality[picture.photograph]
+        return _row(made, own * kept, self.processor)
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,8 @@ class PretrainRecipe:
         bf16: run forward and backward passes under bfloat16 autocast; weights and steps stay fp32.
         eval_steps: outer steps between checkpoints, each of which the held-out episodes judge.
         labels: of synthetic tasks: ``"gmsd"``, a full-reference metric, or ``"level"``.
+        judge_photographs: multiply the labels of synthetic tasks by the quality that the base gives to the photograph
+            itself: photographs differ before anything is done to them.
         support, query: pictures of an episode.
         support_batch_size, query_batch_size: pictures of a batch inside an episode; None for all at once.
         visits: episodes of each task in an epoch. Loading processes begin anew with each epoch.
@@ -217,6 +219,7 @@ class PretrainRecipe:
     bf16: bool = True
     eval_steps: int = 50
     labels: Literal["gmsd", "level"] = "gmsd"
+    judge_photographs: bool = True
     support: int = 16
     query: int = 16
     support_batch_size: int | None = None

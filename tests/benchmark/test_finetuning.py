@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from grmp_hf.benchmark.features import Pictures, iter_pixels
+from grmp_hf.benchmark.features import Pictures, first_views, iter_pixels
 from grmp_hf.benchmark.finetuning import FullFineTuning
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import srcc
@@ -42,7 +42,7 @@ def test_the_first_views_are_seen_and_predictions_are_their_mean(base: Scorer, d
     pictures, quality = described
     method = FullFineTuning("full", base, epochs=1, views=2)
     fitted = method.fit(pictures, quality, seed=0)
-    seen = method._seeing_fewer()
+    seen = first_views(base, 2)
     assert seen.processor.views == base.processor.views[:2]
     assert seen.processor.view_weights == pytest.approx([0.5 / 0.8, 0.3 / 0.8])
     assert next(iter_pixels(seen, pictures.rows)).shape[1] == 2

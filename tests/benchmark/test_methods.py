@@ -11,7 +11,7 @@ import torch
 from grmp_hf.benchmark import kernels
 from grmp_hf.benchmark.choosing import make_methods
 from grmp_hf.benchmark.config import MethodConfig
-from grmp_hf.benchmark.features import Pictures, iter_pixels
+from grmp_hf.benchmark.features import Pictures, first_views, iter_pixels
 from grmp_hf.benchmark.methods import GRMP, Method
 from grmp_hf.data import Row
 from grmp_hf.errors import GRMPError
@@ -148,14 +148,29 @@ def test_recipes_come_from_files_or_stand_in_place(base: Scorer, tmp_path: Path)
     assert make("grmp", base).settings() == {"method": "grmp", **dataclasses.asdict(FewShotRecipe())}
 
 
+@pytest.mark.parametrize("recipe", [{"steps": 2}, {"steps": 2, "visual_prompts": 2}], ids=["texts", "visual"])
+def test_grmp_may_see_the_first_views_alone(
+    recipe: dict[str, Any], base: Scorer, described: tuple[Pictures, np.ndarray]
+) -> None:
+    pictures, quality = described
+    one = make("grmp", base, recipe=recipe, views=1)
+    every = make("grmp", base, recipe=recipe, views=len(base.processor.views))
+    scores = [method.fit(pictures, quality, seed=1).predict(pictures) for method in (one, every)]
+    assert np.abs(scores[0] - scores[1]).max() > 1e-4
+    narrow = make("grmp", first_views(base, 1), recipe={**recipe, "bf16": False}, views=1)
+    np.testing.assert_array_equal(scores[0], narrow.fit(pictures, quality, seed=1).predict(pictures))
+    assert one.settings() != every.settings()
+
+
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("forest", {}, "methods: expected some of zero_shot, ridge, .*, got 'forest'"),
     ("ridge", {"alpha": 3}, "methods: ridge: expected no settings, got alpha"),
-    ("grmp", {"steps": 3}, "methods: grmp: expected settings out of recipe, start, got steps"),
+    ("grmp", {"steps": 3}, "methods: grmp: expected settings out of recipe, start, views, got steps"),
     ("grmp", {"recipe": {"stepz": 3}}, "recipe: expected a file, or keys out of .*, got stepz"),
     ("grmp", {"recipe": 3}, "recipe: expected a file, or keys out of .*, got 3"),
     ("grmp", {"recipe": {"steps": "many"}}, "expected numbers where numbers belong"),
     ("grmp", {"recipe": "none.yaml"}, "Expected a recipe in YAML"),
+    ("grmp", {"views": 0}, "expected 1 to 3 views, as many as the base has, got 0"),
     ("full_finetune", {"views": 4}, "expected 1 to 3 views, as many as the base has, got 4"),
     ("full_finetune", {"epochs": 0}, "expected epochs and batch_size of at least 1"),
     ("full_finetune", {"epochs": "many"}, "expected numbers where numbers belong"),

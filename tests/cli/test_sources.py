@@ -57,6 +57,16 @@ def test_photographs_become_tasks_whose_rows_are_made_on_the_fly(photographs: Ph
     assert not torch.equal(row["pixel_values"], other["pixel_values"])
 
 
+def test_labels_are_shares_of_what_a_photograph_was_before(photographs: Photographs) -> None:
+    quality = [0.1 * (number + 1) for number in range(len(photographs))]
+    perfect = from_photographs("mine", photographs, PROCESSOR, "gmsd")
+    judged = from_photographs("mine", photographs, PROCESSOR, "gmsd", quality)
+    for level in (0, 3):
+        before, after = (source.load(SyntheticPicture(2, "jpeg", level), 7) for source in (perfect, judged))
+        assert torch.equal(before["pixel_values"], after["pixel_values"])
+        assert after["labels"].item() == pytest.approx(0.3 * before["labels"].item())
+
+
 def test_episodes_of_photographs_have_crops_of_different_quality(photographs: Photographs) -> None:
     source = from_photographs("mine", photographs, PROCESSOR, "level")
     data = source.episodes({"jpeg": source.tasks["jpeg"]}, support=8, query=6, seed=3)
