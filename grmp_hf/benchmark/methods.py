@@ -8,8 +8,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel, get_peft_model_state_dict
-from torch import nn
+from torch import Tensor, nn
 
 from grmp_hf.benchmark.features import Pictures, first_views, iter_pixels
 from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, as_arrays
@@ -31,6 +32,8 @@ from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds
 from grmp_hf.training.starts import read_start
 
 __all__ = ["GRMP", "Method", "Regression", "Regressor", "ZeroShot", "ridge"]
+
+_KEPT = 2**29  # bytes of decoded pictures that a method may keep
 
 Floats = NDArray[np.float64]
 Predict = Callable[[Floats], Floats]
@@ -192,6 +195,21 @@ class GRMP:
             model = PeftModel.from_pretrained(model, str(self.start))
         return dataclasses.replace(self._seen, model=model.eval()), {}
 
+    def _pixels(self, pictures: Pictures) -> Iterable[Tensor]:
+        """Views of pictures, a batch at a time; the last ones are kept, for the next draw scores them again."""
+        key = tuple((row.dataset, row.name) for row in pictures.rows)
+        if key not in self._kept:
+            shape = (len(key), len(self._seen.processor.views), 3, *[self._seen.processor.size] * 2)
+            if math.prod(shape) > _KEPT:
+                return iter_pixels(self._seen, pictures.rows)
+            self._kept.clear()
+            self._kept[key] = list(iter_pixels(self._seen, pictures.rows))
+        return self._kept[key]
+
+    @functools.cached_property
+    def _kept(self) -> dict[tuple[tuple[str | None, str], ...], list[Tensor]]:
+        return {}
+
     def _describe(self, model: nn.Module) -> Fitted:
         return Fitted(functools.partial(self._predict, model), lambda: _adapter(cast(PeftModel, model)))
 
@@ -200,7 +218,7 @@ class GRMP:
         if self._moves_embeddings:
             device = next(model.parameters()).device.type
             with torch.autocast(device, torch.bfloat16, enabled=self.recipe.bf16):
-                return np.concatenate([scorer.quality(pixels) for pixels in iter_pixels(scorer, pictures.rows)])
+                return np.concatenate([scorer.quality(pixels) for pixels in self._pixels(pictures)])
         embeds = torch.from_numpy(self._embeds(pictures)).to(next(model.parameters()).device)
         with torch.inference_mode():
             return model(image_embeds=embeds).quality.double().cpu().numpy()  # type: ignore[no-any-return]

@@ -6,7 +6,6 @@ Nothing here looks at a picture that is not among the shots.
 from __future__ import annotations
 
 import contextlib
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,11 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerCallback
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.functional import quality_cross_entropy
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, teacher_mode
 from grmp_hf.training.arguments import GRMPTrainingArguments
+from grmp_hf.training.calibration import fit_calibration
 from grmp_hf.training.recipes import FewShotRecipe
 from grmp_hf.training.starts import load_start, read_start
 from grmp_hf.training.trainer import GRMPTrainer, last_complete_checkpoint
@@ -198,7 +197,7 @@ def _fit(
     """Train a new adapter, given the quality logits ``(n, A)`` of the shots at its start."""
     output.mkdir(parents=True, exist_ok=True)
     if recipe.calibrate:
-        _calibrate(model, logits, shots.columns["labels"])
+        fit_calibration(model, logits, shots.columns["labels"])
     _train(model, shots, recipe, seed, output / "fit", callbacks)
     return model.eval()
 
@@ -264,33 +263,6 @@ def _look(model: PeftModel, values: Tensor, begun: bool, taught: bool) -> tuple[
         with teacher_mode(model):
             found.append(model(values, output_semantic=True))
     return found[0].image_embeds, found[0].quality_logits, found[-1].semantic_logits
-
-
-def _calibrate(model: PeftModel, logits: Tensor, quality: Tensor) -> None:
-    """Fit scale and offset of the readout to the shots, given the base's logits ``(n, A)``.
-
-    The scale stays within a factor of 4: where the base says nothing of these ratings, or the contrary, the best scale
-    would be 0, from where nothing can be learnt.
-    """
-    base = model.get_base_model()
-    readout = base.readout.grmp_readout["default"]
-    share, offset = (torch.zeros_like(value, requires_grad=True) for value in (readout.log_scale, readout.offset))
-    optimizer: Any = torch.optim.LBFGS([share, offset], max_iter=50, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        calibrated = _log_scale(share).exp() * logits.to(offset) + offset
-        loss = quality_cross_entropy(calibrated, quality.to(offset), base.config.quality_levels)
-        torch.autograd.backward(loss)
-        return loss
-
-    optimizer.step(closure)
-    readout.log_scale.copy_(_log_scale(share).detach())
-    readout.offset.data.copy_(offset.detach())
-
-
-def _log_scale(share: Tensor) -> Tensor:
-    return math.log(4) * share.tanh()
 
 
 class _Teller(TrainerCallback):

@@ -16,11 +16,14 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.training.arguments import GRMPTrainingArguments
+from grmp_hf.training.calibration import fit_calibration
 from grmp_hf.training.episodes import Episodes
 from grmp_hf.training.recipes import PretrainRecipe
 from grmp_hf.training.trainer import GRMPTrainer
 
 __all__ = ["PretrainRecipe", "pretrain"]
+
+_CALIBRATING = 24  # episodes, about one of each type of distortion
 
 
 def pretrain(
@@ -75,6 +78,8 @@ def pretrain(
         calibrate=recipe.calibrate,
     )
     peft_model = get_peft_model(model, config)
+    if recipe.calibrate:
+        _calibrate(peft_model.eval(), episodes)
     trainer = GRMPTrainer(
         peft_model,
         arguments,
@@ -86,6 +91,18 @@ def pretrain(
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=True)
     return peft_model.eval()
+
+
+def _calibrate(model: PeftModel, episodes: Episodes) -> None:
+    """Fit scale and offset of the readout to the supports of the first episodes."""
+    logits, labels = [], []
+    with torch.no_grad():
+        for index in range(min(_CALIBRATING, len(episodes))):
+            for batch in episodes[0, index]["support"]:
+                inputs = {name: column.to(model.device) for name, column in batch.items() if name != "labels"}
+                logits.append(model(**inputs).quality_logits)
+                labels.append(batch["labels"].flatten())
+    fit_calibration(model, torch.cat(logits), torch.cat(labels).to(model.device))
 
 
 def _arguments(

@@ -173,7 +173,7 @@ class PretrainRecipe:
         visual_prompts: prompts of each vision layer, learnt with their projection and norm; with 0, texts alone.
         prompt_dropout: share of the projected visual prompts that is dropped while training.
         anchor_residuals: learn a shift of each quality anchor.
-        calibrate: learn an offset of the logits.
+        calibrate: fit scale and offset of the logits to the first episodes, and learn the offset from there.
         meta_algorithm: ``"fomaml"``, ``"maml"``, ``"reptile"``, or ``"authors"`` (one long inner run).
         inner_learning_rate, inner_optimizer, inner_steps: of the inner loop.
         steps: outer steps.
@@ -184,7 +184,7 @@ class PretrainRecipe:
         projection_unit: ``"tensor"`` or ``"global"``.
         bf16: run forward and backward passes under bfloat16 autocast; weights and steps stay fp32.
         eval_steps: outer steps between checkpoints, each of which the held-out episodes judge.
-        labels: of synthetic tasks: ``"gmsd"``, a full-reference metric, or ``"level"``.
+        labels: of synthetic tasks: ``"level"``, or ``"gmsd"``, a full-reference metric.
         judge_photographs: multiply the labels of synthetic tasks by the quality that the base gives to the photograph
             itself: photographs differ before anything is done to them.
         support, query: pictures of an episode.
@@ -202,29 +202,29 @@ class PretrainRecipe:
     visual_prompts: int = 8
     prompt_dropout: float = 0.0
     anchor_residuals: bool = False
-    calibrate: bool = False
-    meta_algorithm: Literal["fomaml", "maml", "reptile", "authors"] = "fomaml"
-    inner_learning_rate: float = 0.01
+    calibrate: bool = True
+    meta_algorithm: Literal["fomaml", "maml", "reptile", "authors"] = "reptile"
+    inner_learning_rate: float = 3.0
     inner_optimizer: Literal["sgd", "adam"] = "sgd"
     inner_steps: int = 2
-    steps: int = 400
+    steps: int = 150
     tasks_per_step: int = 4
     optimizer: Literal["adamw_torch", "sgd"] = "adamw_torch"
-    learning_rate: float = 0.002
+    learning_rate: float = 0.001
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.0
     regularization_strength: float = 0.0
     semantic_temperature: float = 1.0
     projection_unit: Literal["tensor", "global"] = "tensor"
     bf16: bool = True
-    eval_steps: int = 50
-    labels: Literal["gmsd", "level"] = "gmsd"
+    eval_steps: int = 30
+    labels: Literal["gmsd", "level"] = "level"
     judge_photographs: bool = True
-    support: int = 16
-    query: int = 16
+    support: int = 8
+    query: int = 24
     support_batch_size: int | None = None
     query_batch_size: int | None = None
-    visits: int = 100
+    visits: int = 30
     rescale_labels: bool = False
     fresh_optimizer: tuple[str, ...] = ()
     held_out_share: float = 0.2

@@ -123,6 +123,19 @@ def test_texts_alone_and_metrics_of_the_held_out_queries(run: Callable[..., Any]
     assert seen == [((3, 6), (3, 6))] * 2
 
 
+def test_calibration_comes_before_the_first_step(run: Callable[..., Any], tmp_path: Path) -> None:
+    plain, calibrated = Watch(), Watch()
+    run(recipe=dataclasses.replace(RECIPE, steps=2), callbacks=[plain])
+    recipe = dataclasses.replace(RECIPE, calibrate=True)
+    whole = run(recipe=recipe, output_dir=tmp_path / "whole", callbacks=[calibrated])
+    assert calibrated.losses[0] < plain.losses[0] - 0.01
+    names = {name.split(".")[-1] for name in learnt(whole)}
+    assert {"log_scale", "offset"} <= names
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe=recipe, output_dir=tmp_path / "cut", callbacks=[Watch(stop_at=5)])
+    assert equal(learnt(whole), learnt(run(recipe=recipe, output_dir=tmp_path / "cut")))
+
+
 def test_another_runs_folder_is_refused(run: Callable[..., Any]) -> None:
     run(recipe=dataclasses.replace(RECIPE, steps=2))
     with pytest.raises(GRMPError, match="with the same recipe and seed, got"):

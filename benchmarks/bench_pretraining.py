@@ -1,6 +1,6 @@
 """What does a step of meta-prompt pre-training cost, and does distorting photographs on the fly keep up with it?
 
-    python benchmarks/bench_meta.py [--steps 3] [--photos DIR] [--episodes 40]
+    python benchmarks/bench_pretraining.py [--steps 3] [--photos DIR] [--episodes 40]
 
 First question: a ViT-B/16 of CLIP with random weights and the paper's prompts (4 text tokens, 100 visual prompts in
 each layer), random pixels, 2 tasks a step, 4 pictures of support and 4 of query, fp32, one process for each algorithm.
@@ -163,7 +163,7 @@ def main() -> None:
     if arguments.photos is not None:
         figures["loader"] = measure_loader(arguments.photos, arguments.episodes, arguments.steps)
         print(f"episodes a second: {figures['loader']['episodes_per_second']}, ratio {figures['loader']['ratio']}")
-    write_result("meta", figures)
+    write_result("pretraining", figures)
 
 
 if __name__ == "__main__":

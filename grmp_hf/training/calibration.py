@@ -1,0 +1,47 @@
+"""Scale and offset of the logits, fitted before training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from grmp_hf.modeling.functional import quality_cross_entropy
+
+__all__ = ["fit_calibration"]
+
+
+def fit_calibration(model: PeftModel, logits: Tensor, quality: Tensor) -> None:
+    """Fit scale and offset of the readout to rated pictures, before anything else is trained.
+
+    Otherwise the first steps of everything else would be spent on the mean and the spread of the ratings. The scale
+    stays within a factor of 4: where the model says nothing of these ratings, or the contrary, the best scale would be
+    0, from where nothing can be learnt.
+
+    Args:
+        model: with an adapter that calibrates, its scale and offset still 0.
+        logits: ``(n, A)``, what the model says of the pictures.
+        quality: ``(n,)`` in [0, 1].
+    """
+    base = model.get_base_model()
+    readout = base.readout.grmp_readout["default"]
+    share, offset = (torch.zeros_like(value, requires_grad=True) for value in (readout.log_scale, readout.offset))
+    optimizer: Any = torch.optim.LBFGS([share, offset], max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        calibrated = _log_scale(share).exp() * logits.to(offset) + offset
+        loss = quality_cross_entropy(calibrated, quality.to(offset), base.config.quality_levels)
+        torch.autograd.backward(loss)
+        return loss
+
+    optimizer.step(closure)
+    readout.log_scale.copy_(_log_scale(share).detach())
+    readout.offset.data.copy_(offset.detach())
+
+
+def _log_scale(share: Tensor) -> Tensor:
+    return math.log(4) * share.tanh()
