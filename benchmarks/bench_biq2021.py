@@ -9,8 +9,8 @@ pictures are scored; no rating of a test picture chooses anything. On split `tra
 pictures into half for labels and half to score: settings are chosen there.
 
 Methods: zero-shot (the base alone), adapted (`grmp_hf.training.few_shot.adapt_embeds` with the default recipe, the same
-computation as `adapt`, from embeddings that are computed once), ridge on the same frozen embedding, 14 hand-made
-statistics with ridge, and one of them, sharpness, alone.
+computation as `adapt`, from embeddings that are computed once) from the start inside the package and from none, ridge
+on the base's frozen embedding, 14 hand-made statistics with ridge, and one of them, sharpness, alone.
 
 `--recipe visual` compares lambda 5, 1 and 0 of the gradient rule where it acts: visual prompts are trained
 (training/recipes/adapt_visual.yaml), so every step is a forward and a backward pass of the vision tower, and every run
@@ -46,6 +46,8 @@ from grmp_hf import GRMPForImageQualityAssessment, GRMPImageProcessor
 from grmp_hf.data import Row, decode_row, draw_shots, read_ratings
 from grmp_hf.evaluation.baselines import STATISTICS, fit_ridge, handmade_statistics
 from grmp_hf.evaluation.metrics import plcc, plcc_logistic, srcc
+from grmp_hf.hub import adapter_sha256
+from grmp_hf.modeling.configuration_grmp import EMBEDDED_PROMPTS
 from grmp_hf.scoring import Scorer, iter_views
 from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds
 
@@ -72,12 +74,14 @@ class Pictures:
         embeds: `(N, D)` of the base.
         zero_shot: `(N,)` quality by the base.
         statistics: `(N, 14)`.
+        begun: `(N, D)` of the base with the visual prompts of the start, None without one.
     """
 
     rows: tuple[Row, ...]
     embeds: Floats
     zero_shot: Floats
     statistics: Floats
+    begun: Floats | None = None
 
     @property
     def mos(self) -> Floats:
@@ -97,11 +101,13 @@ class Pictures:
 
 
 def describe(scorer: Scorer, rows: tuple[Row, ...], split: str) -> Pictures:
-    """Embed all pictures, or read what an earlier run of the same base left in `runs/`."""
+    """Embed all pictures, or read what an earlier run of the same scorer left in `runs/`."""
     identity = scorer.identity
-    settings = json.dumps([identity["base_fingerprint"], identity["preprocessing"], [row.name for row in rows]])
+    decides = [identity["base_fingerprint"], identity["preprocessing"], identity.get("adapter_sha256")]
+    settings = json.dumps([*filter(None, decides), [row.name for row in rows]])
     views = "" if len(scorer.processor.views) > 1 else "-centre"
-    cache = CACHE / f"biq2021-{split}-{identity['base_fingerprint']}{views}.npz"
+    start = "-start" if identity.get("adapter_sha256") else ""
+    cache = CACHE / f"biq2021-{split}-{identity['base_fingerprint']}{views}{start}.npz"
     if cache.is_file():
         with np.load(cache) as found:
             if str(found["settings"]) == settings:
@@ -131,6 +137,13 @@ def draw(pictures: Pictures, split: str, seed: int) -> tuple[Indices, Indices]:
     return pool[draw_shots(len(pool), len(pool), seed=seed)], scored
 
 
+def from_start(scorer: Scorer) -> Scorer:
+    """The base with the prompts that are inside the package."""
+    model = PeftModel.from_pretrained(fresh_base(scorer), str(EMBEDDED_PROMPTS)).eval()
+    identity = {**scorer.identity, "adapter_sha256": adapter_sha256(EMBEDDED_PROMPTS)}
+    return dataclasses.replace(scorer, model=model, identity=identity)
+
+
 def fresh_base(scorer: Scorer) -> GRMPForImageQualityAssessment:
     """A copy of the base for one adapter to be put around."""
     return cast(GRMPForImageQualityAssessment, copy.deepcopy(scorer.model))
@@ -138,26 +151,36 @@ def fresh_base(scorer: Scorer) -> GRMPForImageQualityAssessment:
 
 def default_methods(scorer: Scorer, pictures: Pictures) -> dict[str, Predict]:
     """The methods of the main table."""
-    embeds = torch.from_numpy(pictures.embeds).float()
 
-    def adapted(taught: Indices, scored: Indices, seed: int) -> Floats:
-        with tempfile.TemporaryDirectory() as folder:
-            model = adapt_embeds(
-                fresh_base(scorer),
-                embeds[taught],
-                pictures.quality[taught],
-                seed=seed,
-                output_dir=folder,
-            )
-        with torch.inference_mode():
-            scores: Floats = model(image_embeds=embeds[scored]).quality.double().numpy()
-        return scores
+    def adapted(values: Floats, start: Path | None) -> Predict:
+        embeds = torch.from_numpy(values).float()
+
+        def predict(taught: Indices, scored: Indices, seed: int) -> Floats:
+            with tempfile.TemporaryDirectory() as folder:
+                model = adapt_embeds(
+                    fresh_base(scorer),
+                    embeds[taught],
+                    pictures.quality[taught],
+                    start=start,
+                    seed=seed,
+                    output_dir=folder,
+                )
+            with torch.inference_mode():
+                scores: Floats = model(image_embeds=embeds[scored]).quality.double().numpy()
+            return scores
+
+        return predict
 
     def ridge_on(features: Floats) -> Predict:
         return lambda taught, scored, _: fit_ridge(features[taught], pictures.mos[taught]).predict(features[scored])
 
+    alone = adapted(pictures.embeds, None)
+    if pictures.begun is None:
+        first = {"adapted": alone}
+    else:
+        first = {"adapted": adapted(pictures.begun, EMBEDDED_PROMPTS), "adapted_no_start": alone}
     return {
-        "adapted": adapted,
+        **first,
         "ridge": ridge_on(pictures.embeds),
         "statistics": ridge_on(pictures.statistics),
         "zero_shot": lambda taught, scored, seed: pictures.zero_shot[scored],
@@ -303,6 +326,9 @@ def main() -> None:
     table = read_ratings(data, scale=(0, 1))
     kept = tuple(row for row in table.rows if arguments.split == "test" or row.split == "train")
     pictures = describe(scorer, kept, arguments.split)
+    if not visual and arguments.model == "default":
+        begun = describe(from_start(scorer), kept, arguments.split).embeds
+        pictures = dataclasses.replace(pictures, begun=begun)
     recipe = visual_recipe(arguments.steps) if visual else FewShotRecipe()
     methods = visual_methods(scorer, pictures, recipe) if visual else default_methods(scorer, pictures)
     figures: dict[str, Any] = {

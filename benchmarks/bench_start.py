@@ -1,13 +1,14 @@
 """Does a meta-learnt start help to adapt, and does the gradient rule?
 
-    python benchmarks/bench_start.py [--data DIR]
+    python benchmarks/bench_start.py [--data DIR] [--only biq2021_start]
 
 DIR has labels.csv, images/ and unlabelled/. First, starts are learnt from the unlabelled photographs with
 `grmp-iqa pretrain`, each with its own algorithm and the rest of `training/recipes/pretrain_default.yaml`; those that
-are in `runs/starts` are kept, and an interrupted one goes on. Then `grmp-iqa benchmark` runs twice, and goes on where
-an earlier run stopped: `benchmarks/biq2021_start.yaml` on real photographs with ratings by people, and
-`benchmarks/distorted_start.yaml` on pictures made here: types of distortion and photographs that were held out from
-every start, labelled by GMSD. What the rows say is kept, and drawn in `docs/figures`.
+are in `runs/starts` are kept, and an interrupted one goes on. Then `grmp-iqa benchmark` runs three times, and goes on
+where an earlier run stopped: `benchmarks/biq2021_start.yaml` on real photographs with ratings by people,
+`benchmarks/distorted_start.yaml` on pictures made here (types of distortion and photographs that were held out from
+every start, labelled by GMSD), and `benchmarks/biq2021_lambda.yaml`, where visual prompts are trained under the
+gradient rule. What the rows say is kept, and drawn in `docs/figures`.
 """
 
 from __future__ import annotations
@@ -27,20 +28,24 @@ from measuring import CACHE, ROOT, add_folder, make_parser, need_folder, write_r
 from PIL import Image
 
 import grmp_hf
-from grmp_hf.benchmark.reporting import compare
 from grmp_hf.cli.pretraining import HELD_OUT
 from grmp_hf.data.photographs import read_photographs
 from grmp_hf.data.synthetic import LABELS, distorted_crop, synthetic_tasks
 from grmp_hf.evaluation.plots import learning_curve
 from grmp_hf.training.episodes import hold_out_tasks
 
-REAL, MADE = "biq2021_start", "distorted_start"
 PICTURES = 150  # of each held-out type
 RECIPE = ROOT / "training" / "recipes" / "pretrain_default.yaml"
 STARTS = CACHE / "starts"
 DISTORTED = CACHE / "distorted"
 FIGURES = ROOT / "docs" / "figures"
-UNREGULARISED = "visual, lambda 0"
+REAL = "test photographs of BIQ2021"
+EXPERIMENTS = {
+    "biq2021_start": ("biq2021", None, "Real photographs, with and without a start", REAL),
+    "distorted_start": ("distorted", DISTORTED, "Held-out distortions", "pictures, labels by GMSD"),
+    "biq2021_lambda": ("biq2021", None, "Visual prompts trained under the gradient rule", REAL),
+}
+"""Configuration -> data set in it, its folder (None for --data), and what is written above its figure."""
 
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "reptile": {},
@@ -104,36 +109,27 @@ def make_distorted(photos: Path) -> None:
         csv.writer(file).writerows(lines)
 
 
-def draw(figures: dict[str, Any], title: str, pictures: str, file: str) -> None:
-    """Learning curves of everything but the trained visual prompts, whose lines would lie on each other."""
-    methods = {
-        name: {int(shots): found["srcc"]["values"] for shots, found in by_shots.items()}
-        for name, by_shots in figures["methods"].items()
-        if not name.startswith("visual")
-    }
-    caption = f"{figures['n_test']} {pictures}, {figures['draws']} draws: median, worst and best draw"
-    learning_curve(methods, FIGURES / file, ylabel="SRCC", title=title, caption=caption)
-
-
 def main() -> None:
     """Command line."""
     parser = make_parser(__doc__)
     add_folder(parser, "--data", "GRMP_HF_TEST_BIQ2021", "BIQ2021 photographs with labels.csv and unlabelled/")
-    data = need_folder(parser, parser.parse_args().data, "--data")
+    parser.add_argument("--only", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS), help="experiments")
+    arguments = parser.parse_args()
+    data = need_folder(parser, arguments.data, "--data")
     starts = {name: learn(name, data) for name in ALGORITHMS}
-    rows = run(REAL, "biq2021", data)
-    trained = [row for row in rows if row["method"].startswith("visual")]
-    real = figures_of(rows, reference_of(REAL)) | {
-        "starts": starts,
-        "comparisons_visual": compare(trained, UNREGULARISED),
-    }
     make_distorted(data / "unlabelled")
-    made = figures_of(run(MADE, "distorted", DISTORTED), reference_of(MADE))
-    for name, figures in ((REAL, real), (MADE, made)):
+    for name in arguments.only:
+        dataset, folder, title, pictures = EXPERIMENTS[name]
+        rows = run(name, dataset, folder or data)
+        figures = {**figures_of(rows, reference_of(name)), "starts": starts}
         print_medians(figures)
         write_result(name, figures)
-    draw(real, "Real photographs, with and without a start", "test photographs of BIQ2021", "start_biq2021.svg")
-    draw(made, "Held-out distortions, with and without a start", "test pictures, labels by GMSD", "start_distorted.svg")
+        methods = {
+            method: {int(shots): found["srcc"]["values"] for shots, found in by_shots.items()}
+            for method, by_shots in figures["methods"].items()
+        }
+        caption = f"{figures['n_test']} {pictures}, {figures['draws']} draws: median, worst and best draw"
+        learning_curve(methods, FIGURES / f"{name}.svg", ylabel="SRCC", title=title, caption=caption)
 
 
 if __name__ == "__main__":

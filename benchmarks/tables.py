@@ -21,6 +21,7 @@ DOCUMENTS = ("README.md", "model_card.md", "benchmarks/README.md")
 _BLOCK = re.compile(r"<!-- table: ([a-z_0-9]+) -->\n.*?<!-- end of table -->", re.DOTALL)
 _METHODS = {
     "adapted": "adapted (`grmp-iqa adapt`)",
+    "adapted_no_start": "the same with `--start none`",
     "ridge": "ridge on the same embedding",
     "statistics": "14 hand-made statistics, ridge",
 }
@@ -174,6 +175,68 @@ def methods(result: Result) -> str:
     )
 
 
+def differences(result: Result) -> str:
+    """SRCC of every method by number of labels, and below what each differs from one of them, paired over draws."""
+    counts = sorted({int(shots) for found in result["methods"].values() for shots in found if shots != "0"})
+    reference, head = result["compared_with"], [f"{count} labels" for count in counts]
+    rows, paired = [["SRCC, median [worst, best draw]", *head]], [[f"minus {reference} [95 % interval]", *head]]
+    for name, found in result["methods"].items():
+        cells = [cell(found[str(count)]["srcc"]) if str(count) in found else "" for count in counts]
+        if "0" in found:
+            cells[0] = f"{cell(found['0']['srcc'])}, no label"
+        rows.append([name, *cells])
+        pairs = {c["shots"]: c for c in result["comparisons"] if c["method"] == name}
+        texts = [f"{c['difference']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" for _, c in sorted(pairs.items())]
+        if texts:
+            paired.append([name, *texts])
+    return (
+        f"{markdown(rows)}\n\n{markdown(paired)}\n\n{result['n_test']} test pictures, {result['draws']} draws, "
+        f"`{result['model']}@{result['revision']}`."
+    )
+
+
+def starts(result: Result) -> str:
+    """What learning each start took, and what its held-out tasks say."""
+    rows = [["start", "steps", "held-out loss, before and after", "held-out SRCC, before and after", "minutes"]]
+    for name, found in result["starts"].items():
+        before, after = found["held_out_before"], found["held_out_after"]
+        loss = f"{before['loss']:.4f}, {after['loss']:.4f} (step {after['step']})"
+        cells = [str(found["recipe"]["steps"]), loss, f"{before['srcc']:.3f}, {after['srcc']:.3f}"]
+        rows.append([name, *cells, f"{found['seconds'] / 60:.0f}"])
+    return markdown(rows)
+
+
+def labels(result: Result) -> str:
+    """Labels of distorted photographs, and the orders that readouts fitted to them give."""
+    rows = [["labels", "readout", "SRCC with the labels, other photographs", "SRCC with ratings, BIQ2021's train part"]]
+    titles = {"base": "the base's", "pulled": "fitted, pulled to the base's", "free": "fitted freely"}
+    for name, found in result["labels"].items():
+        rows += [
+            [name, titles[kind], *(f"{found[kind][what]:.3f}" for what in ("distorted", "real"))] for kind in titles
+        ]
+    return f"{markdown(rows)}\n\n{result['pictures']} distorted crops, {result['rated']} rated photographs."
+
+
+def pretraining(result: Result) -> str:
+    """Cost of a step, and the loader beside it."""
+    steps, loader = result["vit_b_16"], result.get("loader")
+    rows = [
+        ["ViT-B/16, a step of 2 tasks, 4 + 4 pictures each, CPU, fp32", "inner steps", "seconds", "peak memory, MiB"]
+    ]
+    for name, found in steps["algorithms"].items():
+        rows.append([name, str(found["inner_steps"]), f"{found['seconds']:.1f}", f"{found['peak_memory_mib']:.0f}"])
+    text = markdown(rows)
+    if loader:
+        rates = loader["episodes_per_second"]
+        text += (
+            "\n\nEmbedded default, default recipe: one loading process alone makes "
+            f"{rates['loader']} episodes a second, the training step uses {rates['training_step']}: "
+            f"{loader['ratio']} times (bound {loader['bound']}). Load of the machine meanwhile: "
+            f"{loader['load_of_the_machine'][0]}."
+        )
+    return text
+
+
 def imports(result: Result) -> str:
     """Start-up times."""
     return markdown(
@@ -190,6 +253,12 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "biq2021_subsets": ("biq2021", subsets),
     "biq2021_visual": ("biq2021_visual", strengths),
     "biq2021_methods": ("biq2021_methods", methods),
+    "biq2021_start": ("biq2021_start", differences),
+    "starts": ("biq2021_start", starts),
+    "distorted_start": ("distorted_start", differences),
+    "biq2021_lambda": ("biq2021_lambda", differences),
+    "labels": ("labels", labels),
+    "pretraining": ("pretraining", pretraining),
     "tiny_clip": ("tiny_clip", base_by_views),
     "golden": ("golden", golden),
     "scoring_speed": ("scoring_speed", speed),
