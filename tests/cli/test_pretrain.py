@@ -104,6 +104,31 @@ def test_the_result_depends_on_seed_and_photographs_alone(
     assert hashes[0] != hashes[1]
 
 
+def test_photographs_are_judged_by_the_base_unless_the_recipe_says_no(
+    go: Callable[..., int], recipe: Path, photos: list[Path], clip_folder: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from grmp_hf.cli import sources
+
+    seen: list[Any] = []
+    plain = sources.from_photographs
+
+    def watched(name: str, photographs: Any, processor: Any, labels: str, quality: Any = None) -> Any:
+        seen.append((photographs, quality))
+        return plain(name, photographs, processor, labels, quality)
+
+    monkeypatch.setattr(sources, "from_photographs", watched)
+    assert go(output="judged") == 0 and "judged by the base, 100%" in capsys.readouterr().err
+    recipe.write_text(RECIPE + "judge_photographs: false\n")
+    assert go(output="perfect") == 0 and "judged" not in capsys.readouterr().err
+    (photographs, judged), (_, perfect) = seen
+    expected = grmp_hf.load(clip_folder).score(list(photographs.pictures)).quality
+    np.testing.assert_allclose(judged, expected, atol=1e-6)
+    assert perfect is None
+    one, two = (weights(tmp_path / name) for name in ("judged", "perfect"))
+    assert not all(torch.equal(one[name], two[name]) for name in one)
+
+
 class Stop(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 3:
