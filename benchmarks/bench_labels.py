@@ -66,10 +66,11 @@ def embed_distorted(scorer: Scorer, photographs: Photographs, count: int) -> tup
 
 def base_readout(scorer: Scorer) -> Floats:
     """Direction `(D,)` in which the base's quality rises: the difference of its two anchors, times its scale."""
+    model: Any = scorer.model
     with torch.inference_mode():
-        unit = torch.eye(scorer.model.config.clip_config.projection_dim)
-        logits = scorer.model(image_embeds=unit).quality_logits.double().numpy()
-    levels = np.array(scorer.model.config.quality_levels)
+        unit = torch.eye(model.config.clip_config.projection_dim)
+        logits = model(image_embeds=unit).quality_logits.double().numpy()
+    levels = np.array(model.config.quality_levels)
     best, worst = logits[:, levels.argmax()], logits[:, levels.argmin()]
     difference: Floats = best - worst
     return difference
@@ -86,7 +87,7 @@ def fit_readout(embeds: Floats, labels: Floats, base: Floats, pull: float) -> Fl
         optimizer.zero_grad()
         logits = scale * (values @ (start + start.norm() * shift)) + offset
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted) + pull * shift.square().sum()
-        loss.backward()
+        torch.autograd.backward(loss)
         return loss
 
     optimizer.step(closure)

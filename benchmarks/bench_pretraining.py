@@ -90,9 +90,8 @@ def measure_step(algorithm: str, steps: int) -> dict[str, float]:
     model = GRMPForImageQualityAssessment(GRMPConfig())
     side = model.config.clip_config.vision_config.image_size
     paper = PretrainRecipe.from_yaml(PAPER)
-    recipe = dataclasses.replace(
-        paper, meta_algorithm=algorithm, steps=steps, eval_steps=steps, tasks_per_step=2, bf16=False, **SIZES
-    )
+    changes = {"meta_algorithm": algorithm, "steps": steps, "eval_steps": steps, "tasks_per_step": 2, **SIZES}
+    recipe = PretrainRecipe(**{**dataclasses.asdict(paper), **changes})
     seconds = step_seconds(model, noise_episodes(2, side, steps), noise_episodes(1, side, 1), recipe)
     return {"inner_steps": recipe.inner_steps, "seconds": round(seconds, 2), "peak_memory_mib": peak_memory_mib()}
 
