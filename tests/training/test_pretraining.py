@@ -18,6 +18,8 @@ from grmp_hf.training.pretraining import PretrainRecipe, pretrain
 
 RECIPE = PretrainRecipe(
     visual_prompts=3,
+    calibrate=False,
+    meta_algorithm="fomaml",
     inner_steps=1,
     inner_learning_rate=0.1,
     steps=6,

@@ -60,6 +60,6 @@ def test_a_wrong_recipe_of_pre_training_too(text: str, message: str, tmp_path: P
 
 def test_episodes_have_the_sizes_of_the_recipe() -> None:
     recipe = PretrainRecipe(support=3, query_batch_size=2, visits=5, rescale_labels=True, held_out_query=9)
-    sizes = {"support": 3, "query": 16, "support_batch_size": None, "query_batch_size": 2, "visits": 5}
+    sizes = {"support": 3, "query": 24, "support_batch_size": None, "query_batch_size": 2, "visits": 5}
     assert recipe.learning_episodes == {**sizes, "rescale_labels": True}
     assert recipe.held_out_episodes == {"support": 16, "query": 9, "visits": 3, "rescale_labels": True}
