@@ -115,6 +115,7 @@ def draw() -> None:
     """Differences between methods, paired over draws, with 95 % intervals: a part for each experiment that is there."""
     panels = {name: RESULTS / f"{name}.json" for name in EXPERIMENTS if (RESULTS / f"{name}.json").is_file()}
     figure = Figure(figsize=(4.6 * len(panels), 4.2), dpi=160, layout="constrained")
+    colours: dict[str, str] = {}  # a method has the same one in every part
     for axes, (name, path) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         result = json.loads(path.read_text(encoding="utf-8"))
         learnt = [method for method in result["methods"] if method not in BASELINES]
@@ -124,7 +125,8 @@ def draw() -> None:
             middle = np.array([c["difference"] for c in found])
             ends = np.array([[c["difference"] - c["low"], c["high"] - c["difference"]] for c in found]).T
             shots = np.array([c["shots"] for c in found]) * 1.05 ** (place - (len(compared) - 1) / 2)
-            axes.errorbar(shots, middle, ends, marker="o", markersize=4, linewidth=1.2, capsize=2, label=method)
+            style = {"color": colours.setdefault(method, f"C{len(colours)}"), "label": method}
+            axes.errorbar(shots, middle, ends, marker="o", markersize=4, linewidth=1.2, capsize=2, **style)
         axes.axhline(0, color=INK, linewidth=1)
         axes.set_xscale("log")
         axes.set_xticks([10, 20, 50, 100, 200], ["10", "20", "50", "100", "200"])
