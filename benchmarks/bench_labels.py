@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_biq2021 import centre_view
 from measuring import add_folder, make_parser, need_folder, write_result
 from numpy.typing import NDArray
 
 import grmp_hf
+from grmp_hf.benchmark.features import first_views
 from grmp_hf.data import read_ratings
 from grmp_hf.data.distortions import DISTORTIONS, LEVELS
 from grmp_hf.data.photographs import Photographs, read_photographs
@@ -108,7 +108,7 @@ def main() -> None:
     arguments = parser.parse_args()
     data = need_folder(parser, arguments.data, "--data")
     judge = grmp_hf.load("default")
-    scorer, processor = centre_view(judge), judge.processor
+    scorer, processor = first_views(judge, 1), judge.processor
     base = base_readout(judge)
 
     table = read_ratings(data, scale=(0, 1))

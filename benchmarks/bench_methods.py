@@ -29,15 +29,7 @@ Row = dict[str, Any]
 def run(name: str, dataset: str, data: Path) -> list[Row]:
     """The rows of `benchmarks/NAME.yaml`, computed or found in `runs/NAME`; features are found in `runs/features`."""
     config = ROOT / "benchmarks" / f"{name}.yaml"
-    options = [
-        "--data",
-        f"{dataset}={data}",
-        "--output",
-        str(CACHE / name),
-        "--cache",
-        str(CACHE / "features"),
-        "--json",
-    ]
+    options = ["--data", f"{dataset}={data}", "--output", str(CACHE / name), "--cache", str(CACHE / "features")]
     command = [sys.executable, "-m", "grmp_hf.cli.main", "benchmark", str(config), "--json", *options]
     environment = {"OMP_WAIT_POLICY": "passive", **os.environ}  # threads that spin would starve their neighbours
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=environment)

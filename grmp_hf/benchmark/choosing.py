@@ -53,6 +53,8 @@ def _make(config: MethodConfig, base: Scorer, folder: Path) -> Method:
         if "start" in options:
             options["start"] = _start(options["start"], base, folder)
         return maker(name=config.name, base=base, **options)
+    except GRMPError as error:
+        raise GRMPError(f"methods: {config.name}: {error}") from error
     except TypeError as error:  # a text in the place of a number
         raise GRMPError(f"methods: {config.name}: expected numbers where numbers belong, got {options}") from error
 

@@ -63,7 +63,7 @@ class FullFineTuning:
         first_views(self.base, self.views)
         if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0 or not 0 <= self.warmup < 1:
             raise GRMPError(
-                f"{self.name}: expected epochs and batch_size of at least 1, a learning_rate above 0 and a warmup in "
+                "expected epochs and batch_size of at least 1, a learning_rate above 0 and a warmup in "
                 f"[0, 1), got {self.epochs}, {self.batch_size}, {self.learning_rate}, {self.warmup}"
             )
 
