@@ -18,11 +18,8 @@ if TYPE_CHECKING:
     from grmp_hf.data import RatedTable
     from grmp_hf.data.photographs import Photographs
     from grmp_hf.scoring import Scorer
-    from grmp_hf.training.recipes import PretrainRecipe
 
 __all__ = ["add_parser", "run"]
-
-_JUDGED = 64  # photographs between two signs of progress
 
 _EPILOG = """Photographs are distorted on the fly: 25 types, each a task. Ratings are divided into tasks by their column
 "distortion". Tasks that are held out, on photographs of their own, choose the checkpoint. An interrupted run goes on
@@ -73,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     _check_output(args.output, overwrite=args.overwrite)
 
     from grmp_hf.cli import pretraining
+    from grmp_hf.cli.sources import from_photographs
     from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
     from grmp_hf.training.recipes import PretrainRecipe
 
@@ -80,16 +78,29 @@ def run(args: argparse.Namespace) -> int:
     base = load_scorer(args)
     if not isinstance(base.model, GRMPForImageQualityAssessment):
         raise GRMPError(f"--model: expected a base, got an adapter or a baked scorer in {args.model!r}; name its base")
-    sources = _read_photographs(args, base, recipe) if args.photos is not None else _read_tables(args, base)
-    task = pretraining.make_task(
-        sources, args.held_out, base, model=args.model, seed=args.seed, output=args.output, recipe=recipe
-    )
+    args.quiet = args.quiet or not pretraining.processes_for(base).is_main_process
+    photographs = None if args.photos is None else _read_photographs(args, base)
+    tables = _read_tables(args, base) if photographs is None else []
+
+    def make_task(quality: list[float] | None = None) -> pretraining.Task:
+        sources = tables
+        if photographs is not None:
+            name = args.photos.resolve().name
+            sources = [from_photographs(name, photographs, base.processor, recipe.labels, quality)]
+        return pretraining.make_task(
+            sources, args.held_out, base, model=args.model, seed=args.seed, output=args.output, recipe=recipe
+        )
+
+    task = make_task()
+    pretraining.claim(task, overwrite=args.overwrite)
     _say(args, f"{len(task.learning)} tasks to learn from; held out: {', '.join(task.held_out)}")
+    if photographs is not None and recipe.judge_photographs:  # which takes minutes: after all that may be refused
+        with Progress("photographs", 0, quiet=args.quiet) as progress:
+            task = make_task(pretraining.judge(base, photographs.pictures, tell=progress.tell))
     with Progress("pretrain", 0, quiet=args.quiet) as progress:
         metrics = pretraining.train(
             task,
             workers=args.workers,
-            overwrite=args.overwrite,
             tell=progress.tell,
             say=lambda line: _say(args, line),
             start=start,
@@ -109,8 +120,7 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
         raise GRMPError(f"--output {output}: the folder is not empty; choose another one or add --overwrite")
 
 
-def _read_photographs(args: argparse.Namespace, base: Scorer, recipe: PretrainRecipe) -> list[Source]:
-    from grmp_hf.cli.sources import from_photographs
+def _read_photographs(args: argparse.Namespace, base: Scorer) -> Photographs:
     from grmp_hf.data.photographs import read_photographs
 
     if not args.photos.is_dir():
@@ -121,18 +131,7 @@ def _read_photographs(args: argparse.Namespace, base: Scorer, recipe: PretrainRe
             args.photos, processor.size, processor.uncropped, tell=lambda share: progress.tell("read", share)
         )
     _say(args, *(f"left out: {note}" for note in found.notes))
-    quality = _judge(args, base, found) if recipe.judge_photographs else None
-    return [from_photographs(args.photos.resolve().name, found, processor, recipe.labels, quality)]
-
-
-def _judge(args: argparse.Namespace, base: Scorer, photographs: Photographs) -> list[float]:
-    """Quality of each photograph by the base."""
-    quality: list[float] = []
-    with Progress("photographs", 0, quiet=args.quiet) as progress:
-        for at in range(0, len(photographs), _JUDGED):
-            quality += base.score(photographs.pictures[at : at + _JUDGED]).quality.tolist()
-            progress.tell("judged by the base", len(quality) / len(photographs))
-    return quality
+    return found
 
 
 def _read_tables(args: argparse.Namespace, base: Scorer) -> list[Source]:

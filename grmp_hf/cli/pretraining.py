@@ -14,12 +14,14 @@ from typing import Any, cast
 
 import numpy as np
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from peft import PeftModel
 from transformers import TrainerCallback
 
 from grmp_hf.cards import write_adapter_card
 from grmp_hf.cli.sources import Source
 from grmp_hf.cli.writing import write_json
+from grmp_hf.data.distortions import Picture
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import srcc
 from grmp_hf.hub import adapter_sha256, package_versions, recorded_name
@@ -30,10 +32,13 @@ from grmp_hf.training.episodes import ConcatEpisodes, Episodes, hold_out_tasks
 from grmp_hf.training.pretraining import pretrain
 from grmp_hf.training.recipes import PretrainRecipe
 
-__all__ = ["HELD_OUT", "Task", "make_task", "train"]
+__all__ = ["HELD_OUT", "JUDGED", "Task", "claim", "judge", "make_task", "processes_for", "train"]
 
 HELD_OUT = ("lens_blur", "jpeg", "multiplicative_noise", "darken")
 """Types of distortion that are held out unless others are named: of four families, so that each is learnt from too."""
+
+JUDGED = 64
+"""Photographs that a process judges at once."""
 
 _EVERY = 5  # of the tasks of a table that has none of these types, every fifth is held out
 
@@ -169,11 +174,62 @@ class _Watch(TrainerCallback):
         self.judgements = [found[step] for step in sorted(found)]
 
 
+def processes_for(base: Scorer) -> PartialState:
+    """The processes of ``accelerate launch``, or this one alone, on the kind of device that the base is on."""
+    return PartialState(cpu=next(base.model.parameters()).device.type == "cpu")
+
+
+def claim(task: Task, *, overwrite: bool) -> None:
+    """Write down whose checkpoints the folder holds, so that an interrupted run goes on as itself alone.
+
+    Args:
+        task: see `Task`.
+        overwrite: begin anew where the folder holds a run with other settings.
+
+    Raises:
+        GRMPError: it does, and may not be overwritten.
+    """
+    folder, settings = task.output / "training", task.about()
+    record = folder / "settings.json"
+    with processes_for(task.base).main_process_first():
+        if record.is_file() and json.loads(record.read_text(encoding="utf-8")) == settings:
+            return
+        if record.is_file() and not overwrite:
+            raise GRMPError(
+                f"{task.output}: holds an unfinished run with other settings, photographs or ratings; go on with "
+                "those, choose another folder, or add --overwrite to begin anew"
+            )
+        shutil.rmtree(folder, ignore_errors=True)
+        (task.output / "metrics.json").unlink(missing_ok=True)  # of what is replaced: it marks a finished run
+        write_json(record, settings)
+
+
+def judge(base: Scorer, photographs: Sequence[Picture], *, tell: Callable[[str, float], None]) -> list[float]:
+    """Quality of each photograph by the base.
+
+    Every process of ``accelerate launch`` judges its share, in parts that do not depend on their number.
+
+    Args:
+        base: without an adapter.
+        photographs: as numpy arrays.
+        tell: told what is going on and how far this process is.
+
+    Returns:
+        In [0, 1], the same in every process.
+    """
+    processes = processes_for(base)
+    own = range(processes.process_index * JUDGED, len(photographs), processes.num_processes * JUDGED)
+    found: list[tuple[int, list[float]]] = []
+    for done, at in enumerate(own, start=1):
+        found.append((at, base.score(photographs[at : at + JUDGED]).quality.tolist()))
+        tell("judged by the base", done / len(own))
+    return [quality for _, part in sorted(gather_object(found)) for quality in part]
+
+
 def train(
     task: Task,
     *,
     workers: int,
-    overwrite: bool,
     tell: Callable[[str, float], None],
     say: Callable[[str], None],
     start: float,
@@ -185,22 +241,15 @@ def train(
     Args:
         task: see `Task`; its base is changed in place.
         workers: processes that load episodes.
-        overwrite: begin anew where the folder holds a run with other settings.
         tell: told what is going on and how far it is.
         say: given a line for each judgement.
         start: when the command began, by ``time.monotonic``.
 
     Returns:
         The content of ``metrics.json``.
-
-    Raises:
-        GRMPError: the folder holds an unfinished run with other settings.
     """
     folder = task.output / "training"
     base = cast(GRMPForImageQualityAssessment, task.base.model)
-    processes = PartialState(cpu=base.device.type == "cpu")
-    with processes.main_process_first():
-        _claim(folder, task.about(), overwrite=overwrite)
     watch = _Watch(tell, say)
     model = pretrain(
         base,
@@ -213,24 +262,9 @@ def train(
         compute_metrics=_mean_srcc,
         callbacks=[watch],
     )
-    if not processes.is_main_process:
+    if not processes_for(task.base).is_main_process:
         return None
     return _finish(task, model, watch.judgements, start)
-
-
-def _claim(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
-    """Write down whose checkpoints a folder holds."""
-    record = folder / "settings.json"
-    if record.is_file() and json.loads(record.read_text(encoding="utf-8")) == settings:
-        return
-    if record.is_file() and not overwrite:
-        raise GRMPError(
-            f"{folder.parent}: holds an unfinished run with other settings, photographs or ratings; go on with those, "
-            "choose another folder, or add --overwrite to begin anew"
-        )
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder.parent / "metrics.json").unlink(missing_ok=True)  # of what is replaced: it marks a finished run
-    write_json(record, settings)
 
 
 def _mean_srcc(prediction: Any) -> dict[str, float]:

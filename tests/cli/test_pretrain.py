@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from grmp_hf.cli import pretraining
 from grmp_hf.cli.main import main
 from grmp_hf.data.distortions import DISTORTIONS
 
+ROOT = Path(__file__).parents[2]
 RECIPE = """
 visual_prompts: 2
 steps: 4
@@ -118,13 +122,14 @@ def test_photographs_are_judged_by_the_base_unless_the_recipe_says_no(
         return plain(name, photographs, processor, labels, quality)
 
     monkeypatch.setattr(sources, "from_photographs", watched)
+    assert go("--held-out", "sepia", output="refused") == 2 and "judged" not in capsys.readouterr().err
     assert go(output="judged") == 0 and "judged by the base, 100%" in capsys.readouterr().err
-    recipe.write_text(RECIPE + "judge_photographs: false\n")
-    assert go(output="perfect") == 0 and "judged" not in capsys.readouterr().err
-    (photographs, judged), (_, perfect) = seen
+    photographs, judged = seen[-1]
     expected = grmp_hf.load(clip_folder).score(list(photographs.pictures)).quality
     np.testing.assert_allclose(judged, expected, atol=1e-6)
-    assert perfect is None
+    recipe.write_text(RECIPE + "judge_photographs: false\n")
+    assert go(output="perfect") == 0 and "judged" not in capsys.readouterr().err
+    assert seen[-1][1] is None
     one, two = (weights(tmp_path / name) for name in ("judged", "perfect"))
     assert not all(torch.equal(one[name], two[name]) for name in one)
 
@@ -157,6 +162,35 @@ def test_an_interrupted_run_goes_on_to_the_same_prompts(
     assert go() == 2 and "add --overwrite" in capsys.readouterr().err
     assert go("--seed", 5, "--overwrite") == 0
     assert json.loads((tmp_path / "start" / "metrics.json").read_text())["seed"] == 5
+
+
+def test_two_processes_learn_what_one_does(
+    go: Callable[..., int], photos: list[Path], clip_folder: Path, recipe: Path, tmp_path: Path
+) -> None:
+    """By `accelerate launch`: each judges a share of the photographs and takes one of two tasks a step; one speaks."""
+    for path in photos:
+        for turn in range(1, 7):  # more photographs than a part of them has
+            Image.fromarray(np.roll(np.asarray(Image.open(path)), 5 * turn, 0)).save(
+                path.with_stem(f"{path.stem}_{turn}")
+            )
+    assert go(output="one") == 0
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", str(ROOT / "training" / "pretrain.py")]
+    options = ["--photos", photos[0].parent, "--output", tmp_path / "two", "--model", clip_folder, "--workers", 0]
+    done = subprocess.run(
+        [sys.executable, *launch, *map(str, (recipe, *options))],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list(photos[0].parent.iterdir())) > pretraining.JUDGED
+    assert done.stderr.count("21 tasks to learn from") == 1 and done.stdout.count("held-out tasks after") == 1
+    one, two = (weights(tmp_path / name) for name in ("one", "two"))
+    for name, values in one.items():
+        torch.testing.assert_close(two[name], values, rtol=1e-5, atol=1e-6)
 
 
 def test_other_tasks_are_held_out_when_named(go: Callable[..., int], tmp_path: Path) -> None:
