@@ -26,7 +26,7 @@ from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.calibration import fit_calibration
 from grmp_hf.training.recipes import FewShotRecipe
 from grmp_hf.training.starts import load_start, read_start
-from grmp_hf.training.trainer import GRMPTrainer, last_complete_checkpoint
+from grmp_hf.training.trainer import GradientRule, GRMPTrainer, last_complete_checkpoint
 
 __all__ = ["FewShotRecipe", "adapt", "adapt_embeds", "reference_modules"]
 
@@ -34,16 +34,23 @@ Progress = Callable[[str, float], None]
 
 
 def reference_modules(model: GRMPForImageQualityAssessment, blocks: int = 4) -> list[str]:
-    """Names for ``modules_to_save``: what the reference's fine-tuning trains beside ``ctx`` (method.md, section 4)."""
+    """Names for ``modules_to_save``: what the reference's fine-tuning trains beside ``ctx`` (method.md, section 4).
+
+    Args:
+        model: the base; its towers may have different depths.
+        blocks: last blocks of each tower, or all of one that has fewer.
+    """
     clip = model.config.clip_config
-    depths = {clip.vision_config.num_hidden_layers, clip.text_config.num_hidden_layers}
-    if len(depths) > 1:
-        raise GRMPError(
-            f"Expected towers of the same depth for the reference's choice of blocks, got depths {sorted(depths)}. "
-            "Name the modules yourself in GRMPPromptConfig(modules_to_save=[...])."
-        )
-    depth = depths.pop()
-    return [f"layers.{i}" for i in range(max(depth - blocks, 0), depth)] + ["final_layer_norm", "post_layernorm"]
+    depths = {
+        "text_model.encoder": clip.text_config.num_hidden_layers,
+        "vision_model.encoder.base_layer": clip.vision_config.num_hidden_layers,  # inside the shell for visual prompts
+    }
+    names = [
+        f"{encoder}.layers.{layer}"
+        for encoder, depth in depths.items()
+        for layer in range(max(depth - blocks, 0), depth)
+    ]
+    return [*names, "final_layer_norm", "post_layernorm"]
 
 
 @dataclass
@@ -84,6 +91,7 @@ def adapt(
     output_dir: str | Path,
     progress: Progress | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    gradient_rule: GradientRule | None = None,
 ) -> PeftModel:
     """Adapt a model to rated pictures.
 
@@ -100,6 +108,7 @@ def adapt(
         output_dir: for the state of an unfinished run, which the same call takes up again.
         progress: told what is being done and which share of it is done.
         callbacks: of the Trainer, for whoever watches the training.
+        gradient_rule: replaces the recipe's, where training moves the embeddings and a rule has something to act on.
 
     Returns:
         The adapted model in evaluation mode, its adapter named "default".
@@ -112,7 +121,8 @@ def adapt(
     recipe, begun = _sizes(recipe, start)
     adapted = _begin(model, recipe, begun, start, seed)
     shots, logits = _describe(adapted, pixels, quality, mean, std, recipe, tell, begun is not None)
-    return _fit(adapted, shots, logits, recipe, seed, Path(output_dir), [_Teller(tell), *callbacks])
+    rule = gradient_rule if recipe.moves_embeddings else None
+    return _fit(adapted, shots, logits, recipe, seed, Path(output_dir), [_Teller(tell), *callbacks], rule)
 
 
 def adapt_embeds(
@@ -193,12 +203,13 @@ def _fit(
     seed: int,
     output: Path,
     callbacks: list[TrainerCallback],
+    rule: GradientRule | None = None,
 ) -> PeftModel:
     """Train a new adapter, given the quality logits ``(n, A)`` of the shots at its start."""
     output.mkdir(parents=True, exist_ok=True)
     if recipe.calibrate:
         fit_calibration(model, logits, shots.columns["labels"])
-    _train(model, shots, recipe, seed, output / "fit", callbacks)
+    _train(model, shots, recipe, seed, output / "fit", callbacks, rule)
     return model.eval()
 
 
@@ -276,7 +287,13 @@ class _Teller(TrainerCallback):
 
 
 def _train(
-    model: PeftModel, shots: Shots, recipe: FewShotRecipe, seed: int, folder: Path, callbacks: list[TrainerCallback]
+    model: PeftModel,
+    shots: Shots,
+    recipe: FewShotRecipe,
+    seed: int,
+    folder: Path,
+    callbacks: list[TrainerCallback],
+    rule: GradientRule | None,
 ) -> None:
     """Train the adapter from its start, or from the last checkpoint in ``folder``, which is removed at the end."""
     arguments = GRMPTrainingArguments(
@@ -300,7 +317,7 @@ def _train(
         logging_strategy="no",
         disable_tqdm=True,
     )
-    trainer = GRMPTrainer(model, arguments, train_dataset=shots, callbacks=callbacks)
+    trainer = GRMPTrainer(model, arguments, train_dataset=shots, callbacks=callbacks, gradient_rule=rule)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder) is not None)
     if trainer.is_world_process_zero():

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from grmp_hf.errors import GRMPError
@@ -164,9 +166,50 @@ def test_ratings_that_are_all_alike_are_refused(run) -> None:
 
 
 def test_the_authors_choice_of_modules(make_scorer) -> None:
-    assert reference_modules(make_scorer(), 2) == ["layers.1", "layers.2", "final_layer_norm", "post_layernorm"]
-    with pytest.raises(GRMPError, match=r"depths \[2, 3\]"):
-        reference_modules(make_scorer(text={"num_hidden_layers": 2}))
+    texts, pictures = "text_model.encoder.layers.", "vision_model.encoder.base_layer.layers."
+    norms = ["final_layer_norm", "post_layernorm"]
+    assert reference_modules(make_scorer(), 2) == [f"{texts}1", f"{texts}2", f"{pictures}1", f"{pictures}2", *norms]
+    shallow = make_scorer(text={"num_hidden_layers": 1})
+    assert reference_modules(shallow, 2) == [f"{texts}0", f"{pictures}1", f"{pictures}2", *norms]
+
+
+@pytest.mark.parametrize("depth", [1, 3, 4])
+def test_the_authors_choice_trains_the_last_blocks_of_towers_of_any_depths(
+    make_scorer, shots, tmp_path: Path, depth: int
+) -> None:
+    """And the adapter brings them along."""
+    recipe = FewShotRecipe(train="authors", blocks=2, steps=2, batch_size=4, learning_rate=0.01, save_steps=0)
+    base, fresh = (make_scorer(text={"num_hidden_layers": depth}) for _ in range(2))
+    model = adapt(base, *shots, recipe=recipe, output_dir=tmp_path / "run", **NORMALISATION)
+    start = fresh.clip.state_dict()
+    blocks = set()
+    for name, value in model.state_dict().items():
+        if ".modules_to_save." in name:
+            plain = re.sub(r"^base_model\.model\.clip\.|\.base_layer|\.modules_to_save\.default", "", name)
+            assert not torch.equal(value, start[plain]), name
+            blocks |= set(re.findall(r"(text|vision)_model\.encoder\.layers\.(\d)", plain))
+    texts = {("text", str(layer)) for layer in range(max(depth - 2, 0), depth)}
+    assert blocks == {("vision", "1"), ("vision", "2"), *texts}
+    model.save_pretrained(str(tmp_path / "adapter"), save_embedding_layers=False)
+    again = PeftModel.from_pretrained(fresh, str(tmp_path / "adapter")).eval()
+    pixels = torch.randn(3, 2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert torch.equal(again(pixels).quality, model(pixels).quality)
+
+
+def test_a_rule_of_ones_own(run) -> None:
+    """It sees both gradients of every step where the embeddings move, and is not asked elsewhere."""
+    seen = []
+
+    def keep(task: dict[str, Tensor], semantic: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen.append(any(bool(gradient.any()) for name, gradient in semantic.items() if "visual" in name))
+        return task
+
+    plain = learnt(run(recipe=dataclasses.replace(VISUAL, regularization_strength=0.0)))
+    assert equal(plain, learnt(run(recipe=VISUAL, gradient_rule=keep)))
+    assert seen == [True] * VISUAL.steps
+    run(gradient_rule=keep)
+    assert len(seen) == VISUAL.steps
 
 
 @pytest.mark.parametrize("wrong", [{"train": "all"}, {"steps": 0}, {"batch_size": 0}, {"pull": -1.0}])
