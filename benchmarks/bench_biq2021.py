@@ -1,7 +1,6 @@
 """What are twenty to two hundred ratings worth? The embedded default on rated photographs, beside what it has to beat.
 
     python benchmarks/bench_biq2021.py [--data DIR] [--split test] [--draws 10] [--shots 20 50 100 200]
-    python benchmarks/bench_biq2021.py --recipe visual --split train --draws 3
 
 DIR holds the BIQ2021 excerpt: `labels.csv` (image, mos, split, subset) and `images/`. On split `test`, labels are drawn
 from all train pictures (`grmp_hf.data.draw_shots`, a smaller number is the beginning of a larger one) and the test
@@ -11,11 +10,6 @@ pictures into half for labels and half to score: settings are chosen there.
 Methods: zero-shot (the base alone), adapted (`grmp_hf.training.few_shot.adapt_embeds` with the default recipe, the same
 computation as `adapt`, from embeddings that are computed once) from the start inside the package and from none, ridge
 on the base's frozen embedding, 14 hand-made statistics with ridge, and one of them, sharpness, alone.
-
-`--recipe visual` compares lambda 5, 1 and 0 of the gradient rule where it acts: visual prompts are trained
-(training/recipes/adapt_visual.yaml), so every step is a forward and a backward pass of the vision tower, and every run
-scores the pictures anew. So that thirty runs take less than an hour, pictures are seen through their centre view alone,
-and prompted scores are computed under bfloat16 autocast: three digits of a rank correlation stay.
 """
 
 from __future__ import annotations
@@ -24,7 +18,6 @@ import argparse
 import copy
 import csv
 import dataclasses
-import hashlib
 import json
 import subprocess
 import sys
@@ -42,21 +35,19 @@ from numpy.typing import NDArray
 from peft import PeftModel
 
 import grmp_hf
-from grmp_hf import GRMPForImageQualityAssessment, GRMPImageProcessor
+from grmp_hf import GRMPForImageQualityAssessment
 from grmp_hf.data import Row, decode_row, draw_shots, read_ratings
 from grmp_hf.evaluation.baselines import STATISTICS, fit_ridge, handmade_statistics
 from grmp_hf.evaluation.metrics import plcc, plcc_logistic, srcc
 from grmp_hf.hub import adapter_sha256
 from grmp_hf.modeling.configuration_grmp import EMBEDDED_PROMPTS
 from grmp_hf.scoring import Scorer, iter_views
-from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds
+from grmp_hf.training.few_shot import FewShotRecipe, adapt_embeds
 
 SHOTS = (20, 50, 100, 200)
 SUBSETS = ("ss01", "ss02", "ss03")
 MARGIN = 0.02
 BATCH = 16
-VISUAL = ROOT / "training" / "recipes" / "adapt_visual.yaml"
-LAMBDAS = (5.0, 1.0, 0.0)
 ADAPT = ("-m", "grmp_hf.cli.main", "adapt", "--quiet")
 
 Floats = NDArray[np.float64]
@@ -100,31 +91,48 @@ class Pictures:
         )
 
 
-def describe(scorer: Scorer, rows: tuple[Row, ...], split: str) -> Pictures:
-    """Embed all pictures, or read what an earlier run of the same scorer left in `runs/`."""
-    identity = scorer.identity
-    decides = [identity["base_fingerprint"], identity["preprocessing"], identity.get("adapter_sha256")]
-    settings = json.dumps([*filter(None, decides), [row.name for row in rows]])
-    views = "" if len(scorer.processor.views) > 1 else "-centre"
-    start = "-start" if identity.get("adapter_sha256") else ""
-    cache = CACHE / f"biq2021-{split}-{identity['base_fingerprint']}{views}{start}.npz"
+def kept(name: str, settings: list[Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Arrays that an earlier run with the same settings left in `runs/`, or else computed and left there."""
+    cache, wanted = CACHE / f"biq2021-{name}.npz", json.dumps(settings)
     if cache.is_file():
         with np.load(cache) as found:
-            if str(found["settings"]) == settings:
-                return Pictures(rows, found["embeds"], found["zero_shot"], found["statistics"])
-    embeds, quality = [], []
-    for number, part in enumerate(iter_views(rows, scorer.views, batch_size=BATCH)):
-        output = scorer.outputs(torch.stack([views for _, views in part if isinstance(views, torch.Tensor)]))
-        embeds.append(output.image_embeds.double().numpy())
-        quality.append(output.quality.double().numpy())
-        print(f"\rembedded {number * BATCH + len(part)} of {len(rows)}", end="", file=sys.stderr, flush=True)
-    statistics = np.stack([handmade_statistics(np.asarray(decode_row(row))) for row in rows])
-    print(file=sys.stderr)
-    pictures = Pictures(rows, np.concatenate(embeds), np.concatenate(quality), statistics)
+            if str(found["settings"]) == wanted:
+                return {key: found[key] for key in found.files if key != "settings"}
+    arrays = compute()
     cache.parent.mkdir(exist_ok=True)
-    arrays = {name: getattr(pictures, name) for name in ("embeds", "zero_shot", "statistics")}
-    np.savez(cache, settings=np.array(settings), **arrays)
-    return pictures
+    np.savez(cache, settings=np.array(wanted), **arrays)
+    return arrays
+
+
+def embed(scorer: Scorer, rows: tuple[Row, ...], split: str) -> dict[str, Any]:
+    """`embeds` `(N, D)` and `zero_shot` `(N,)` quality by a scorer."""
+    identity = scorer.identity
+    decides = [identity["base_fingerprint"], identity["preprocessing"], identity.get("adapter_sha256")]
+
+    def compute() -> dict[str, Any]:
+        embeds, quality = [], []
+        for number, part in enumerate(iter_views(rows, scorer.views, batch_size=BATCH)):
+            output = scorer.outputs(torch.stack([views for _, views in part if isinstance(views, torch.Tensor)]))
+            embeds.append(output.image_embeds.double().numpy())
+            quality.append(output.quality.double().numpy())
+            print(f"\rembedded {number * BATCH + len(part)} of {len(rows)}", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+        return {"embeds": np.concatenate(embeds), "zero_shot": np.concatenate(quality)}
+
+    start = "-start" if identity.get("adapter_sha256") else ""
+    name = f"{split}-{identity['base_fingerprint']}{start}"
+    return kept(name, [*filter(None, decides), [row.name for row in rows]], compute)
+
+
+def describe(scorer: Scorer, rows: tuple[Row, ...], split: str) -> Pictures:
+    """All that the methods see of pictures."""
+
+    def compute() -> dict[str, Any]:
+        return {"statistics": np.stack([handmade_statistics(np.asarray(decode_row(row))) for row in rows])}
+
+    seen = embed(scorer, rows, split)
+    statistics = kept(f"{split}-statistics", [list(STATISTICS), [row.name for row in rows]], compute)
+    return Pictures(rows, seen["embeds"], seen["zero_shot"], statistics["statistics"])
 
 
 def draw(pictures: Pictures, split: str, seed: int) -> tuple[Indices, Indices]:
@@ -149,8 +157,8 @@ def fresh_base(scorer: Scorer) -> GRMPForImageQualityAssessment:
     return cast(GRMPForImageQualityAssessment, copy.deepcopy(scorer.model))
 
 
-def default_methods(scorer: Scorer, pictures: Pictures) -> dict[str, Predict]:
-    """The methods of the main table."""
+def make_methods(scorer: Scorer, pictures: Pictures) -> dict[str, Predict]:
+    """The methods of the table."""
 
     def adapted(values: Floats, start: Path | None) -> Predict:
         embeds = torch.from_numpy(values).float()
@@ -186,65 +194,6 @@ def default_methods(scorer: Scorer, pictures: Pictures) -> dict[str, Predict]:
         "zero_shot": lambda taught, scored, seed: pictures.zero_shot[scored],
         "sharpness": lambda taught, scored, seed: pictures.statistics[scored, STATISTICS.index("sharpness")],
     }
-
-
-def centre_view(scorer: Scorer) -> Scorer:
-    """The scorer, seeing the centre crop alone."""
-    processor = GRMPImageProcessor(**{**scorer.processor.settings(), "views": ["center"], "view_weights": None})
-    identity = {**scorer.identity, "preprocessing": processor.settings()}
-    return dataclasses.replace(scorer, processor=processor, identity=identity)
-
-
-def visual_recipe(steps: int | None) -> FewShotRecipe:
-    """The recipe of the file, without checkpoints."""
-    recipe = FewShotRecipe.from_yaml(VISUAL)
-    return dataclasses.replace(recipe, save_steps=0, steps=steps or recipe.steps)
-
-
-def visual_methods(scorer: Scorer, pictures: Pictures, recipe: FewShotRecipe) -> dict[str, Predict]:
-    """Visual prompts under three strengths of the gradient rule, from the same start."""
-
-    def trained(strength: float) -> Predict:
-        ruled = dataclasses.replace(recipe, regularization_strength=strength)
-
-        def predict(taught: Indices, scored: Indices, seed: int) -> Floats:
-            names = [[pictures.rows[at].name for at in part] for part in (taught, scored)]
-            settings = [scorer.identity["base_fingerprint"], dataclasses.asdict(ruled), seed, names]
-            kept = CACHE / "visual" / f"{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]}.npy"
-            if not kept.is_file():  # a run that was interrupted goes on where it stopped
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                start = perf_counter()
-                np.save(kept, in_half(dataclasses.replace(scorer, model=adapted(taught, ruled, seed)), scored))
-                print(f"lambda {strength:g}, seed {seed}: {perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-            return cast(Floats, np.load(kept))
-
-        return predict
-
-    def adapted(taught: Indices, ruled: FewShotRecipe, seed: int) -> PeftModel:
-        with tempfile.TemporaryDirectory() as folder:
-            return adapt(
-                fresh_base(scorer),
-                torch.stack([scorer.views(pictures.rows[at]) for at in taught]),
-                pictures.quality[taught],
-                mean=scorer.processor.image_mean,
-                std=scorer.processor.image_std,
-                recipe=ruled,
-                seed=seed,
-                output_dir=folder,
-            )
-
-    def in_half(prompted: Scorer, scored: Indices) -> Floats:
-        rows = [pictures.rows[at] for at in scored]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return np.concatenate(
-                [
-                    prompted.quality(torch.stack([views for _, views in part if isinstance(views, torch.Tensor)]))
-                    for part in iter_views(rows, scorer.views, batch_size=BATCH)
-                ]
-            )
-
-    methods = {f"lambda_{strength:g}": trained(strength) for strength in LAMBDAS}
-    return {**methods, "zero_shot": lambda taught, scored, seed: pictures.zero_shot[scored]}
 
 
 def measure(methods: dict[str, Predict], pictures: Pictures, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -312,25 +261,17 @@ def main() -> None:
     add_folder(parser, "--data", "GRMP_HF_TEST_BIQ2021", "BIQ2021 photographs with labels.csv")
     parser.add_argument("--split", choices=("train", "test"), default="test", help="pictures to score (default test)")
     parser.add_argument("--draws", type=int, default=10, help="draws of labels, seeds 0, 1, ... (default 10)")
-    parser.add_argument("--shots", type=int, nargs="+", help=f"numbers of labels (default {SHOTS}; visual: 50)")
-    parser.add_argument("--recipe", choices=("default", "visual"), default="default")
-    parser.add_argument("--steps", type=int, help="of --recipe visual (default: as in the file)")
+    parser.add_argument("--shots", type=int, nargs="+", default=SHOTS, help=f"numbers of labels (default {SHOTS})")
     parser.add_argument("--model", default="default", help="base: the embedded one by default, or a folder")
-    parser.add_argument("--name", help="of the result file (default: biq2021 on test, biq2021_train, biq2021_visual)")
+    parser.add_argument("--name", help="of the result file (default: biq2021 on test, biq2021_train)")
     arguments = parser.parse_args()
     data = need_folder(parser, arguments.data, "--data")
-    visual = arguments.recipe == "visual"
-    arguments.shots = arguments.shots or ([50] if visual else list(SHOTS))
-
-    scorer = centre_view(grmp_hf.load(arguments.model)) if visual else grmp_hf.load(arguments.model)
-    table = read_ratings(data, scale=(0, 1))
-    kept = tuple(row for row in table.rows if arguments.split == "test" or row.split == "train")
-    pictures = describe(scorer, kept, arguments.split)
-    if not visual and arguments.model == "default":
-        begun = describe(from_start(scorer), kept, arguments.split).embeds
+    scorer, table = grmp_hf.load(arguments.model), read_ratings(data, scale=(0, 1))
+    rows = tuple(row for row in table.rows if arguments.split == "test" or row.split == "train")
+    pictures = describe(scorer, rows, arguments.split)
+    if arguments.model == "default":
+        begun = embed(from_start(scorer), rows, arguments.split)["embeds"]
         pictures = dataclasses.replace(pictures, begun=begun)
-    recipe = visual_recipe(arguments.steps) if visual else FewShotRecipe()
-    methods = visual_methods(scorer, pictures, recipe) if visual else default_methods(scorer, pictures)
     figures: dict[str, Any] = {
         "split": arguments.split,
         "draws": arguments.draws,
@@ -340,10 +281,10 @@ def main() -> None:
         "model": scorer.identity["model"],
         "revision": scorer.identity["revision"],
         "preprocessing": scorer.identity["preprocessing"],
-        "recipe": dataclasses.asdict(recipe),
-        "methods": measure(methods, pictures, arguments),
+        "recipe": dataclasses.asdict(FewShotRecipe()),
+        "methods": measure(make_methods(scorer, pictures), pictures, arguments),
     }
-    if not visual and 50 in arguments.shots:
+    if 50 in arguments.shots:
         figures["adapted_at_50_below_zero_shot"] = {
             "margin": MARGIN,
             "draws": count_below(figures["methods"], "adapted", 50),
@@ -352,8 +293,7 @@ def main() -> None:
             figures["adapt_seconds"] = {"shots": 50, "seconds": time_adapt(pictures, data, 50, arguments.split)}
     print_table(figures["methods"], arguments.shots)
     print({name: value for name, value in figures.items() if name.startswith("adapt")})
-    name = "biq2021" + ("_visual" if visual else "") + ("_train" if arguments.split == "train" else "")
-    write_result(arguments.name or name, figures)
+    write_result(arguments.name or ("biq2021" if arguments.split == "test" else "biq2021_train"), figures)
 
 
 if __name__ == "__main__":

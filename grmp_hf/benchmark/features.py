@@ -170,7 +170,7 @@ class FeatureStore:
 
 
 def first_views(base: Scorer, count: int) -> Scorer:
-    """The base with the first of its views, their weights divided by their sum.
+    """The base with the first of its views, their weights divided by their sum; its identity says so.
 
     Raises:
         GRMPError: it has fewer, or none is asked for.
@@ -181,7 +181,8 @@ def first_views(base: Scorer, count: int) -> Scorer:
         raise GRMPError(f"expected 1 to {len(views)} views, as many as the base has, got {count}")
     kept = np.array((settings["view_weights"] or [1.0] * len(views))[:count])
     fewer = {**settings, "views": views[:count], "view_weights": (kept / kept.sum()).tolist()}
-    return dataclasses.replace(base, processor=GRMPImageProcessor(**fewer))
+    identity = {**base.identity, "preprocessing": fewer}
+    return dataclasses.replace(base, processor=GRMPImageProcessor(**fewer), identity=identity)
 
 
 def iter_pixels(base: Scorer, rows: Sequence[Row], batch_size: int = _BATCH) -> Iterator[Tensor]:
