@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grmp_hf.cli.figures import figures_table
-from grmp_hf.cli.options import add_model_options, add_rating_options, find_start, load_scorer, read_table
+from grmp_hf.cli.options import (
+    add_model_options,
+    add_rating_options,
+    find_start,
+    join_processes,
+    load_scorer,
+    read_table,
+)
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
 
@@ -76,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     from grmp_hf.data import split_rows
     from grmp_hf.training.few_shot import FewShotRecipe
 
+    join_processes(args)
     begun = find_start(args.start, args.model)
     if begun is not None and begun.resolve() == args.output.resolve():
         raise GRMPError(f"--start {begun}: expected another folder than --output; choose another name for the adapter")

@@ -127,6 +127,10 @@ def train(task: Task, pixels: Tensor, progress: Callable[[str, float], None]) ->
         if not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != settings:
             shutil.rmtree(folder, ignore_errors=True)  # of another run, whose state is of no use to this one
             write_json(record, settings)
+    trained = folder / "trained.json"  # there if an earlier run ended while it scored
+    if trained.is_file() and json.loads(trained.read_text(encoding="utf-8")) == _weights(task.output):
+        model = PeftModel.from_pretrained(base, str(task.output))
+        return _scorer(task, model) if processes.is_main_process else None
     rows, _ = task.split.select(task.table)
     model = adapt(
         base,
@@ -145,11 +149,17 @@ def train(task: Task, pixels: Tensor, progress: Callable[[str, float], None]) ->
     _describe(task, model.peft_config[model.active_adapters[0]])
     model.save_pretrained(str(task.output), save_embedding_layers=False)
     write_adapter_card(task.output)
-    identity = {
-        **task.base.identity,
-        "adapter": task.output.resolve().name,
-        "adapter_sha256": adapter_sha256(task.output),
-    }
+    write_json(trained, _weights(task.output))
+    return _scorer(task, model)
+
+
+def _weights(output: Path) -> str | None:
+    return adapter_sha256(output) if (output / "adapter_model.safetensors").is_file() else None
+
+
+def _scorer(task: Task, model: PeftModel) -> Scorer:
+    name, weights = task.output.resolve().name, adapter_sha256(task.output)
+    identity = {**task.base.identity, "adapter": name, "adapter_sha256": weights}
     return Scorer(model.eval(), task.base.processor, task.table.scale, identity)
 
 
@@ -264,8 +274,8 @@ def finish(task: Task, scorer: Scorer, results: Results, report: Path, start: fl
             curve=fit_logistic(results.score, results.rating),
         )
     write_adapter_card(task.output, metrics)
-    shutil.rmtree(task.output / "training", ignore_errors=True)
     write_json(report / "metrics.json", metrics)
+    shutil.rmtree(task.output / "training", ignore_errors=True)
     return metrics
 
 

@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as leaving:  # argparse, after --help or a wrong option
         return leaving.code if isinstance(leaving.code, int) else 2
     except GRMPError as error:
-        print(f"grmp-iqa: error: {' '.join(str(error).split())}", file=sys.stderr)
+        said = str(error).rpartition("GRMPError: ")[2]  # without the traceback that comes from a loading process
+        print(f"grmp-iqa: error: {' '.join(said.split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("grmp-iqa: interrupted; the same command goes on from here", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from grmp_hf.errors import GRMPError
 
@@ -17,6 +17,7 @@ __all__ = [
     "add_rating_options",
     "check_new_folder",
     "find_start",
+    "join_processes",
     "load_scorer",
     "positive",
     "read_table",
@@ -29,6 +30,20 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
     return number
+
+
+def join_processes(args: argparse.Namespace) -> Any:
+    """Take part in ``accelerate launch``: each process gets its device, and only the first one speaks.
+
+    Returns:
+        accelerate's ``PartialState``; alone where there is one process.
+    """
+    import torch
+    from accelerate import PartialState
+
+    processes = PartialState(cpu=args.device == "cpu" or (args.device is None and not torch.cuda.is_available()))
+    args.quiet = args.quiet or not processes.is_main_process
+    return processes
 
 
 def check_new_folder(folder: Path, *, overwrite: bool) -> None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grmp_hf.cli.options import add_model_options, add_rating_options, load_scorer, read_table
+from grmp_hf.cli.options import add_model_options, add_rating_options, join_processes, load_scorer, read_table
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
 
@@ -75,10 +75,10 @@ def run(args: argparse.Namespace) -> int:
     from grmp_hf.training.recipes import PretrainRecipe
 
     recipe = PretrainRecipe() if args.recipe is None else PretrainRecipe.from_yaml(args.recipe)
+    join_processes(args)
     base = load_scorer(args)
     if not isinstance(base.model, GRMPForImageQualityAssessment):
         raise GRMPError(f"--model: expected a base, got an adapter or a baked scorer in {args.model!r}; name its base")
-    args.quiet = args.quiet or not pretraining.processes_for(base).is_main_process
     photographs = None if args.photos is None else _read_photographs(args, base)
     tables = _read_tables(args, base) if photographs is None else []
 
@@ -142,6 +142,10 @@ def _read_tables(args: argparse.Namespace, base: Scorer) -> list[Source]:
     names = [table.name for table in tables]
     if len(set(names)) < len(names):
         raise GRMPError(f"--data: expected tables of different names, got {', '.join(names)}; name each once")
+    for table in tables:
+        testing = sum(row.split == "test" for row in table.rows)
+        if testing:
+            _say(args, f"{table.name}: left out {testing} rows of its test part")
     return [from_table(table, base.processor) for table in tables]
 
 

@@ -28,11 +28,12 @@ from grmp_hf.hub import adapter_sha256, package_versions, recorded_name
 from grmp_hf.measuring import peak_memory_mib
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.scoring import Scorer
+from grmp_hf.training.checkpoints import last_complete_checkpoint
 from grmp_hf.training.episodes import ConcatEpisodes, Episodes, hold_out_tasks
-from grmp_hf.training.pretraining import pretrain
+from grmp_hf.training.pretraining import check_recipe, pretrain
 from grmp_hf.training.recipes import PretrainRecipe
 
-__all__ = ["HELD_OUT", "JUDGED", "Task", "claim", "judge", "make_task", "processes_for", "train"]
+__all__ = ["HELD_OUT", "JUDGED", "Task", "claim", "judge", "make_task", "train"]
 
 HELD_OUT = ("lens_blur", "jpeg", "multiplicative_noise", "darken")
 """Types of distortion that are held out unless others are named: of four families, so that each is learnt from too."""
@@ -131,7 +132,7 @@ def make_task(
     if not (learning and judging):
         raise GRMPError(
             f"Expected tasks to learn from and others to choose a checkpoint by, got {len(names[0])} and "
-            f"{len(names[1])}. Add pictures of other distortions, or name fewer with --held-out."
+            f"{len(names[1])}. Add pictures of other distortions, or name others with --held-out."
         )
     content = {source.name: source.content_hash for source in sources}
     return Task(content, *names, ConcatEpisodes(learning), ConcatEpisodes(judging), base, model, seed, output, recipe)
@@ -174,27 +175,23 @@ class _Watch(TrainerCallback):
         self.judgements = [found[step] for step in sorted(found)]
 
 
-def processes_for(base: Scorer) -> PartialState:
-    """The processes of ``accelerate launch``, or this one alone, on the kind of device that the base is on."""
-    return PartialState(cpu=next(base.model.parameters()).device.type == "cpu")
-
-
 def claim(task: Task, *, overwrite: bool) -> None:
     """Write down whose checkpoints the folder holds, so that an interrupted run goes on as itself alone.
 
     Args:
         task: see `Task`.
-        overwrite: begin anew where the folder holds a run with other settings.
+        overwrite: begin anew where the folder holds checkpoints of a run with other settings.
 
     Raises:
-        GRMPError: it does, and may not be overwritten.
+        GRMPError: it does, and may not be overwritten, or a setting of the recipe that cannot be trained with.
     """
     folder, settings = task.output / "training", task.about()
+    check_recipe(task.recipe, use_cpu=_on_cpu(task.base))
     record = folder / "settings.json"
-    with processes_for(task.base).main_process_first():
+    with _processes(task.base).main_process_first():
         if record.is_file() and json.loads(record.read_text(encoding="utf-8")) == settings:
             return
-        if record.is_file() and not overwrite:
+        if last_complete_checkpoint(folder) is not None and not overwrite:
             raise GRMPError(
                 f"{task.output}: holds an unfinished run with other settings, photographs or ratings; go on with "
                 "those, choose another folder, or add --overwrite to begin anew"
@@ -217,13 +214,21 @@ def judge(base: Scorer, photographs: Sequence[Picture], *, tell: Callable[[str, 
     Returns:
         In [0, 1], the same in every process.
     """
-    processes = processes_for(base)
+    processes = _processes(base)
     own = range(processes.process_index * JUDGED, len(photographs), processes.num_processes * JUDGED)
     found: list[tuple[int, list[float]]] = []
     for done, at in enumerate(own, start=1):
         found.append((at, base.score(photographs[at : at + JUDGED]).quality.tolist()))
         tell("judged by the base", done / len(own))
     return [quality for _, part in sorted(gather_object(found)) for quality in part]
+
+
+def _on_cpu(base: Scorer) -> bool:
+    return next(base.model.parameters()).device.type == "cpu"
+
+
+def _processes(base: Scorer) -> PartialState:
+    return PartialState(cpu=_on_cpu(base))
 
 
 def train(
@@ -262,7 +267,7 @@ def train(
         compute_metrics=_mean_srcc,
         callbacks=[watch],
     )
-    if not processes_for(task.base).is_main_process:
+    if not _processes(task.base).is_main_process:
         return None
     return _finish(task, model, watch.judgements, start)
 
@@ -300,6 +305,6 @@ def _finish(task: Task, model: PeftModel, judgements: list[dict[str, float]], st
         "peak_memory_mib": peak_memory_mib(),
     }
     write_adapter_card(task.output, metrics)
-    shutil.rmtree(task.output / "training", ignore_errors=True)
     write_json(task.output / "metrics.json", metrics)
+    shutil.rmtree(task.output / "training", ignore_errors=True)
     return metrics

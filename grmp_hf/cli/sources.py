@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ __all__ = ["Source", "from_photographs", "from_table"]
 
 @dataclass(frozen=True)
 class Source:
-    """Tasks of one kind, and what episodes need to know of their pictures.
+    """Tasks of one kind, and what episodes need to know of their pictures; all of it can be sent to loading processes.
 
     Attributes:
         name: of the folder or table.
@@ -66,21 +68,31 @@ def from_photographs(
     """
     load = _SyntheticLoader(photographs.pictures, processor, LABELS[labels], quality)
     tasks = synthetic_tasks(len(photographs))
-    return Source(name, tasks, load, lambda picture: picture.photograph, None, photographs.content_hash, name)
+    return Source(name, tasks, load, attrgetter("photograph"), None, photographs.content_hash, name)
 
 
 def from_table(table: RatedTable, processor: GRMPImageProcessor) -> Source:
-    """Tasks by the column `distortion` of ratings; without that column the table is one task."""
+    """Tasks by the column `distortion` of ratings; without that column the table is one task.
+
+    Rows of a test part are left out: what tests an adapter later must not teach its start.
+
+    Raises:
+        GRMPError: all rows are of a test part.
+    """
+    rows = [row for row in table.rows if row.split != "test"]
+    if not rows:
+        raise GRMPError(f"{table.name}: expected ratings to learn from, got {len(table.rows)} that are all for testing")
     tasks: dict[str, list[Row]] = {}
-    for row in table.rows:
+    for row in rows:
         tasks.setdefault(row.distortion or table.name, []).append(row)
-
-    def reference_of(row: Row) -> Hashable:
-        return getattr(row, table.content) or row.name
-
-    dataset = table.rows[0].dataset or table.name
+    reference_of = functools.partial(_reference, column=table.content)
+    dataset = rows[0].dataset or table.name
     load = _RatedLoader(processor)
-    return Source(table.name, tasks, load, reference_of, lambda row: row.quality, table.content_hash, dataset)
+    return Source(table.name, tasks, load, reference_of, attrgetter("quality"), table.content_hash, dataset)
+
+
+def _reference(row: Row, column: str) -> Hashable:
+    return getattr(row, column) or row.name
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,7 @@ class _RatedLoader:
         try:
             picture = np.asarray(self.processor.uncropped(decode_row(row)))
         except ImageError as error:
-            raise GRMPError(f"{row.name}: {error}; or remove it from the ratings") from error
+            raise GRMPError(f"{row.name}: {error}; the same command then goes on") from error
         return _row(random_crop(picture, self.processor.size, np.random.default_rng(seed)), row.quality, self.processor)
 
 

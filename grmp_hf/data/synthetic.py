@@ -63,10 +63,16 @@ def level_quality(level: int) -> float:
 Labeller: TypeAlias = Callable[[Picture, Picture, int], float]
 """(picture, what was made of it, level) -> quality in [0, 1]."""
 
-LABELS: Mapping[str, Labeller] = {
-    "level": lambda original, distorted, level: level_quality(level),
-    "gmsd": lambda original, distorted, level: gmsd_quality(gmsd(original, distorted)),
-}
+
+def _by_level(original: Picture, distorted: Picture, level: int) -> float:
+    return level_quality(level)
+
+
+def _by_gmsd(original: Picture, distorted: Picture, level: int) -> float:
+    return gmsd_quality(gmsd(original, distorted))
+
+
+LABELS: Mapping[str, Labeller] = {"level": _by_level, "gmsd": _by_gmsd}
 """Where the label of a distorted picture may come from; docs/decisions.md says how they compare."""
 
 

@@ -1,13 +1,24 @@
-"""Checkpoints of runs that may have been killed while they wrote one."""
+"""Checkpoints of runs that may have been killed while they wrote one, and whose they are."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
+from torch import Tensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-__all__ = ["last_complete_checkpoint"]
+from grmp_hf.errors import GRMPError
+
+__all__ = ["claim_folder", "digest", "last_complete_checkpoint"]
+
+_RECORD = "run.json"
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
@@ -21,9 +32,47 @@ def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
     return next((folder for _, folder in reversed(numbered) if _is_complete(folder)), None)
 
 
+def claim_folder(folder: Path, run: Mapping[str, Any]) -> None:
+    """Write down whose checkpoints a folder holds; one without a complete checkpoint may change hands.
+
+    Args:
+        folder: of checkpoints.
+        run: all that decides about them, as JSON values.
+
+    Raises:
+        GRMPError: it holds checkpoints of another run.
+    """
+    record, wanted = folder / _RECORD, json.loads(json.dumps(run))
+    if _content(record) == wanted:
+        return
+    if last_complete_checkpoint(folder) is not None:
+        raise GRMPError(
+            f"Expected an empty folder, or one of a run with the same recipe, seed and pictures, got {str(folder)!r}, "
+            "which holds checkpoints of another. Choose another folder, or remove it."
+        )
+    for left in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = record.with_suffix(".new")
+    temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+    os.replace(temporary, record)
+
+
+def digest(tensors: Iterable[Tensor]) -> str:
+    """SHA-256, in hexadecimal, of the numbers in some tensors."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
 def _is_complete(folder: Path) -> bool:
+    return _content(folder / "trainer_state.json") is not None
+
+
+def _content(path: Path) -> Any:
+    """Of a JSON file; None where it is missing or cut off."""
     try:
-        json.loads((folder / "trainer_state.json").read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return True
+        return None

@@ -6,9 +6,10 @@ Nothing here looks at a picture that is not among the shots.
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerCallback
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.hub import adapter_sha256
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, teacher_mode
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.calibration import fit_calibration
+from grmp_hf.training.checkpoints import claim_folder, digest, last_complete_checkpoint
 from grmp_hf.training.recipes import FewShotRecipe
 from grmp_hf.training.starts import load_start, read_start
-from grmp_hf.training.trainer import GradientRule, GRMPTrainer, last_complete_checkpoint
+from grmp_hf.training.trainer import GradientRule, GRMPTrainer
 
 __all__ = ["FewShotRecipe", "adapt", "adapt_embeds", "reference_modules"]
 
@@ -34,7 +37,7 @@ Progress = Callable[[str, float], None]
 
 
 def reference_modules(model: GRMPForImageQualityAssessment, blocks: int = 4) -> list[str]:
-    """Names for ``modules_to_save``: what the reference's fine-tuning trains beside ``ctx`` (method.md, section 4).
+    """Names for ``modules_to_save``: what the reference's fine-tuning trains beside ``ctx`` (docs/method.md).
 
     Args:
         model: the base; its towers may have different depths.
@@ -105,7 +108,7 @@ def adapt(
             prompts are where training begins and what the pull holds to, their numbers are those of the start; what the
             recipe adds to it begins where it changes nothing. None to start from the base.
         seed: of random starts and the order of batches; the result is a function of the arguments alone.
-        output_dir: for the state of an unfinished run, which the same call takes up again.
+        output_dir: for the state of an unfinished run, which the same call takes up again; removed at the end.
         progress: told what is being done and which share of it is done.
         callbacks: of the Trainer, for whoever watches the training.
         gradient_rule: replaces the recipe's, where training moves the embeddings and a rule has something to act on.
@@ -114,15 +117,17 @@ def adapt(
         The adapted model in evaluation mode, its adapter named "default".
 
     Raises:
-        GRMPError: ratings that are all alike, or a start that is none or belongs to another base.
+        GRMPError: quality outside [0, 1] or not one for each picture, ratings that are all alike, a folder with
+            checkpoints of another run, or a start that is none or belongs to another base.
     """
     tell = progress or _silent
-    _check_quality(quality)
+    _check_quality(quality, len(pixels))
     recipe, begun = _sizes(recipe, start)
     adapted = _begin(model, recipe, begun, start, seed)
     shots, logits = _describe(adapted, pixels, quality, mean, std, recipe, tell, begun is not None)
     rule = gradient_rule if recipe.moves_embeddings else None
-    return _fit(adapted, shots, logits, recipe, seed, Path(output_dir), [_Teller(tell), *callbacks], rule)
+    run = _run(adapted, recipe, start, seed, pixels, quality)
+    return _fit(adapted, shots, logits, recipe, seed, Path(output_dir), run, [_Teller(tell), *callbacks], rule)
 
 
 def adapt_embeds(
@@ -148,7 +153,7 @@ def adapt_embeds(
     Raises:
         GRMPError: as for :func:`adapt`, or a recipe that would change the embeddings.
     """
-    _check_quality(quality)
+    _check_quality(quality, len(embeds))
     recipe, begun = _sizes(recipe, start)
     if recipe.moves_embeddings:
         raise GRMPError(
@@ -159,10 +164,18 @@ def adapt_embeds(
     with torch.no_grad(), contextlib.nullcontext() if begun else teacher_mode(adapted):
         logits = adapted(image_embeds=embeds.to(adapted.device)).quality_logits.cpu()
     shots = Shots({"labels": quality, "image_embeds": embeds})
-    return _fit(adapted, shots, logits, recipe, seed, Path(output_dir), [_Teller(progress or _silent), *callbacks])
+    run = _run(adapted, recipe, start, seed, embeds, quality)
+    watching = [_Teller(progress or _silent), *callbacks]
+    return _fit(adapted, shots, logits, recipe, seed, Path(output_dir), run, watching)
 
 
-def _check_quality(quality: Tensor) -> None:
+def _check_quality(quality: Tensor, pictures: int) -> None:
+    if not pictures or quality.shape != (pictures,) or not bool(((quality >= 0) & (quality <= 1)).all()):
+        raise GRMPError(
+            f"Expected a quality in [0, 1] for each of {pictures} pictures, got {tuple(quality.shape)} numbers"
+            + (f" from {quality.min():g} to {quality.max():g}" if quality.numel() else "")
+            + ". Map ratings with RatingScale.to_quality."
+        )
     if bool((quality == quality[0]).all()):
         raise GRMPError(f"Expected pictures with different ratings, got {len(quality)} that are all alike. Rate more.")
 
@@ -202,6 +215,7 @@ def _fit(
     recipe: FewShotRecipe,
     seed: int,
     output: Path,
+    run: dict[str, Any],
     callbacks: list[TrainerCallback],
     rule: GradientRule | None = None,
 ) -> PeftModel:
@@ -209,8 +223,21 @@ def _fit(
     output.mkdir(parents=True, exist_ok=True)
     if recipe.calibrate:
         fit_calibration(model, logits, shots.columns["labels"])
-    _train(model, shots, recipe, seed, output / "fit", callbacks, rule)
+    _train(model, shots, recipe, seed, output / "fit", run, callbacks, rule)
     return model.eval()
+
+
+def _run(
+    model: PeftModel, recipe: FewShotRecipe, start: str | Path | None, seed: int, pictures: Tensor, quality: Tensor
+) -> dict[str, Any]:
+    """All that decides about the trained weights."""
+    return {
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "base": model.active_peft_config.base_fingerprint,
+        "start": None if start is None else adapter_sha256(Path(start)),
+        "shots": digest([pictures, quality]),
+    }
 
 
 def _silent(stage: str, share: float) -> None:
@@ -292,6 +319,7 @@ def _train(
     recipe: FewShotRecipe,
     seed: int,
     folder: Path,
+    run: dict[str, Any],
     callbacks: list[TrainerCallback],
     rule: GradientRule | None,
 ) -> None:
@@ -299,7 +327,6 @@ def _train(
     arguments = GRMPTrainingArguments(
         output_dir=str(folder),
         max_steps=recipe.steps,
-        per_device_train_batch_size=min(recipe.batch_size, len(shots)),
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.schedule,
         optim=recipe.optimizer,
@@ -317,6 +344,9 @@ def _train(
         logging_strategy="no",
         disable_tqdm=True,
     )
+    arguments.per_device_train_batch_size = math.ceil(min(recipe.batch_size, len(shots)) / arguments.world_size)
+    with arguments.main_process_first(local=False):
+        claim_folder(folder, run)
     trainer = GRMPTrainer(model, arguments, train_dataset=shots, callbacks=callbacks, gradient_rule=rule)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder) is not None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
+from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 
 from grmp_hf.errors import GRMPError
@@ -17,11 +17,12 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.calibration import fit_calibration
+from grmp_hf.training.checkpoints import claim_folder, digest
 from grmp_hf.training.episodes import Episodes
 from grmp_hf.training.recipes import PretrainRecipe
 from grmp_hf.training.trainer import GRMPTrainer
 
-__all__ = ["PretrainRecipe", "pretrain"]
+__all__ = ["PretrainRecipe", "check_recipe", "pretrain"]
 
 _CALIBRATING = 24  # episodes, about one of each type of distortion
 
@@ -48,7 +49,8 @@ def pretrain(
         recipe: see :class:`PretrainRecipe`.
         seed: of random starts and dropout; the result is a function of the arguments alone.
         workers: processes that load episodes.
-        output_dir: for checkpoints. The same call takes up an unfinished run.
+        output_dir: for checkpoints. The same call takes up an unfinished run; its recipe, seed, base and first
+            episodes say whose it is.
         compute_metrics: of the held-out queries' quality and labels, ``(E, Q)`` each, for the log.
         callbacks: of the Trainer, for whoever watches the training.
 
@@ -61,23 +63,12 @@ def pretrain(
     """
     recipe, output = recipe or PretrainRecipe(), Path(output_dir)
     arguments = _arguments(recipe, output, seed, workers, use_cpu=model.device.type == "cpu")
-    if recipe.tasks_per_step % arguments.world_size:
-        raise GRMPError(
-            f"Expected tasks_per_step to be a multiple of the {arguments.world_size} processes, got "
-            f"{recipe.tasks_per_step}."
-        )
-    arguments.gradient_accumulation_steps = recipe.tasks_per_step // arguments.world_size
-    _claim(output, {"recipe": asdict(recipe), "seed": seed})
+    config = _prompt_config(recipe)
     torch.manual_seed(seed)
-    config = GRMPPromptConfig(
-        text_prompts=recipe.text_prompts,
-        text_start=recipe.text_start,
-        visual_prompts=recipe.visual_prompts,
-        prompt_dropout=recipe.prompt_dropout,
-        anchor_residuals=recipe.anchor_residuals,
-        calibrate=recipe.calibrate,
-    )
     peft_model = get_peft_model(model, config)
+    run = {"recipe": asdict(recipe), "seed": seed, "base": config.base_fingerprint}
+    with arguments.main_process_first(local=False):
+        claim_folder(output, {**run, "episodes": [digest(_pictures(part)) for part in (episodes, held_out)]})
     if recipe.calibrate:
         _calibrate(peft_model.eval(), episodes)
     trainer = GRMPTrainer(
@@ -91,6 +82,33 @@ def pretrain(
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=True)
     return peft_model.eval()
+
+
+def check_recipe(recipe: PretrainRecipe, *, use_cpu: bool) -> None:
+    """Raise for what :func:`pretrain` would not train with, before any work is done.
+
+    Raises:
+        GRMPError: a setting out of range, or tasks that the processes cannot share evenly.
+    """
+    _arguments(recipe, Path(), 0, 0, use_cpu=use_cpu)
+    _prompt_config(recipe)
+
+
+def _prompt_config(recipe: PretrainRecipe) -> GRMPPromptConfig:
+    return GRMPPromptConfig(
+        text_prompts=recipe.text_prompts,
+        text_start=recipe.text_start,
+        visual_prompts=recipe.visual_prompts,
+        prompt_dropout=recipe.prompt_dropout,
+        anchor_residuals=recipe.anchor_residuals,
+        calibrate=recipe.calibrate,
+    )
+
+
+def _pictures(episodes: Episodes) -> list[Tensor]:
+    """Of the first episode: all columns but the labels."""
+    batches = episodes[0, 0]["support"]
+    return [column for batch in batches for name, column in sorted(batch.items()) if name != "labels"]
 
 
 def _calibrate(model: PeftModel, episodes: Episodes) -> None:
@@ -108,7 +126,7 @@ def _calibrate(model: PeftModel, episodes: Episodes) -> None:
 def _arguments(
     recipe: PretrainRecipe, output: Path, seed: int, workers: int, *, use_cpu: bool
 ) -> GRMPTrainingArguments:
-    return GRMPTrainingArguments(
+    arguments = GRMPTrainingArguments(
         output_dir=str(output),
         max_steps=recipe.steps,
         per_device_train_batch_size=1,  # loading processes pass on one episode at a time
@@ -140,17 +158,10 @@ def _arguments(
         logging_steps=recipe.eval_steps,
         disable_tqdm=True,
     )
-
-
-def _claim(folder: Path, run: dict[str, Any]) -> None:
-    """Write down whose checkpoints a folder holds, or raise where another run has."""
-    note, run = folder / "run.json", json.loads(json.dumps(run))
-    if note.is_file():
-        if json.loads(note.read_text(encoding="utf-8")) != run:
-            raise GRMPError(
-                f"Expected an empty folder, or one of a run with the same recipe and seed, got {str(folder)!r}, which "
-                "holds another. Choose another folder, or remove it."
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(run, indent=1), encoding="utf-8")
+    if recipe.tasks_per_step % arguments.world_size:
+        raise GRMPError(
+            f"Expected tasks_per_step to be a multiple of the {arguments.world_size} processes, got "
+            f"{recipe.tasks_per_step}."
+        )
+    arguments.gradient_accumulation_steps = recipe.tasks_per_step // arguments.world_size
+    return arguments

@@ -111,7 +111,7 @@ class FewShotRecipe:
         pull: how strongly the trained tensors are pulled towards their start. The objective is the mean cross-entropy
             + pull / n * squared distance from the start, n the number of shots: few ratings must not outweigh what
             the base knows, many may.
-        save_steps: steps between checkpoints of the final fit; 0 for none.
+        save_steps: steps between checkpoints; 0 for none.
     """
 
     train: Literal["prompts", "authors"] = "prompts"
@@ -137,11 +137,10 @@ class FewShotRecipe:
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        if self.steps < 1 or self.batch_size < 1 or self.pull < 0 or self.views < 0:
-            raise GRMPError(
-                "Expected steps and batch_size of at least 1, a pull and a number of views of at least 0, got "
-                f"steps={self.steps}, batch_size={self.batch_size}, pull={self.pull}, views={self.views}."
-            )
+        lowest = {"steps": 1, "batch_size": 1, "pull": 0, "views": 0, "blocks": 0, "regularization_strength": 0}
+        for name, least in lowest.items():
+            if not getattr(self, name) >= least:
+                raise GRMPError(f"Expected {name} of at least {least}, got {getattr(self, name)}.")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> FewShotRecipe:

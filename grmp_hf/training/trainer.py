@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import IterableDataset
-from transformers import Trainer
+from transformers import Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import TrainOutput
 
 from grmp_hf.modeling.functional import semantic_cross_entropy
 from grmp_hf.modeling.peft_prompts import teacher_mode
@@ -188,6 +190,7 @@ class GRMPTrainer(Trainer):
     ) -> Any:
         """As in ``Trainer``; of episodes, the query's mean loss, quality ``(E, Q)`` and labels after adaptation."""
         if "episodes" not in inputs:
+            inputs = {name: column for name, column in inputs.items() if name != "teacher_logits"}
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         judged = [self._after_adaptation(episode) for episode in self._prepare_inputs(inputs)["episodes"]]
         losses, quality, labels = zip(*judged, strict=True)
@@ -234,9 +237,23 @@ class GRMPTrainer(Trainer):
         """Train; ``resume_from_checkpoint=True`` goes on from the last checkpoint that was written completely."""
         if resume_from_checkpoint is True:
             found = last_complete_checkpoint(self.args.output_dir)
+            if found is not None and self._is_last(found):
+                return self._finish_again(found)
             resume_from_checkpoint = None if found is None else str(found)
         self._long_run = LongRun()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _is_last(self, checkpoint: Path) -> bool:
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        return bool(0 < self.args.max_steps <= state.global_step)
+
+    def _finish_again(self, checkpoint: Path) -> TrainOutput:
+        """End a run that had taken all its steps; transformers would take one more if they end within an epoch."""
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        self._load_from_checkpoint(str(checkpoint if best is None else checkpoint.with_name(Path(best).name)))
+        self.callback_handler.on_train_end(self.args, self.state, self.control)
+        return TrainOutput(self.state.global_step, 0.0, {})
 
 
 def _collate(collator: Callable[[list[Any]], dict[str, Any]], rows: list[Any]) -> dict[str, Any]:

@@ -218,6 +218,31 @@ def test_an_interrupted_run_goes_on_and_another_one_starts_anew(
     assert not (tmp_path / "mine" / "training").exists()
 
 
+def test_a_run_that_ends_while_it_scores_keeps_what_it_has_learnt(
+    adapt: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def counted(*arguments: Any, **given: Any) -> Any:
+        calls.append(given["seed"])
+        return fake_training(*arguments, **given)
+
+    def stopped(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adapting, "adapt", counted)
+    whole, score_both = tmp_path / "mine" / "adapter_model.safetensors", adapting.score_both
+    monkeypatch.setattr(adapting, "score_both", stopped)
+    assert adapt("--shots", 10, "--seed", 3) == 130
+    learnt = whole.read_bytes()
+    monkeypatch.setattr(adapting, "score_both", score_both)
+    assert adapt("--shots", 10, "--seed", 3) == 0
+    assert calls == [3] and whole.read_bytes() == learnt
+    metrics = json.loads((tmp_path / "mine" / "metrics.json").read_text())
+    assert metrics["adapter_sha256"] == grmp_hf.hub.adapter_sha256(tmp_path / "mine") and metrics["n_test"] == 20
+    assert not (tmp_path / "mine" / "training").exists()
+
+
 def test_finished_output_is_kept(adapt: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert adapt("--shots", 10) == 0
     before = (tmp_path / "mine" / "metrics.json").read_bytes()

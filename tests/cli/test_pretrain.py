@@ -174,17 +174,27 @@ def test_two_processes_learn_what_one_does(
                 path.with_stem(f"{path.stem}_{turn}")
             )
     assert go(output="one") == 0
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", str(ROOT / "training" / "pretrain.py")]
+    plain = recipe.read_text()
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch.append(str(ROOT / "training" / "pretrain.py"))
     options = ["--photos", photos[0].parent, "--output", tmp_path / "two", "--model", clip_folder, "--workers", 0]
-    done = subprocess.run(
-        [sys.executable, *launch, *map(str, (recipe, *options))],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+
+    def start() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *launch, *map(str, (recipe, *options))],
+            env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    recipe.write_text(plain + "tasks_per_step: 3\n")
+    refused = start()
+    assert "a multiple of the 2 processes, got 3" in refused.stderr and "judged" not in refused.stderr
+    assert not (tmp_path / "two").exists()
+    recipe.write_text(plain)
+    done = start()
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(list(photos[0].parent.iterdir())) > pretraining.JUDGED
     assert done.stderr.count("21 tasks to learn from") == 1 and done.stdout.count("held-out tasks after") == 1
@@ -237,6 +247,11 @@ def empty(folder: Path) -> None:
         path.unlink()
 
 
+def unlearnable(folder: Path) -> None:
+    recipe = folder.parent / "recipe.yaml"
+    recipe.write_text(recipe.read_text() + "inner_learning_rate: 0.0\n")
+
+
 def few(folder: Path) -> None:
     for path in sorted(folder.glob("*.png"))[3:]:
         path.unlink()
@@ -250,6 +265,7 @@ def few(folder: Path) -> None:
         (None, ["--photos", "nowhere"], "--photos nowhere: expected a folder of photographs"),
         (None, ["--held-out", "sepia"], "--held-out: expected tasks out of gaussian_blur, lens_blur"),
         (None, ["--held-out", *DISTORTIONS], "others to choose a checkpoint by, got 0 and 25"),
+        (unlearnable, [], "inner_learning_rate"),
         (None, ["--workers", -1], "--workers: expected at least 0, got -1"),
         (None, ["--seed", -1], "--seed: expected 0 to"),
         (None, ["--recipe", "none.yaml"], "Expected a recipe in YAML at 'none.yaml'"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,27 @@ def make_table(photos: list[Path]) -> Callable[..., RatedTable]:
         return RatedTable("mine", rows, RatingScale(0.0, 11.0))
 
     return make
+
+
+@pytest.mark.parametrize("kind", ["photographs", "table"])
+def test_episodes_can_be_sent_to_loading_processes(
+    photographs: Photographs, make_table: Callable[..., RatedTable], kind: str
+) -> None:
+    """As where processes are not forked."""
+    plain = from_photographs("mine", photographs, PROCESSOR, "gmsd", [0.5] * 6)
+    source = plain if kind == "photographs" else from_table(make_table(), PROCESSOR)
+    episodes = source.episodes(source.tasks, support=2, query=2)
+    sent = pickle.loads(pickle.dumps(episodes))
+    for part in ("support", "query"):
+        for here, there in zip(episodes[0, 0][part], sent[0, 0][part], strict=True):
+            assert all(torch.equal(here[name], there[name]) for name in here)
+
+
+def test_rows_of_a_test_part_teach_no_start(make_table: Callable[..., RatedTable]) -> None:
+    source = from_table(make_table(split=lambda number: "test" if number < 4 else "train"), PROCESSOR)
+    assert [row.name for rows in source.tasks.values() for row in rows] == [f"{n:02}.png" for n in range(4, 12)]
+    with pytest.raises(GRMPError, match="got 12 that are all for testing"):
+        from_table(make_table(split=lambda number: "test"), PROCESSOR)
 
 
 @pytest.mark.parametrize("labels", LABELS)
@@ -105,5 +127,5 @@ def test_a_table_without_distortions_is_one_task_and_contents_are_its_own(
 def test_a_picture_that_cannot_be_read_is_named(make_table: Callable[..., RatedTable], photos: list[Path]) -> None:
     photos[0].write_bytes(photos[0].read_bytes()[:100])
     source = from_table(make_table(), PROCESSOR)
-    with pytest.raises(GRMPError, match=r"00\.png: .*; or remove it from the ratings"):
+    with pytest.raises(GRMPError, match=r"00\.png: .*; the same command then goes on"):
         source.load(source.tasks["mine"][0], 0)

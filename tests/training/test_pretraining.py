@@ -103,7 +103,14 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(run: Callable[..., Any],
         run(callbacks=[Watch(stop_at=5)])
     assert equal(learnt(whole), learnt(run(callbacks=[watch])))
     assert watch.steps == [4, 5], "it must not begin from the start"
-    assert equal(learnt(whole), learnt(run(callbacks=[Watch(stop_at=0)]))), "a finished run has nothing left to do"
+
+
+def test_a_finished_run_has_nothing_left_to_do(run: Callable[..., Any]) -> None:
+    recipe, watch = dataclasses.replace(RECIPE, schedule="constant"), Watch()
+    first = run(recipe=recipe)
+    again = run(recipe=recipe, callbacks=[watch])
+    assert equal(learnt(first), learnt(again)) and not again.training
+    assert not watch.steps and not watch.losses
 
 
 def test_the_result_depends_on_the_arguments_alone(run: Callable[..., Any], tmp_path: Path) -> None:
@@ -140,8 +147,16 @@ def test_calibration_comes_before_the_first_step(run: Callable[..., Any], tmp_pa
 
 def test_another_runs_folder_is_refused(run: Callable[..., Any]) -> None:
     run(recipe=dataclasses.replace(RECIPE, steps=2))
-    with pytest.raises(GRMPError, match="with the same recipe and seed, got"):
+    with pytest.raises(GRMPError, match="with the same recipe, seed and pictures, got"):
         run()
+    with pytest.raises(GRMPError, match="which holds checkpoints of another"):
+        run(recipe=dataclasses.replace(RECIPE, steps=2), held_out=episodes(range(6, 9), seed=2))
+
+
+def test_a_record_that_was_cut_off_is_written_again(run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoint-2").mkdir(parents=True)
+    (tmp_path / "run" / "run.json").touch()
+    assert equal(learnt(run()), learnt(run(output_dir=tmp_path / "other")))
 
 
 def test_tasks_that_processes_cannot_share_are_refused(

@@ -133,6 +133,8 @@ def test_teacher_logits_of_the_batch_stand_for_the_teacher(make_adapted: MakeAda
     plain = train(make_adapted(), tmp_path, data, max_steps=3, regularization_strength=0.0, **SGD)
     same = train(make_adapted(), tmp_path, Pictures(6), max_steps=3, regularization_strength=0.0, **SGD)
     assert distance(plain, same) == 0
+    trainer = GRMPTrainer(make_adapted(), arguments(tmp_path), train_dataset=data, eval_dataset=data)
+    assert trainer.evaluate()["eval_loss"] > 0
 
 
 def test_without_a_rule_it_is_transformers_own_trainer(make_adapted: MakeAdapted, tmp_path: Path) -> None:
