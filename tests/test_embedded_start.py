@@ -24,11 +24,8 @@ def test_it_is_small_and_says_how_it_was_made_without_a_place() -> None:
     assert sum(path.stat().st_size for path in EMBEDDED_PROMPTS.iterdir()) < 2**20
     config = json.loads((EMBEDDED_PROMPTS / "adapter_config.json").read_text(encoding="utf-8"))
     said = config["provenance"]
-    assert (
-        said["stage"] == "pre-trained"
-        and said["base"] == "grmp_hf/tiny"
-        and not set(said["tasks"]) & set(said["held_out"])
-    )
+    assert (said["stage"], said["base"]) == ("pre-trained", "grmp_hf/tiny")
+    assert not set(said["tasks"]) & set(said["held_out"])
     assert all("/" not in source for source in said["sources"])
 
 

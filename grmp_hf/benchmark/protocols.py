@@ -2,7 +2,7 @@
 
 Under ``clean`` a method gets rated shots and, when it has finished, pictures to score. Ratings of test pictures are no
 argument of `run_clean`, so nothing can be chosen by them. Under ``paper`` the published evaluation loop is followed,
-which looks at them while it trains (method.md, section 4 and 5): its figures are upper bounds.
+which looks at them while it trains (docs/method.md): its figures are upper bounds.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def from_authors_state_dict(
         GRMPError: keys are missing or left over, or the redundant ``token_prefix`` / ``token_suffix`` contradict the
             token embedding.
 
-    Source: method.md, section 1.6.
+    Source: docs/method.md
     """
     source = _without_prefix(state_dict)
     layers = {tower: _count_layers(source, tower) for tower in _TOWERS}
@@ -169,9 +169,8 @@ def to_authors_state_dict(model: PeftModel) -> dict[str, Tensor]:
     name = model.active_adapters[0]
     inactive = re.compile(rf"\.(grmp_text|grmp_visual|modules_to_save)\.(?!{re.escape(name)}\.)")
     grouped: dict[str, list[Tensor]] = {}
-    copies = {
-        re.sub(r"\.modules_to_save\.[^.]+", "", k) for k, _ in model.named_parameters() if ".modules_to_save." in k
-    }
+    copied = f".modules_to_save.{name}"
+    copies = {key.replace(copied, "") for key, _ in model.named_parameters() if f"{copied}." in key}
     for key, weight in model.named_parameters():
         if inactive.search(key) or key.replace(".original_module", "") in copies - {key}:
             continue

@@ -57,7 +57,7 @@ def authors_training_view(pixels: Tensor, seed: int, size: int = 224) -> Tensor:
     Returns:
         ``(B, 3, size, size)``, normalised with ImageNet's mean and deviation.
 
-    Source: method.md, section 4; the reference's ``train``.
+    Source: docs/method.md; the reference's ``train``.
     """
     row, column, _ = torch.randint(0, _MARGIN, (3,), generator=torch.Generator().manual_seed(seed)).tolist()
     crop = pixels[..., row : row + size, column : column + size]
@@ -116,7 +116,7 @@ class GRMPImageProcessor(BaseImageProcessor):
 
     @classmethod
     def authors(cls, size: int = 224) -> GRMPImageProcessor:
-        """The reference's test preprocessing (method.md, section 4)."""
+        """The reference's test preprocessing (docs/method.md)."""
         return cls(size, views=("stretched",), image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)
 
     @classmethod

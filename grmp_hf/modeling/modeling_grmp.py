@@ -88,14 +88,15 @@ def pool_pictures(pixel_values: Tensor, view_weights: Sequence[float] | None, em
 
     Args:
         pixel_values: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``.
-        view_weights: V weights summing to 1; None for equal ones.
+        view_weights: weights summing to 1, one for each view; of fewer views, the first weights divided by their sum;
+            None for equal ones.
         embed: maps ``(N, 3, H, W)`` to ``(N, D)``.
 
     Returns:
         ``(B, D)``; see :func:`~grmp_hf.modeling.functional.pool_views`.
 
     Raises:
-        GRMPError: another number of dimensions, or of views than there are weights.
+        GRMPError: another number of dimensions, or more views than there are weights.
     """
     if pixel_values.ndim == 4:
         return unit_length(embed(pixel_values))
@@ -105,12 +106,16 @@ def pool_pictures(pixel_values: Tensor, view_weights: Sequence[float] | None, em
             f"{tuple(pixel_values.shape)}. Use the model's GRMPImageProcessor."
         )
     batch, views = pixel_values.shape[:2]
-    weights = [1 / views] * views if view_weights is None or views == 1 else view_weights
-    if len(weights) != views:
+    weights = [1 / views] * views if view_weights is None else list(view_weights[:views])
+    if len(weights) < views:
         raise GRMPError(
-            f"Expected {len(weights)} views of each picture, one for each of the model's view_weights, got {views}. "
+            f"Expected at most {len(weights)} views of each picture, one for each of the model's view_weights, got "
+            f"{views}. "
             "Use the image processor saved with the model, or change view_weights in its config."
         )
+    if view_weights is not None and views < len(view_weights):
+        total = sum(weights)
+        weights = [weight / total if total else 1 / views for weight in weights]
     embeds = unit_length(embed(pixel_values.flatten(0, 1))).view(batch, views, -1)
     return pool_views(embeds, embeds.new_tensor(weights))
 
@@ -131,7 +136,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
 
     ``from_pretrained`` takes a folder or Hub id of a GRMP model or of any plain CLIP.
 
-    Source: method.md of the project's docs, section 1; the reference's two-tower student.
+    Source: docs/method.md; the reference's two-tower student.
     """
 
     config_class = GRMPConfig

@@ -115,7 +115,7 @@ class EpisodeDataset(Episodes, Generic[T]):
         groups = sorted(map(len, self._groups[name]))
         cut = self._cut(len(groups))
         fewest = (sum(groups[:cut]), sum(groups[: len(groups) - cut]))
-        if len(groups) < 2 or fewest[0] < self.sizes[0] or fewest[1] < self.sizes[1]:
+        if fewest[0] < self.sizes[0] or fewest[1] < self.sizes[1]:
             raise GRMPError(
                 f"Expected task {name!r} to have {self.sizes[0]} pictures for the support and {self.sizes[1]} of other "
                 f"references for the query, got {sum(groups)} pictures of {len(groups)} references. Add photographs, "

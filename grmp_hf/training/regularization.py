@@ -60,13 +60,13 @@ def regularize(
     Returns:
         name -> ``g'``, in the types of ``task_grad``.
 
-    Source: method.md, section 3.1; the reference's ``ProGradLoss.prograd_update``.
+    Source: docs/method.md; the reference's ``ProGradLoss.prograd_update``.
     """
     dots, norms = _dots(task_grad, semantic_grad, unit), _dots(semantic_grad, semantic_grad, unit)
     result = {}
     for name, gradient in task_grad.items():
         key = unit(name)
-        if name not in semantic_grad or key not in dots:
+        if name not in semantic_grad:
             result[name] = gradient
             continue
         acts = (dots[key] > 0) & (norms[key] > 0) & torch.isfinite(dots[key]) & torch.isfinite(norms[key])

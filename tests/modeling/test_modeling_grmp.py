@@ -398,3 +398,15 @@ def test_gradient_checkpointing_changes_nothing(make_adapted: MakeAdapted) -> No
     assert model.get_base_model().is_gradient_checkpointing
     for plain, checkpointed_too in zip(*gradients, strict=True):
         close(plain, checkpointed_too)
+
+
+@torch.no_grad()
+def test_of_fewer_views_the_first_weights_count(make_scorer: MakeScorer) -> None:
+    model, pixels = make_scorer(view_weights=[0.6, 0.2, 0.2]), pictures(2, 3)
+    two = make_scorer(view_weights=[0.75, 0.25])
+    torch.testing.assert_close(model(pixels[:, :2]).quality, two(pixels[:, :2]).quality)
+    assert torch.equal(model(pixels[:, :1]).quality, model(pixels[:, 0]).quality)
+    last = make_scorer(view_weights=[0.0, 0.0, 1.0])
+    assert torch.isfinite(last(pixels[:, :2]).quality).all()
+    with pytest.raises(GRMPError, match=r"at most 3 views of each picture, .* got 4"):
+        model(pictures(2, 4))
