@@ -176,7 +176,7 @@ def bake(model: PeftModel | GRMPForImageQualityAssessment) -> GRMPBakedScorer:
         GRMPError: several adapters are active.
     """
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    active = {name for _, names in adapter_state(base) for name in names}
+    active = {name for disabled, names in adapter_state(base) if not disabled for name in names}
     configs = getattr(base, "peft_config", {})
     training = model.training
     model.eval()

@@ -165,6 +165,9 @@ def to_authors_state_dict(model: PeftModel) -> dict[str, Tensor]:
     """The inverse of :func:`from_authors_state_dict`: the active adapter and its base under the reference's names.
 
     Copies trained through ``modules_to_save`` take the place of the base's own.
+
+    Raises:
+        GRMPError: an adapter that learns what the reference has no name for, or without visual prompts.
     """
     name = model.active_adapters[0]
     inactive = re.compile(rf"\.(grmp_text|grmp_visual|modules_to_save)\.(?!{re.escape(name)}\.)")
@@ -174,10 +177,15 @@ def to_authors_state_dict(model: PeftModel) -> dict[str, Tensor]:
     for key, weight in model.named_parameters():
         if inactive.search(key) or key.replace(".original_module", "") in copies - {key}:
             continue
-        grouped.setdefault(to_authors_name(key), []).append(weight.detach())
+        try:
+            grouped.setdefault(to_authors_name(key), []).append(weight.detach())
+        except KeyError as error:
+            raise GRMPError(f"Expected text and visual prompts, as the reference has them, got {key}.") from error
     packed = {key: _pack(pieces) for key, pieces in grouped.items()}
     turned = {key for key, (_, transposed) in _PLAIN.items() if transposed}
     result = {key: weight.T.contiguous() if key in turned else weight for key, weight in packed.items()}
+    if "image_encoder.prompt_embeddings" not in result:
+        raise GRMPError("Expected an adapter with visual prompts, as the reference always has them, got one without.")
     result["image_encoder.prompt_embeddings"] = result["image_encoder.prompt_embeddings"][None]
     return result | _redundant(result, model.get_base_model().config)
 

@@ -61,6 +61,15 @@ def test_baking_changes_nothing_of_the_model(make_scorer) -> None:
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
+@torch.no_grad()
+def test_what_is_switched_off_is_not_baked_in(make_scorer) -> None:
+    model, pixels = scorer(make_scorer, "trained blocks"), torch.randn(3, 3, 16, 16)
+    with model.disable_adapter():
+        expected, baked = model(pixels).quality, bake(model)
+    torch.testing.assert_close(baked(pixels).quality, expected, rtol=1e-5, atol=2e-6)
+    assert (model(pixels).quality - expected).abs().max() > 1e-4
+
+
 def test_auto_classes_know_it_and_loading_is_strict(make_scorer, tmp_path: Path) -> None:
     bake(make_scorer()).save_pretrained(tmp_path)
     assert isinstance(AutoConfig.from_pretrained(tmp_path), GRMPBakedConfig)

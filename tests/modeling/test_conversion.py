@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
+from grmp_hf import GRMPPromptConfig
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.conversion import (
     from_authors_state_dict,
@@ -61,6 +62,29 @@ def test_trained_copies_take_the_place_of_the_bases_own(
             parameter.add_(0.1 * torch.randn_like(parameter))
     again = from_authors_state_dict(to_authors_state_dict(model), **ids)
     torch.testing.assert_close(again(PIXELS).quality, model(PIXELS).quality, atol=1e-6, rtol=0)
+
+
+def test_copies_of_another_adapter_do_not_count(make_adapted: Callable[..., PeftModel]) -> None:
+    model = make_adapted()
+    expected = to_authors_state_dict(model)
+    model.add_adapter("other", GRMPPromptConfig(text_prompts=4, visual_prompts=3, modules_to_save=["layers.1"]))
+    model.set_adapter("default")
+    found = to_authors_state_dict(model)
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"anchor_residuals": True}, "text and visual prompts, as the reference"),
+        ({"visual_prompts": 0}, "got one without"),
+    ],
+)
+def test_what_the_reference_does_not_have_is_not_converted(
+    make_adapted: Callable[..., PeftModel], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(GRMPError, match=message):
+        to_authors_state_dict(make_adapted(**options))
 
 
 def test_every_parameter_has_a_name_of_theirs(make_adapted: Callable[..., PeftModel]) -> None:
