@@ -49,6 +49,11 @@ def cell(figures: Result, digits: int = 3) -> str:
     return median if low == high else f"{median} [{low}, {high}]"
 
 
+def between(pair: Result) -> str:
+    """A difference and its interval."""
+    return f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]"
+
+
 def photographs(result: Result) -> str:
     """SRCC by number of labels."""
     methods = result["methods"]
@@ -75,21 +80,6 @@ def subsets(result: Result) -> str:
         figures = figures.get("50", figures)
         rows.append([title, *(cell(figures[f"srcc_{name}"]) for name, _ in names)])
     return markdown(rows)
-
-
-def strengths(result: Result) -> str:
-    """Lambda where it acts."""
-    methods = result["methods"]
-    rows = [["visual prompts trained, 50 labels", "SRCC", "PLCC"]]
-    for name, figures in methods.items():
-        at_50 = figures.get("50", figures)
-        title = "zero-shot" if name == "zero_shot" else f"lambda {name.removeprefix('lambda_')}"
-        rows.append([title, cell(at_50["srcc"]), cell(at_50["plcc"])])
-    return (
-        f"{markdown(rows)}\n\n{result['pictures_scored']} pictures of the {result['split']} part, each seen through "
-        f"its centre view alone, {result['draws']} draws, {result['recipe']['visual_prompts']} visual prompts a layer, "
-        f"{result['recipe']['steps']} steps at rate {result['recipe']['learning_rate']}."
-    )
 
 
 def base_by_views(result: Result) -> str:
@@ -186,7 +176,7 @@ def differences(result: Result) -> str:
             cells[0] = f"{cell(found['0']['srcc'])}, no label"
         rows.append([name, *cells])
         pairs = {c["shots"]: c for c in result["comparisons"] if c["method"] == name}
-        texts = [f"{c['difference']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" for _, c in sorted(pairs.items())]
+        texts = [between(pairs[shots]) for shots in sorted(pairs)]
         if texts:
             paired.append([name, *texts])
     return (
@@ -204,6 +194,26 @@ def starts(result: Result) -> str:
         cells = [str(found["recipe"]["steps"]), loss, f"{before['srcc']:.3f}, {after['srcc']:.3f}"]
         rows.append([name, *cells, f"{found['seconds'] / 60:.0f}"])
     return markdown(rows)
+
+
+def rule(result: Result) -> str:
+    """What the gradient rule sees, and what the readout owes to content."""
+    head = [f"{result['watched_labels']} labels, train part", "cosine, first step", "cosine, mean of the steps"]
+    rows = [[*head, "share of the quality gradient that lambda 1 takes out", "semantic / quality gradient, first step"]]
+    for name, found in result["gradients"].items():
+        names = ("cosine_first", "cosine_mean", "removed_mean", "length_first")
+        rows.append([f"{name}, {found['steps']} steps", *(cell(found[key]) for key in names)])
+    shifts = [["shift of the readout", *(f"{shots} labels" for shots in result["content"])]]
+    contents = result["content"].values()
+    chance = next(iter(contents))["share_by_chance"]
+    shifts.append(
+        [f"share along the scene anchors (by chance {chance})", *(cell(found["share"]) for found in contents)]
+    )
+    shifts.append(["SRCC as learnt", *(cell(found["srcc"]["as learnt"]) for found in contents)])
+    for name in next(iter(contents))["minus_as_learnt"]:
+        pairs = [found["minus_as_learnt"][name] for found in contents]
+        shifts.append([f"- {name} [95 % interval]", *(between(pair) for pair in pairs)])
+    return f"{markdown(rows)}\n\n{markdown(shifts)}\n\n{result['draws']} draws of BIQ2021's train part."
 
 
 def labels(result: Result) -> str:
@@ -251,12 +261,12 @@ def imports(result: Result) -> str:
 TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "biq2021": ("biq2021", photographs),
     "biq2021_subsets": ("biq2021", subsets),
-    "biq2021_visual": ("biq2021_visual", strengths),
     "biq2021_methods": ("biq2021_methods", methods),
     "biq2021_start": ("biq2021_start", differences),
     "starts": ("biq2021_start", starts),
     "distorted_start": ("distorted_start", differences),
     "biq2021_lambda": ("biq2021_lambda", differences),
+    "rule": ("rule", rule),
     "labels": ("labels", labels),
     "pretraining": ("pretraining", pretraining),
     "tiny_clip": ("tiny_clip", base_by_views),

@@ -20,7 +20,6 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerCallback
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.hub import adapter_sha256
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, teacher_mode
@@ -126,7 +125,7 @@ def adapt(
     adapted = _begin(model, recipe, begun, start, seed)
     shots, logits = _describe(adapted, pixels, quality, mean, std, recipe, tell, begun is not None)
     rule = gradient_rule if recipe.moves_embeddings else None
-    run = _run(adapted, recipe, start, seed, pixels, quality)
+    run = _run(adapted, recipe, seed, pixels, quality)
     return _fit(adapted, shots, logits, recipe, seed, Path(output_dir), run, [_Teller(tell), *callbacks], rule)
 
 
@@ -164,7 +163,7 @@ def adapt_embeds(
     with torch.no_grad(), contextlib.nullcontext() if begun else teacher_mode(adapted):
         logits = adapted(image_embeds=embeds.to(adapted.device)).quality_logits.cpu()
     shots = Shots({"labels": quality, "image_embeds": embeds})
-    run = _run(adapted, recipe, start, seed, embeds, quality)
+    run = _run(adapted, recipe, seed, embeds, quality)
     watching = [_Teller(progress or _silent), *callbacks]
     return _fit(adapted, shots, logits, recipe, seed, Path(output_dir), run, watching)
 
@@ -227,15 +226,14 @@ def _fit(
     return model.eval()
 
 
-def _run(
-    model: PeftModel, recipe: FewShotRecipe, start: str | Path | None, seed: int, pictures: Tensor, quality: Tensor
-) -> dict[str, Any]:
-    """All that decides about the trained weights."""
+def _run(model: PeftModel, recipe: FewShotRecipe, seed: int, pictures: Tensor, quality: Tensor) -> dict[str, Any]:
+    """All that decides about the trained weights of a model at its start."""
+    start = [value for name, value in sorted(model.state_dict().items()) if ".grmp_" in name]
     return {
         "recipe": asdict(recipe),
         "seed": seed,
         "base": model.active_peft_config.base_fingerprint,
-        "start": None if start is None else adapter_sha256(Path(start)),
+        "start": digest(start),
         "shots": digest([pictures, quality]),
     }
 

@@ -28,7 +28,7 @@ def test_keys_are_the_attributes_and_the_others_keep_their_defaults(tmp_path: Pa
         ("stepz: 3", "got stepz"),
         ("- 3", "got [3]"),
         ("train: everything", "train out of prompts, authors, got 'everything'"),
-        ("steps: 0", "steps=0"),
+        ("steps: 0", "steps of at least 1, got 0"),
         ("a: [", "Expected a recipe in YAML"),
         ("steps: many", "Expected steps of type int in"),
         ("steps: 1.5", "got 1.5"),
