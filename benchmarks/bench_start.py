@@ -40,6 +40,7 @@ RECIPE = ROOT / "training" / "recipes" / "pretrain_default.yaml"
 STARTS = CACHE / "starts"
 DISTORTED = CACHE / "distorted"
 FIGURE = ROOT / "docs" / "figures" / "start.svg"
+COLOURS = (*(f"C{number}" for number in range(10)), INK)  # matplotlib has ten
 BASELINES = ("zero_shot", "ridge", "statistics")
 EXPERIMENTS = {
     "biq2021_start": ("biq2021", None, "Real photographs (BIQ2021)"),
@@ -125,7 +126,7 @@ def draw() -> None:
             middle = np.array([c["difference"] for c in found])
             ends = np.array([[c["difference"] - c["low"], c["high"] - c["difference"]] for c in found]).T
             shots = np.array([c["shots"] for c in found]) * 1.05 ** (place - (len(compared) - 1) / 2)
-            style = {"color": colours.setdefault(method, f"C{len(colours)}"), "label": method}
+            style = {"color": colours.setdefault(method, COLOURS[len(colours)]), "label": method}
             axes.errorbar(shots, middle, ends, marker="o", markersize=4, linewidth=1.2, capsize=2, **style)
         axes.axhline(0, color=INK, linewidth=1)
         axes.set_xscale("log")

@@ -8,6 +8,7 @@ between them is replaced. `--check` changes nothing and fails where a document i
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -49,9 +50,10 @@ def cell(figures: Result, digits: int = 3) -> str:
     return median if low == high else f"{median} [{low}, {high}]"
 
 
-def between(pair: Result) -> str:
+def between(pair: Result, digits: int = 3) -> str:
     """A difference and its interval."""
-    return f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]"
+    difference, low, high = (f"{pair[name]:+.{digits}f}" for name in ("difference", "low", "high"))
+    return f"{difference} [{low}, {high}]"
 
 
 def photographs(result: Result) -> str:
@@ -165,7 +167,7 @@ def methods(result: Result) -> str:
     )
 
 
-def differences(result: Result) -> str:
+def differences(result: Result, digits: int = 3) -> str:
     """SRCC of every method by number of labels, and below what each differs from one of them, paired over draws."""
     counts = sorted({int(shots) for found in result["methods"].values() for shots in found if shots != "0"})
     reference, head = result["compared_with"], [f"{count} labels" for count in counts]
@@ -176,7 +178,7 @@ def differences(result: Result) -> str:
             cells[0] = f"{cell(found['0']['srcc'])}, no label"
         rows.append([name, *cells])
         pairs = {c["shots"]: c for c in result["comparisons"] if c["method"] == name}
-        texts = [between(pairs[shots]) for shots in sorted(pairs)]
+        texts = [between(pairs[shots], digits) for shots in sorted(pairs)]
         if texts:
             paired.append([name, *texts])
     return (
@@ -265,7 +267,7 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "biq2021_start": ("biq2021_start", differences),
     "starts": ("biq2021_start", starts),
     "distorted_start": ("distorted_start", differences),
-    "biq2021_lambda": ("biq2021_lambda", differences),
+    "biq2021_lambda": ("biq2021_lambda", functools.partial(differences, digits=4)),
     "rule": ("rule", rule),
     "labels": ("labels", labels),
     "pretraining": ("pretraining", pretraining),
