@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from grmp_hf.errors import GRMPError
 
@@ -32,18 +32,13 @@ def positive(text: str) -> int:
     return number
 
 
-def join_processes(args: argparse.Namespace) -> Any:
-    """Take part in ``accelerate launch``: each process gets its device, and only the first one speaks.
-
-    Returns:
-        accelerate's ``PartialState``; alone where there is one process.
-    """
+def join_processes(args: argparse.Namespace) -> None:
+    """Take part in ``accelerate launch``: each process gets its device, and only the first one speaks."""
     import torch
     from accelerate import PartialState
 
     processes = PartialState(cpu=args.device == "cpu" or (args.device is None and not torch.cuda.is_available()))
     args.quiet = args.quiet or not processes.is_main_process
-    return processes
 
 
 def check_new_folder(folder: Path, *, overwrite: bool) -> None:

@@ -1,6 +1,6 @@
 """The ten splits of the authors' published evaluation, derived again from the number of pictures.
 
-Source: LXDxmu/GRMP-IQA, commit b36d254, ``finetune.py``, ``main``; docs/method.md
+Source: LXDxmu/GRMP-IQA, commit b36d254, ``finetune.py``, ``main``; docs/method.md.
 """
 
 from __future__ import annotations

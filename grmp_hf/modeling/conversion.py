@@ -123,7 +123,7 @@ def from_authors_state_dict(
         GRMPError: keys are missing or left over, or the redundant ``token_prefix`` / ``token_suffix`` contradict the
             token embedding.
 
-    Source: docs/method.md
+    Source: docs/method.md.
     """
     source = _without_prefix(state_dict)
     layers = {tower: _count_layers(source, tower) for tower in _TOWERS}

@@ -152,7 +152,7 @@ def maml(
     Returns:
         The gradients of one episode: its count is 1, its loss that of the query after adaptation.
 
-    Source: "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks" (ICML 2017); docs/method.md
+    Source: "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks" (ICML 2017); docs/method.md.
     """
     theta = _leaves(parameters)
     batches = _cycled(episode["support"], inner.steps)
@@ -218,7 +218,7 @@ class LongRun:
     batch. What it returns as gradient is ``theta - phi``, undivided, so that an outer step of plain descent at rate
     0.01 makes theta a slow average of phi. The run's state outlives the call, so episodes must come in one sequence.
 
-    Source: the reference's ``train_model``; docs/method.md
+    Source: the reference's ``train_model``; docs/method.md.
     """
 
     def __init__(self) -> None:

@@ -237,23 +237,21 @@ class GRMPTrainer(Trainer):
         """Train; ``resume_from_checkpoint=True`` goes on from the last checkpoint that was written completely."""
         if resume_from_checkpoint is True:
             found = last_complete_checkpoint(self.args.output_dir)
-            if found is not None and self._is_last(found):
-                return self._finish_again(found)
+            if found is not None:
+                state = TrainerState.load_from_json(str(found / TRAINER_STATE_NAME))
+                if 0 < self.args.max_steps <= state.global_step:
+                    return self._finish_again(found, state)
             resume_from_checkpoint = None if found is None else str(found)
         self._long_run = LongRun()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
-    def _is_last(self, checkpoint: Path) -> bool:
-        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        return bool(0 < self.args.max_steps <= state.global_step)
-
-    def _finish_again(self, checkpoint: Path) -> TrainOutput:
+    def _finish_again(self, checkpoint: Path, state: TrainerState) -> TrainOutput:
         """End a run that had taken all its steps; transformers would take one more if they end within an epoch."""
-        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        self.state = state
+        best = state.best_model_checkpoint if self.args.load_best_model_at_end else None
         self._load_from_checkpoint(str(checkpoint if best is None else checkpoint.with_name(Path(best).name)))
         self.callback_handler.on_train_end(self.args, self.state, self.control)
-        return TrainOutput(self.state.global_step, 0.0, {})
+        return TrainOutput(state.global_step, 0.0, {})
 
 
 def _collate(collator: Callable[[list[Any]], dict[str, Any]], rows: list[Any]) -> dict[str, Any]:
