@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import json
 import math
@@ -30,6 +31,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from grmp_hf.data.identity import first_copies
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.errors import GRMPError
 
@@ -131,6 +133,14 @@ class RatedTable:
     def has(self, column: str) -> bool:
         """Say whether any row has a value in one of the optional columns."""
         return any(getattr(row, column) is not None for row in self.rows)
+
+    @functools.cached_property
+    def copies(self) -> dict[str, str]:
+        """Name of a picture -> name of the first one with the same content, for those that are copies (or links)."""
+        first = first_copies([row.image for row in self.rows])
+        return {
+            row.name: self.rows[at].name for row, at in zip(self.rows, first, strict=True) if self.rows[at] is not row
+        }
 
     @property
     def content_hash(self) -> str:

@@ -11,24 +11,19 @@ import json
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grmp_hf.data.columns import RatedTable, Row, first_few
+from grmp_hf.data.grouping import SplitUnit, about_copies, check_apart, first_name, groups_of, unit_of
+from grmp_hf.data.identity import content_id
 from grmp_hf.errors import GRMPError
 
 __all__ = ["Split", "SplitUnit", "draw_shots", "fold_splits", "official_split", "random_split", "split_rows"]
-
-SplitUnit = Literal["auto", "picture", "reference", "scene"]
-"""What stays on one side: pictures of one reference or scene, or only each picture by itself.
-
-"auto" is `RatedTable.content` where the table has that column, else the picture.
-"""
 
 
 @dataclass(frozen=True)
@@ -40,12 +35,14 @@ class Split:
         test: in the order of the table; empty when all pictures teach.
         rule: one sentence on how it was made.
         seed: of everything random in it.
+        contents: name -> `content_id` of pictures that teach, by which they are known wherever they lie; may be empty.
     """
 
     train: tuple[str, ...]
     test: tuple[str, ...]
     rule: str
     seed: int
+    contents: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def hash(self) -> str:
@@ -74,14 +71,21 @@ class Split:
             )
         return [rows[name] for name in self.train], [rows[name] for name in self.test]
 
+    def with_contents(self, rows: Iterable[Row]) -> Split:
+        """The same, with the contents of the pictures that teach, of those rows that can be read."""
+        taught = set(self.train)
+        found = {row.name: content_id(row.image) for row in rows if row.name in taught}
+        return replace(self, contents={name: content for name, content in found.items() if content is not None})
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the split and its hash as JSON."""
         fields = {"rule": self.rule, "seed": self.seed, "hash": self.hash, "train": self.train, "test": self.test}
+        fields["contents"] = dict(self.contents)
         Path(path).write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Split:
-        """Read what `save` wrote.
+        """Read what `save` wrote; files of earlier versions hold no contents.
 
         Raises:
             GRMPError: the file is missing, of another form, or was changed by hand.
@@ -89,7 +93,9 @@ class Split:
         try:
             fields = json.loads(Path(path).read_text(encoding="utf-8"))
             train, test = (tuple(map(str, fields[part])) for part in ("train", "test"))
-            split, written = cls(train, test, str(fields["rule"]), int(fields["seed"])), fields["hash"]
+            contents = {str(name): str(content) for name, content in dict(fields.get("contents", {})).items()}
+            split = cls(train, test, str(fields["rule"]), int(fields["seed"]), contents)
+            written = fields["hash"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise GRMPError(
                 f"{path}: expected a split written by Split.save, got ({error!r}); make it again"
@@ -160,7 +166,8 @@ def official_split(table: RatedTable, *, by: SplitUnit = "auto") -> Split:
             that has versions of one content in both parts, which flatters every method.
 
     Raises:
-        GRMPError: a part without rows, or one content in both parts.
+        GRMPError: a part without rows, one content in both parts, or one picture in both parts (which no argument lets
+            pass).
     """
     train = [row for row in table.rows if row.split in ("train", "validation")]
     test = [row for row in table.rows if row.split == "test"]
@@ -169,7 +176,7 @@ def official_split(table: RatedTable, *, by: SplitUnit = "auto") -> Split:
             f'{table.name}: expected rows marked train and test in the column "split", got {len(train)} to teach and '
             f"{len(test)} to test; mark them, or split at random"
         )
-    _check_apart(table, train, test, by)
+    check_apart(table, train, test, by)
     left_out = len(table) - len(train) - len(test)
     rule = f'the parts of the table\'s "split" column, {len(train)} teach and {len(test)} test'
     rule += f", {left_out} in neither" if left_out else ""
@@ -189,7 +196,7 @@ def split_rows(
     Where the table marks rows as "test", these are the test part, and shots come from its "train" rows (or, if it has
     none, from all that are not "test"). Else, where it has references (or scenes that are its contents), shots come
     from 80 of 100 of them and the others test, so that no content is on both sides. Else what is not drawn is the test
-    part.
+    part. Copies of a picture under another name neither are a second shot nor test.
 
     Args:
         table: rated pictures.
@@ -199,35 +206,40 @@ def split_rows(
         by: what must not be on both sides, as for `random_split`.
 
     Raises:
-        GRMPError: fewer pictures than shots, or one content in both parts of the table's own.
+        GRMPError: fewer pictures than shots, or one content or picture in both parts of the table's own.
     """
     rows = table.rows
     marked = any(row.split == "test" for row in rows)
     if marked:
         pool = [row for row in rows if row.split == "train"] or [row for row in rows if row.split != "test"]
         tested = [row for row in rows if row.split == "test"]
-        _check_apart(table, pool, tested, by)
+        check_apart(table, pool, tested, by)
         test = [row.name for row in tested]
         rule = 'the test part is that of the table\'s "split" column'
-    elif shots is not None and _unit(table, by) != "picture":
+    elif shots is not None and unit_of(table, by) != "picture":
         by_content = random_split(table, seed=seed, by=by)
         pool, _ = by_content.select(table)
         test, rule = list(by_content.test), by_content.rule
     else:
         pool, test, rule = list(rows), [], "the test part is all that was not drawn"
+        rule += about_copies(table) if shots is not None else ""
     if shots is None:
         return Split(tuple(row.name for row in pool), tuple(test), rule if test else "all pictures teach", seed)
+    distinct: dict[str, Row] = {}
+    for row in pool:
+        distinct.setdefault(first_name(table, row), row)
+    pool = list(distinct.values())
     drawn = draw_shots(np.array([row.quality for row in pool]), shots, seed=seed, stratified=stratified)
     train = tuple(pool[index].name for index in drawn)
     if not test:
-        taken = set(train)
-        test = [row.name for row in rows if row.name not in taken]
+        taken = {first_name(table, pool[index]) for index in drawn}
+        test = [row.name for row in rows if first_name(table, row) not in taken]
     how = "spread over the range of quality" if stratified else "at random"
     return Split(train, tuple(test), f"{shots} of {len(pool)} drawn {how}; {rule}", seed)
 
 
 def random_split(table: RatedTable, *, train_share: float = 0.8, seed: int = 0, by: SplitUnit = "auto") -> Split:
-    """Split at random; floor(train_share * N) of the N pictures, references or scenes teach.
+    """Split at random; floor(train_share * N) of the N pictures, references or scenes teach. Copies stay together.
 
     Args:
         table: rated pictures; its column `split` is not looked at.
@@ -239,15 +251,20 @@ def random_split(table: RatedTable, *, train_share: float = 0.8, seed: int = 0, 
     Raises:
         GRMPError: nothing left on one side, or "reference" or "scene" without that column.
     """
-    groups, unit = _groups(table, by)
+    groups, unit = groups_of(table, by)
     order = np.random.RandomState(seed).permutation(len(groups))
     n_train = int(len(groups) * train_share + 1e-9)  # 0.29 of 100 is 29
+    if len(groups) < 2:
+        raise GRMPError(
+            f"{table.name}: expected two or more {unit}s to split, got one for all {len(table)} rows; "
+            f"rate pictures of another {unit}" + (" that are no copies" if unit == "picture" else "")
+        )
     if not 0 < n_train < len(groups):
         raise GRMPError(
             f"{table.name}: expected pictures on both sides, got {n_train} of {len(groups)} {unit}s to teach; "
-            "choose another train_share or rate more pictures"
+            f"choose a train_share from 1/{len(groups)} to {len(groups) - 1}/{len(groups)}"
         )
-    rule = f"random split by {unit}, {n_train} of {len(groups)} {unit}s teach"
+    rule = f"random split by {unit}, {n_train} of {len(groups)} {unit}s teach" + about_copies(table)
     return _split_of(table, groups, order[:n_train], rule, seed)
 
 
@@ -257,7 +274,7 @@ def fold_splits(table: RatedTable, folds: int, *, seed: int = 0, by: SplitUnit =
     Raises:
         GRMPError: fewer than two folds, or fewer pictures (references, scenes) than folds.
     """
-    groups, unit = _groups(table, by)
+    groups, unit = groups_of(table, by)
     if not 2 <= folds <= len(groups):
         raise GRMPError(
             f"{table.name}: expected between 2 and {len(groups)} folds, as many as there are {unit}s, got {folds}; "
@@ -266,48 +283,15 @@ def fold_splits(table: RatedTable, folds: int, *, seed: int = 0, by: SplitUnit =
     order = np.random.RandomState(seed).permutation(len(groups))
     places = np.arange(len(groups)) % folds
     return [
-        _split_of(table, groups, order[places != fold], f"fold {fold + 1} of {folds} by {unit} tests", seed)
+        _split_of(
+            table,
+            groups,
+            order[places != fold],
+            f"fold {fold + 1} of {folds} by {unit} tests{about_copies(table)}",
+            seed,
+        )
         for fold in range(folds)
     ]
-
-
-def _unit(table: RatedTable, by: SplitUnit) -> str:
-    """What stays together: "picture" or a column of the rows."""
-    if by == "picture" or (by == "auto" and not table.has(table.content)):
-        return "picture"
-    column = table.content if by == "auto" else by
-    if not table.has(column):
-        raise GRMPError(f'{table.name}: expected a column "{column}" to split by, found none; split by "picture"')
-    return column
-
-
-def _content(row: Row, unit: str) -> tuple[bool, str]:
-    # A picture that is told by itself, or has no reference or scene, is a content of its own.
-    value = None if unit == "picture" else getattr(row, unit)
-    return (False, row.name) if value is None else (True, value.casefold())
-
-
-def _groups(table: RatedTable, by: SplitUnit) -> tuple[list[list[str]], str]:
-    """Return the names of the pictures that stay together, in the order of the table, and what keeps them together."""
-    unit = _unit(table, by)
-    groups: dict[tuple[bool, str], list[str]] = {}
-    for row in table.rows:
-        groups.setdefault(_content(row, unit), []).append(row.name)
-    return list(groups.values()), unit
-
-
-def _check_apart(table: RatedTable, train: Iterable[Row], test: Iterable[Row], by: SplitUnit) -> None:
-    """Refuse parts that share a content."""
-    unit = _unit(table, by)
-    taught = {_content(row, unit) for row in train}
-    shared = dict.fromkeys(content for row in test if (content := _content(row, unit)) in taught)
-    if shared:
-        names = first_few([f'"{name}"' for _, name in shared])
-        raise GRMPError(
-            f"{table.name}: expected each {unit} in one part of the table, got {len(shared)} in the test part that "
-            f'teach as well: {names}; correct the column "split" or, to compare with figures made so, '
-            'split by="picture"'
-        )
 
 
 def _split_of(

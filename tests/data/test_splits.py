@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from grmp_hf.data import (
     random_split,
     split_rows,
 )
+from grmp_hf.data.identity import first_copies
 from grmp_hf.errors import GRMPError
 
 
@@ -174,7 +176,7 @@ def test_table_without_parts(parts: list[str | None]) -> None:
 def test_one_content_in_both_parts_of_the_table(make: Callable[..., Split]) -> None:
     table = make_table(references=10, test=12)
     overlapping = r'each reference in one part of the table, got 10 .* teach as well: "r0", "r1", "r2" and 7 more'
-    with pytest.raises(GRMPError, match=overlapping + r'; correct the column "split" or, .* by="picture"'):
+    with pytest.raises(GRMPError, match=overlapping + r'; correct the column "split" .in Python, by="picture" lets'):
         make(table)
     assert len(make(table, by="picture").test) == 12
     apart = with_column(table, "reference", [f"r{i < 12}" for i in range(40)])
@@ -204,11 +206,11 @@ def test_folds_test_each_picture_once() -> None:
         ),
         (
             lambda: random_split(make_table(), train_share=0.01),
-            "got 0 of 40 pictures to teach; choose another train_share",
+            "got 0 of 40 pictures to teach; choose a train_share from 1/40 to 39/40",
         ),
         (
             lambda: random_split(make_table(), train_share=1.0),
-            "got 40 of 40 pictures to teach; choose another train_share",
+            "got 40 of 40 pictures to teach; choose a train_share from 1/40 to 39/40",
         ),
         (lambda: fold_splits(make_table(), 1), "between 2 and 40 folds, .* got 1; choose another number"),
         (
@@ -220,6 +222,106 @@ def test_folds_test_each_picture_once() -> None:
 def test_impossible_splits(make: Callable[[], object], match: str) -> None:
     with pytest.raises(GRMPError, match=match):
         make()
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> RatedTable:
+    """Forty pictures of twenty contents, half of them under a second name: as a copy, a link or a hard link."""
+    rows = []
+    for number in range(20):
+        original = tmp_path / f"{number}.bin"
+        original.write_bytes(bytes([number]) * 5000)
+        again = tmp_path / "again" / f"{number}.bin"
+        again.parent.mkdir(exist_ok=True)
+        if number % 3 == 0:
+            again.write_bytes(original.read_bytes())
+        elif number % 3 == 1:
+            again.symlink_to(original)
+        else:
+            os.link(original, again)
+        for path, mos in ((original, number / 20), (again, number / 20 if number % 2 else 1.0)):
+            rows.append(Row(path, str(path.relative_to(tmp_path)), mos, mos))
+    return RatedTable("copied.csv", tuple(rows), RatingScale(0, 1))
+
+
+def contents(rows: list[Row]) -> set[bytes]:
+    return {row.image.read_bytes() for row in rows if isinstance(row.image, Path)}
+
+
+def test_a_picture_under_two_names_is_on_one_side(copied: RatedTable) -> None:
+    splits = [
+        *(random_split(copied, seed=seed, by=by) for seed in range(3) for by in ("auto", "picture")),
+        *fold_splits(copied, 5, seed=1),
+        *(split_rows(copied, shots=12, seed=seed, stratified=seed == 2) for seed in range(3)),
+    ]
+    for split in splits:
+        train, test = split.select(copied)
+        assert train and test and not contents(train) & contents(test)
+        assert (
+            "20 copies of pictures under other names (10 of them rated otherwise) are never on the other" in split.rule
+        )
+    drawn, _ = splits[-1].select(copied)
+    assert len(contents(drawn)) == len(drawn) == 12  # a copy is no second shot
+    assert splits[0].rule.startswith("random split by picture, 16 of 20 pictures teach")
+
+
+def test_pictures_inside_a_table_are_told_by_content_too() -> None:
+    rows = tuple(Row(bytes([number // 2]) * 9, str(number), number / 9, number / 9) for number in range(10))
+    table = RatedTable("inside.parquet", rows, RatingScale(0, 1))
+    assert table.copies == {"1": "0", "3": "2", "5": "4", "7": "6", "9": "8"}
+    train, test = random_split(table).select(table)
+    assert (len(train), len(test)) == (8, 2) and not {row.image for row in train} & {row.image for row in test}
+
+
+def test_copies_join_the_references_that_they_have(copied: RatedTable) -> None:
+    table = with_column(copied, "reference", [f"r{place % 7}" for place in range(40)])
+    with pytest.raises(
+        GRMPError, match=r"two or more references to split, got one for all 40 rows; rate .* another ref"
+    ):
+        random_split(table)
+    table = with_column(copied, "reference", [f"r{place // 4}" for place in range(40)])
+    assert random_split(table).rule.startswith("random split by reference, 8 of 10 references teach")
+
+
+@pytest.mark.parametrize("make", [official_split, lambda table, **by: split_rows(table, shots=5, **by)])
+@pytest.mark.parametrize("by", ["auto", "picture"])
+def test_a_picture_in_both_parts_of_the_table_under_two_names(
+    make: Callable[..., Split], by: str, copied: RatedTable
+) -> None:
+    table = with_column(copied, "split", ["train", "test"] * 3 + ["train"] * 26 + ["test"] * 8)
+    names = r'"again/0.bin" \(the same as "0.bin"\), "again/1.bin" .*, "again/2.bin" .*; remove the lines from one of'
+    with pytest.raises(GRMPError, match=rf"each picture in one part of the table, got 3 in the test part .*: {names}"):
+        make(table, by=by)
+    rows = [row for row in table.rows if row.name not in ("again/0.bin", "again/1.bin", "again/2.bin")]
+    assert len(make(replace(table, rows=tuple(rows)), by=by).test) == 8
+
+
+def test_files_of_one_size_are_no_copies(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.bin" for number in range(8)]
+    for number, path in enumerate(paths):
+        content = bytearray(100_000)
+        content[number * 9_000] = 1  # most of the differences lie between the pieces that are looked at first
+        path.write_bytes(content)
+    absent = [tmp_path / "absent", tmp_path / "no\0path"]
+    assert first_copies([*paths, *absent, *absent]) == list(range(12))
+    assert first_copies([*paths, paths[3]])[-1] == 3
+
+
+def test_contents_are_kept_with_a_split(copied: RatedTable, tmp_path: Path) -> None:
+    split = split_rows(copied, shots=5).with_contents(copied.rows)
+    split.save(tmp_path / "split.json")
+    loaded = Split.load(tmp_path / "split.json")
+    assert loaded == split and set(loaded.contents) == set(loaded.train)
+    assert loaded.contents[loaded.train[0]].startswith("5000-") and hash(loaded) == hash(split)
+
+
+def test_splits_of_earlier_versions_hold_no_contents(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    split_rows(make_table(), shots=6).save(path)
+    fields = json.loads(path.read_text())
+    del fields["contents"]
+    path.write_text(json.dumps(fields))
+    assert Split.load(path) == split_rows(make_table(), shots=6)
 
 
 def test_hash_does_not_depend_on_order() -> None:

@@ -1,0 +1,109 @@
+"""Which picture is which: by content, wherever it lies and whatever it is called."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grmp_hf.data.images import ImageError
+
+if TYPE_CHECKING:
+    from grmp_hf.data.columns import ImageSource
+
+__all__ = ["KnownPictures", "content_id", "first_copies"]
+
+_PIECE = 4096  # bytes
+
+
+def content_id(source: ImageSource) -> str | None:
+    """Length and SHA-256 of the encoded picture, "4096-9f86d0...", or None where it cannot be read.
+
+    Copies, links and other spellings of a path have one identity; a picture that was saved again has another.
+    """
+    try:
+        if not isinstance(source, bytes | Path):
+            source = source.read()
+        if isinstance(source, bytes):
+            return f"{len(source)}-{hashlib.sha256(source).hexdigest()}"
+        with open(source, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return f"{file.tell()}-{digest}"
+    except (OSError, ValueError, ImageError):  # ValueError: a name with NUL
+        return None
+
+
+def first_copies(sources: Sequence[ImageSource]) -> list[int]:
+    """For each picture the place of the first one with the same content: its own where none before it has.
+
+    Files are compared by size first, then by three small pieces; only what still agrees is read whole. A picture that
+    cannot be read is a copy of none.
+    """
+    keys: tuple[Callable[[ImageSource], object], ...] = (_size, _pieces, content_id)
+    groups = [list(range(len(sources)))]
+    for key in keys:
+        groups = [part for group in groups for part in _parted(group, sources, key)]
+    first = list(range(len(sources)))
+    for group in groups:
+        for at in group:
+            first[at] = group[0]
+    return first
+
+
+class KnownPictures:
+    """Contents that are known; a file is read only if it has the length of one of them.
+
+    Args:
+        ids: as `content_id` gives them.
+    """
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self._ids = frozenset(ids)
+        self._sizes = frozenset(found.partition("-")[0] for found in self._ids)
+
+    def holds(self, source: ImageSource) -> bool | None:
+        """Say whether a picture is one of them; None where it cannot be read."""
+        if isinstance(source, Path):
+            size = _size(source)
+            if size is not None and str(size) not in self._sizes:
+                return False
+        found = content_id(source)
+        return None if found is None else found in self._ids
+
+
+def _parted(
+    group: Sequence[int], sources: Sequence[ImageSource], key: Callable[[ImageSource], object]
+) -> list[list[int]]:
+    """Those of a group that agree in a key with another one, together."""
+    parts: dict[object, list[int]] = {}
+    for at in group:
+        found = key(sources[at])
+        if found is not None:
+            parts.setdefault(found, []).append(at)
+    return [part for part in parts.values() if len(part) > 1]
+
+
+def _size(source: ImageSource) -> object:
+    if not isinstance(source, Path):  # to know the length is to read it
+        return content_id(source)
+    try:
+        return os.stat(source).st_size
+    except (OSError, ValueError):
+        return None
+
+
+def _pieces(source: ImageSource) -> object:
+    if not isinstance(source, Path):
+        return content_id(source)
+    try:
+        with open(source, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            found = []
+            for start in (0, size // 2, max(0, size - _PIECE)):
+                file.seek(start)
+                found.append(file.read(_PIECE))
+            return tuple(found)
+    except OSError:
+        return None
