@@ -91,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     table = read_table(args.data, args)
     split = split_rows(table, shots=args.shots, seed=args.seed, stratified=args.stratified)
     train, test = split.select(table)
+    split = split.with_contents(train)
     _say(args, *table.notes, f"{len(train)} pictures teach, {len(test)} test: {split.rule}")
     base = load_scorer(args)
     if base.identity["adapter"]:

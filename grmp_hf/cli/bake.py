@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from grmp_hf.cli.options import add_model_options, check_new_folder, load_scorer
+from grmp_hf.cli.taught import SPLIT_FILE, split_of_model
 from grmp_hf.errors import GRMPError
 
 __all__ = ["add_parser", "run"]
@@ -42,7 +43,16 @@ def run(args: argparse.Namespace) -> int:
     baked.config.provenance = {**(baked.config.provenance or {}), "baked_from": scorer.identity}
     baked.save_pretrained(args.output)
     scorer.processor.save_pretrained(args.output)
+    _keep_split(args, scorer.identity)
     size = sum(file.stat().st_size for file in args.output.glob("*.safetensors")) / 1e6
     done = {"scorer": str(args.output), "megabytes": round(size, 1)}
     print(json.dumps(done) if args.json else f"standalone scorer of {size:.1f} MB in {args.output}")
     return 0
+
+
+def _keep_split(args: argparse.Namespace, identity: dict[str, Any]) -> None:
+    """What has taught the adapter has taught the baked scorer: `evaluate` asks for it."""
+    place, commit = args.adapter or args.model, identity["adapter_revision"]
+    split, _ = split_of_model(place, identity["adapter"], commit, offline=args.offline)
+    if split is not None:
+        split.save(args.output / SPLIT_FILE)

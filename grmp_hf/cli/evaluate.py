@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grmp_hf.cli.figures import figures_table
 from grmp_hf.cli.options import add_model_options, add_rating_options, load_scorer, read_table
 from grmp_hf.cli.progress import Progress
+from grmp_hf.cli.taught import leave_out_taught, split_of_model, split_of_scores
 from grmp_hf.cli.writing import describe_scorer
 from grmp_hf.errors import GRMPError
 
 if TYPE_CHECKING:
-    from grmp_hf.data import RatedTable, Row
+    from grmp_hf.cli.joining import ScoreTable
+    from grmp_hf.cli.taught import Found
+    from grmp_hf.data import RatedTable, RatingScale, Row
 
 __all__ = ["add_parser", "run"]
 
 _EPILOG = """A table with a test part (a column that says train or test) is evaluated on that part. Pictures from which
-the adapter has learnt are left out where its folder holds the split.json that says which they were. Correlations are
-positive where scorer and raters agree, also for ratings of which low is best."""
+the adapter has learnt are left out, told by their content, where the split.json that says which they were is found.
+Scores are joined with ratings by path, by content, and by name where no other picture has it; the pictures need not be
+there. Correlations are positive where scorer and raters agree, also for ratings of which low is best."""
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -48,32 +53,41 @@ def run(args: argparse.Namespace) -> int:
     """Run the sub-command; 1 if some of the pictures could not be scored."""
     from grmp_hf.evaluation.metrics import evaluate_scores
 
-    if args.scores is not None:
-        from grmp_hf.cli.joining import join_scores
-
-        scores, ratings, about = join_scores(args)
-    else:
-        scores, ratings, about = _score_table(args)
-    figures = evaluate_scores(scores, ratings)
+    scored = _scores_of_model(args) if args.scores is None else _scores_of_file(args)
+    figures = evaluate_scores(scored.scores, scored.ratings)
+    notes = [*scored.about["notes"], *_about_figures(figures, scored)]
     if args.json:
-        print(json.dumps({**figures, **about}))
+        print(json.dumps({**figures, **scored.about, "notes": notes}))
     else:
         print(figures_table({f"{figures['n']} pictures": figures}))
-        print(f"scored by {about['scorer']}")
-    for note in about["notes"]:
+        print(f"scored by {scored.about['scorer']}")
+    for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    return 1 if about["failed"] else 0
+    return 1 if scored.about["failed"] else 0
 
 
-def _score_table(args: argparse.Namespace) -> tuple[list[float], list[float], dict[str, Any]]:
-    """Scores on the table's own scale, ratings, and what to say beside the figures."""
+class _Scored(NamedTuple):
+    """Scores and ratings of the same pictures in the unit of the ratings, and what to say beside the figures."""
+
+    scores: list[float]
+    ratings: list[float]
+    about: dict[str, Any]
+
+
+def _scores_of_model(args: argparse.Namespace) -> _Scored:
     from torch import Tensor, stack
 
     from grmp_hf.scoring import iter_views
 
     table = read_table(args.ratings, args)
     scorer = load_scorer(args)
-    rows, notes = _choose_rows(table, args)
+    table, notes = _in_direction(table, args, scorer.scale)
+    rows = _choose_rows(table, args, notes)
+    origin = getattr(getattr(scorer.model, "config", None), "provenance", None) or {}
+    adapter = scorer.identity["adapter"] or origin.get("baked_from", {}).get("adapter")
+    commit = scorer.identity["adapter_revision"] or scorer.identity["revision"]
+    found = split_of_model(args.adapter or args.model, adapter, commit, offline=args.offline)
+    rows = _leave_out(rows, found, table, notes)
     scores: list[float] = []
     kept: list[Row] = []
     with Progress("evaluate", len(rows)) as progress:
@@ -85,37 +99,113 @@ def _score_table(args: argparse.Namespace) -> tuple[list[float], list[float], di
                 scores += table.scale.to_score(quality).tolist()
                 kept += [row for row, _ in good]
             progress.advance(len(part))
-    if len(kept) < 2:
-        raise GRMPError(f"{table.name}: expected at least two rated pictures that can be read, got {len(kept)}")
-    about = {
+    _check_enough(len(kept), table.name, "no correlation of fewer means anything")
+    return _Scored(scores, [row.mos for row in kept], {
         "scorer": describe_scorer(scorer.identity),
         "identity": scorer.identity,
         "data_hash": table.content_hash,
         "rating_scale": table.scale.to_dict(),
         "failed": len(rows) - len(kept),
-        "notes": [*table.notes, *notes],
-    }
-    return scores, [row.mos for row in kept], about
+        "notes": notes,
+    })  # fmt: skip
 
 
-def _choose_rows(table: RatedTable, args: argparse.Namespace) -> tuple[list[Row], list[str]]:
-    """The rows to evaluate on, without those that the adapter has learnt from, and notes on the choice."""
-    rows, notes = list(table.rows), []
-    marked = [row for row in rows if row.split == "test"]
+def _scores_of_file(args: argparse.Namespace) -> _Scored:
+    from grmp_hf.cli.joining import join, read_scores
+    from grmp_hf.data import RatingScale
+    from grmp_hf.data.cells import choose_ratings
+    from grmp_hf.data.columns import shown
+    from grmp_hf.data.sources import open_table
+
+    same = Path(args.ratings).is_file() and args.scores.is_file() and os.path.samefile(args.ratings, args.scores)
+    table = read_table(args.ratings, args, need_pictures=False)
+    rated_in = choose_ratings(open_table(args.scores)[0], args.rating_column)[0] if same else None
+    given = read_scores(args.scores, rated_in=rated_in)
+    recorded = given.about.get("rating_scale")
+    table, notes = _in_direction(table, args, RatingScale.from_dict(recorded) if recorded else None)
+    rows = _choose_rows(table, args, notes)
+    rows = _leave_out(rows, split_of_scores(given.adapter, _places(args, given)), table, notes)
+    joined = join(rows, given)
+    where = f"{args.ratings} joined with {args.scores}"
+    names = f"ratings name {shown(rows[0].name)}, scores {shown(given.scores[0].path)}"
+    _check_enough(len(joined.rows), where, names)
+    ratings = [row.mos for row in joined.rows]
+    if given.quality:
+        scores = [table.scale.to_score(value) for value in joined.values]
+    else:
+        scores = joined.values if table.scale.higher_is_better else [-value for value in joined.values]
+    if scores == ratings:
+        notes.append(f"scores and ratings are the same numbers: is the column {given.column!r} really one of scores?")
+    return _Scored(scores, ratings, {
+        "scorer": given.scorer,
+        "scores": str(args.scores),
+        "data_hash": table.content_hash,
+        "rating_scale": table.scale.to_dict(),
+        "failed": joined.failed,
+        "notes": [*notes, *given.notes, *joined.notes],
+    })  # fmt: skip
+
+
+def _in_direction(
+    table: RatedTable, args: argparse.Namespace, recorded: RatingScale | None
+) -> tuple[RatedTable, list[str]]:
+    """The ratings in the direction of the adapter's own scale where nothing else is said, and all notes."""
+    notes = list(table.notes)
+    if recorded is None or recorded.higher_is_better == (args.up is not False):
+        return table, notes
+    if args.up is None:
+        options = argparse.Namespace(**{**vars(args), "up": False})
+        table = read_table(args.ratings, options, need_pictures=args.scores is None)
+        told = "low is taken for best, as the adapter's own scale has it; --higher-is-better changes this"
+        return table, [*table.notes, told]
+    option = "--higher-is-better" if args.up else "--lower-is-better"
+    return table, [*notes, f"{option} is how these ratings are read; the adapter's own scale is {recorded}"]
+
+
+def _choose_rows(table: RatedTable, args: argparse.Namespace, notes: list[str]) -> list[Row]:
+    """The rows of the test part, where the table marks one and nothing else is asked for."""
+    marked = [row for row in table.rows if row.split == "test"]
     if args.part == "test" and not marked:
         raise GRMPError(f"{table.name}: --part test: expected rows marked as test, found none; see --split-column")
-    if marked and args.part != "all":
-        rows = marked
-        notes.append(f"the {len(rows)} rows of the test part are used; --part all takes every row")
-    record = Path(args.adapter or "", "split.json")
-    if args.adapter and record.is_file():
-        from grmp_hf.data import Split
+    if not marked or args.part == "all":
+        return list(table.rows)
+    notes.append(f"the {len(marked)} rows of the test part are used; --part all takes every row")
+    return marked
 
-        taught = set(Split.load(record).train)
-        left = [row for row in rows if row.name not in taught]
-        if len(left) < len(rows):
-            notes.append(f"{len(rows) - len(left)} pictures are left out: the adapter has learnt from them")
-        rows = left
-    if not rows:
-        raise GRMPError(f"{table.name}: no picture is left that the adapter has not learnt from; give other ratings")
-    return rows, notes
+
+def _leave_out(rows: list[Row], found: Found, table: RatedTable, notes: list[str]) -> list[Row]:
+    split, told = found
+    notes += told
+    if split is None:
+        return rows
+    rows, told = leave_out_taught(rows, split, table.name)
+    notes += told
+    return rows
+
+
+def _places(args: argparse.Namespace, given: ScoreTable) -> list[Path]:
+    """Where the adapter that has given a table of scores may lie."""
+    name = given.adapter.get("adapter", "")
+    told = [args.adapter, given.about.get("adapter_folder")]
+    beside = [Path(name), given.file.parent, given.file.parent / name, given.file.parent.parent / name]
+    return [Path(place) for place in told if place] + beside
+
+
+def _check_enough(count: int, where: str, remedy: str) -> None:
+    from grmp_hf.data.columns import MIN_RATINGS
+
+    if count < MIN_RATINGS:
+        raise GRMPError(f"{where}: expected at least {MIN_RATINGS} rated pictures with a score, got {count}; {remedy}")
+
+
+def _about_figures(figures: dict[str, Any], scored: _Scored) -> list[str]:
+    """What a reader must know before trusting the figures."""
+    scale = scored.about["rating_scale"]
+    if figures["srcc"] < 0 and figures["srcc_interval"] and figures["srcc_interval"][1] < 0:
+        other = "--lower-is-better" if scale["higher_is_better"] else "--higher-is-better"
+        end = "low" if scale["higher_is_better"] else "high"
+        return [
+            f"SRCC is negative: the scorer orders these pictures the other way round than the ratings, of which "
+            f"{'high' if end == 'low' else 'low'} is read as best; if {end} is best, add {other}"
+        ]
+    return []

@@ -1,122 +1,248 @@
-"""Scores of one table beside the ratings of another, joined by the names of the pictures."""
+"""Scores of one table beside the ratings of another, joined by picture: path, content, and name at last."""
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from grmp_hf.data.columns import IMAGE_NAMES, RATING_NAMES, check_ratings, find_column, first_few, parse_ratings
-from grmp_hf.data.embedded import read_parquet
-from grmp_hf.data.files import PictureFolders
-from grmp_hf.data.sources import LABEL_FILES
-from grmp_hf.data.tables import Table, read_csv, read_jsonl
+from grmp_hf.data.cells import is_score_table
+from grmp_hf.data.columns import IMAGE_NAMES, find_column, first_few, is_empty, parse_ratings, shown
+from grmp_hf.data.identity import first_copies
+from grmp_hf.data.sources import open_table
+from grmp_hf.data.tables import Table
 from grmp_hf.errors import GRMPError
 
-__all__ = ["join_scores"]
+if TYPE_CHECKING:
+    from grmp_hf.data import Row
 
-_READERS = {".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".ndjson": read_jsonl, ".parquet": read_parquet}
-_PREFERRED = ("quality", "score")
+__all__ = ["Joined", "Score", "ScoreTable", "join", "read_scores"]
+
+_UNKNOWN = "unknown: the table has no column scorer"
 
 
-def join_scores(args: argparse.Namespace) -> tuple[list[float], list[float], dict[str, Any]]:
-    """Read both tables and join them; the pictures themselves are not needed.
+class Score(NamedTuple):
+    """One row of a table of scores.
 
-    A rating's picture is looked for among the scores by its name as written, by its path beside the ratings, and by its
-    file name alone where that is clear on both sides.
+    Attributes:
+        path: as written.
+        value: None where the picture could not be scored.
+        status: of such a picture.
+    """
+
+    path: str
+    value: float | None
+    status: str
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores as a file holds them.
+
+    Attributes:
+        file: where they are.
+        scores: each picture once.
+        scorer: who gave them.
+        quality: whether they are qualities from 0 to 1, 1 = best; else high is taken for good.
+        column: where they stand.
+        about: what the file beside the table, or parquet's own metadata, says of the scorer.
+        notes: what was found and assumed.
+    """
+
+    file: Path
+    scores: tuple[Score, ...]
+    scorer: str
+    quality: bool
+    column: str
+    about: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+    @property
+    def adapter(self) -> dict[str, str]:
+        """Name and weights' hash, or its beginning, of the adapter that scored; empty for a base or if not known."""
+        identity = self.about.get("identity") or {}
+        if identity.get("adapter"):
+            return {"adapter": identity["adapter"], "adapter_sha256": identity["adapter_sha256"]}
+        told = re.search(r" \+ (?P<adapter>.+)@(?P<adapter_sha256>[0-9a-f]{12})$", self.scorer)
+        return told.groupdict() if told else {}
+
+
+class Joined(NamedTuple):
+    """Rated pictures beside their scores, and notes on how they were found and on those that have none."""
+
+    rows: list[Row]
+    values: list[float]
+    failed: int
+    notes: list[str]
+
+
+def read_scores(file: Path, *, rated_in: str | None) -> ScoreTable:
+    """Read a table of scores.
 
     Args:
-        args: options of ``grmp-iqa evaluate``.
-
-    Returns:
-        Scores, ratings (turned round where low is best), and what to say beside the figures.
+        file: csv, jsonl or parquet, with a column `path` (or another usual name) and one of scores.
+        rated_in: the column that was read as ratings, if they come from the same file.
 
     Raises:
-        GRMPError: a table or column is missing, or fewer than five pictures are in both.
+        GRMPError: no such file or column, a score that is no number, or a picture with two scores.
     """
-    ratings = _read(Path(args.ratings))
-    names, mos = _rated(ratings, args)
-    scores, scorer, failed = _scored(args.scores)
-    found = _match(names, scores, [Path(args.images)] if args.images else [ratings.folder or Path()])
-    both = [(scores[key], value) for key, value in zip(found, mos, strict=True) if key is not None]
-    notes = []
-    if len(both) < len(mos):
-        absent = [f'"{name}"' for name, key in zip(names, found, strict=True) if key is None]
-        notes.append(f"{len(absent)} of {len(mos)} rated pictures have no score and are left out: {first_few(absent)}")
-    where = f"{args.ratings} joined with {args.scores}"
-    check_ratings([value for _, value in both], names, where=where)
-    sign = -1.0 if args.up is False else 1.0
-    about = {"scorer": scorer, "scores": str(args.scores), "failed": failed, "notes": notes}
-    return [score for score, _ in both], [sign * value for _, value in both], about
+    if not file.is_file():
+        raise GRMPError(f"--scores {file}: expected a table of scores, found no such file; check the path")
+    table, notes = open_table(file)
+    paths = find_column(
+        list(table.columns), ("path", *IMAGE_NAMES), wanted=None, kind="picture",
+        remedy="rename the column of the pictures to path", where=table.where,
+    )  # fmt: skip
+    # "quality" is this package's own word, whose direction is known; elsewhere it may be a rating.
+    usual = [
+        name for name in (("quality", "score") if is_score_table(table) else ("score", "quality")) if name != rated_in
+    ]
+    beside = f', which holds the ratings beside "{rated_in}"' if rated_in else ""
+    column = find_column(
+        [name for name in table.columns if name != rated_in], usual, wanted=None, kind="score",
+        remedy=f"name the column of the scores score{beside}", where=table.where,
+    )  # fmt: skip
+    scores = _parse(table, paths, column)
+    who = sorted({str(cell) for cell in table.columns.get("scorer", [_UNKNOWN])})
+    if len(who) > 1:
+        notes.append(f"{file}: rows of {len(who)} scorers are taken together")
+    about = _read_about(file)
+    return ScoreTable(
+        file, scores, "; ".join(who), is_score_table(table) and column == "quality", column,
+        about if about.get("scorer") in (None, *who) else {}, (*notes, *table.notes),
+    )  # fmt: skip
 
 
-def _read(path: Path) -> Table:
-    if path.is_dir():
-        path = next((found for name in LABEL_FILES if (found := path / name).is_file()), path)
-    if path.suffix.lower() not in _READERS or not path.is_file():
-        raise GRMPError(f"{path}: expected a table ending in {' '.join(_READERS)}, found none; check the path")
-    return _READERS[path.suffix.lower()](path)
+def join(rows: Sequence[Row], table: ScoreTable) -> Joined:
+    """Find the score of each rated picture.
+
+    By path: both mean the same file. By content: both files are there and hold the same picture. By name as written,
+    and at last by what names end with (the file's name alone, if need be), where that is clear on both sides, and only
+    if the files are not both there to be compared.
+    """
+    found: dict[int, int] = {}  # place of a row -> that of its score
+    files = [_file_of(score.path, table.file.parent) for score in table.scores]
+    pictures = [row.image if isinstance(row.image, Path) and row.image.is_file() else None for row in rows]
+    there = {os.path.realpath(path): at for at, path in reversed(list(enumerate(files))) if path is not None}
+    for at, path in enumerate(pictures):
+        if path is not None and os.path.realpath(path) in there:
+            found[at] = there[os.path.realpath(path)]
+    _join_contents(rows, files, found)
+    loose = [at for at in range(len(rows)) if at not in found]
+    notes = _join_names(rows, [score.path for score in table.scores], loose, _comparable(rows, pictures, files), found)
+    kept = [at for at in range(len(rows)) if at in found and table.scores[found[at]].value is not None]
+    bad = [f"{shown(rows[at].name)} ({table.scores[found[at]].status})" for at in sorted({*found} - {*kept})]
+    if bad:
+        notes.append(f"{len(bad)} pictures could not be scored and are left out: {first_few(bad)}")
+    if absent := [f'"{shown(row.name)}"' for at, row in enumerate(rows) if at not in found]:
+        notes.append(f"{len(absent)} of {len(rows)} rated pictures have no score and are left out: {first_few(absent)}")
+    values = [table.scores[found[at]].value for at in kept]
+    return Joined([rows[at] for at in kept], [value for value in values if value is not None], len(bad), notes)
 
 
-def _rated(table: Table, args: argparse.Namespace) -> tuple[list[str], list[float]]:
-    columns = list(table.columns)
-    image = find_column(
-        columns, IMAGE_NAMES, wanted=args.image_column, kind="picture", option="--image-column", where=table.where
-    )
-    rating = find_column(
-        columns, RATING_NAMES, wanted=args.rating_column, kind="rating", option="--rating-column", where=table.where
-    )
-    parts = table.columns.get(args.split_column or "split")
-    chosen = range(len(table.places))
-    if args.part != "all" and parts is not None and "test" in parts:
-        chosen = [at for at in chosen if parts[at] == "test"]  # type: ignore[assignment]
-    names = [str(table.columns[image][at]).strip() for at in chosen]
-    places = [f"{table.places[at]} ({name})" for at, name in zip(chosen, names, strict=True)]
-    cells = [table.columns[rating][at] for at in chosen]
-    return names, parse_ratings(cells, places, where=f'{table.where}, column "{rating}"')
+def _parse(table: Table, paths: str, column: str) -> tuple[Score, ...]:
+    cells, where = table.columns[column], f'{table.where}, column "{column}"'
+    good = [at for at, cell in enumerate(cells) if not is_empty(cell)]
+    numbers = parse_ratings([cells[at] for at in good], [table.places[at] for at in good], where=where)
+    values: dict[int, float] = dict(zip(good, numbers, strict=True))
+    statuses = table.columns.get("status", ["no score"] * len(cells))
+    once: dict[str, Score] = {}
+    for at, name in enumerate(table.columns[paths]):
+        score = Score(str(name), values.get(at), str(statuses[at]))
+        kept = once.setdefault(score.path, score)
+        if kept.value != score.value:
+            raise GRMPError(
+                f'{where}: expected one score a picture, got another one of "{shown(name)}" in {table.places[at]}; '
+                "keep the rows of one scorer"
+            )
+    return tuple(once.values())
 
 
-def _scored(path: Path) -> tuple[dict[str, float], str, int]:
-    """Path -> score of the pictures that have one, who scored, and how many have none."""
-    table = _read(path)
-    columns = list(table.columns)
-    image = find_column(
-        columns, ("path", *IMAGE_NAMES), wanted=None, kind="picture", option="--scores", where=table.where
-    )
-    value = find_column(columns, _PREFERRED, wanted=None, kind="score", option="--scores", where=table.where)
-    good = [at for at, cell in enumerate(table.columns[value]) if cell not in (None, "")]
-    places = [table.places[at] for at in good]
-    numbers = parse_ratings([table.columns[value][at] for at in good], places, where=f'{table.where}, column "{value}"')
-    paths = [str(table.columns[image][at]) for at in good]
-    who = sorted({str(cell) for cell in table.columns.get("scorer", ["unknown: the table has no column scorer"])})
-    return dict(zip(paths, numbers, strict=True)), "; ".join(who), len(table.places) - len(good)
+def _read_about(file: Path) -> dict[str, Any]:
+    beside = file.with_name(f"{file.name}.json")
+    try:
+        if beside.is_file():
+            return dict(json.loads(beside.read_text(encoding="utf-8")))
+        if file.suffix.lower() == ".parquet":
+            import pyarrow.parquet
+
+            return dict(json.loads((pyarrow.parquet.read_schema(file).metadata or {}).get(b"grmp_hf", b"{}")))
+    except (OSError, ValueError):
+        pass
+    return {}
 
 
-def _match(names: Sequence[str], scores: Mapping[str, float], folders: Sequence[Path]) -> list[str | None]:
-    """For each rated name the path among the scores that means the same picture, or None."""
-    absolute = {os.path.abspath(path): path for path in scores}
-    by_file, rated_files = _unique(scores), _unique(names)
-    on_disk = PictureFolders([place for folder in folders for place in (folder, folder / "images")])
-
-    def match(name: str) -> str | None:
-        if name in scores:
-            return name
-        picture = on_disk.find(name)
-        if picture is not None and os.path.abspath(picture) in absolute:
-            return absolute[os.path.abspath(picture)]
-        file = _file(name)
-        return by_file.get(file) if file in rated_files else None
-
-    return [match(name) for name in names]
+def _file_of(path: str, folder: Path) -> Path | None:
+    """The file that a path means: from here, as when it was scored, or from the table's folder."""
+    for place in (Path(path), folder / path):
+        try:
+            if place.is_file():
+                return place
+        except (OSError, ValueError):
+            continue
+    return None
 
 
-def _unique(paths: Iterable[str]) -> dict[str, str]:
-    counts = Counter(_file(path) for path in paths)
-    return {_file(path): path for path in paths if counts[_file(path)] == 1}
+def _join_contents(rows: Sequence[Row], files: Sequence[Path | None], found: dict[int, int]) -> None:
+    scored = [at for at, path in enumerate(files) if path is not None]
+    loose = [at for at in range(len(rows)) if at not in found]
+    if not (scored and loose):
+        return
+    sources = [path for path in files if path is not None] + [rows[at].image for at in loose]
+    for at, first in zip(loose, first_copies(sources)[len(scored) :], strict=True):
+        if first < len(scored):
+            found[at] = scored[first]
 
 
-def _file(path: str) -> str:
-    return path.replace("\\", "/").rpartition("/")[2]
+def _comparable(
+    rows: Sequence[Row], pictures: Sequence[Path | None], files: Sequence[Path | None]
+) -> Callable[[int, int], bool]:
+    """Whether a row and a score have both been looked at, so that no name can make them one picture."""
+    inside = [not isinstance(row.image, Path) for row in rows]
+    return lambda row, score: (pictures[row] is not None or inside[row]) and files[score] is not None
+
+
+def _join_names(
+    rows: Sequence[Row],
+    paths: Sequence[str],
+    loose: Sequence[int],
+    comparable: Callable[[int, int], bool],
+    found: dict[int, int],
+) -> list[str]:
+    """Join what is left by name, the whole of it first, then what two names end with; each score once."""
+    rated, scored = [_parts(row.name) for row in rows], [_parts(path) for path in paths]
+    used, ended = set(found.values()), 0
+    longest = max((len(parts) for parts in (*rated, *scored)), default=0)
+    for length in (None, *range(longest, 0, -1)):
+        left, right = (_unique(names, length) for names in (rated, scored))
+        for at in [at for at in loose if at not in found]:
+            score = right.get(_end(rated[at], length))
+            clear = score is not None and left.get(_end(rated[at], length)) == at and score not in used
+            if score is not None and clear and not comparable(at, score):
+                found[at] = score
+                used.add(score)
+                ended += length == 1 and rated[at] != scored[score]
+    return [f"{ended} pictures are joined by the name of the file alone, in other folders"] if ended else []
+
+
+def _end(parts: tuple[str, ...], length: int | None) -> tuple[str, ...] | None:
+    return parts if length is None else parts[-length:] if len(parts) >= length else None
+
+
+def _unique(names: Iterable[tuple[str, ...]], length: int | None) -> dict[tuple[str, ...] | None, int]:
+    """End of a name -> its place, for those ends that only one has."""
+    ends = [_end(parts, length) for parts in names]
+    counts = Counter(ends)
+    return {end: at for at, end in enumerate(ends) if end is not None and counts[end] == 1}
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """A name as folders and file, in one form of accents; odd bytes as parquet holds them."""
+    text = unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode())
+    return tuple(part for part in text.replace("\\", "/").split("/") if part not in ("", "."))

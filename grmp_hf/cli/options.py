@@ -134,7 +134,7 @@ def add_rating_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data-revision", metavar="REV", help="branch, tag or commit of a Hub data set")
 
 
-def read_table(source: str, args: argparse.Namespace) -> RatedTable:
+def read_table(source: str, args: argparse.Namespace, *, need_pictures: bool = True) -> RatedTable:
     """Read the ratings that the options of ``add_rating_options`` describe."""
     from grmp_hf.data import read_ratings
 
@@ -153,4 +153,5 @@ def read_table(source: str, args: argparse.Namespace) -> RatedTable:
         higher_is_better=args.up,
         unit=args.unit,
         revision=args.data_revision,
+        need_pictures=need_pictures,
     )

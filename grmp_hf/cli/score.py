@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         "identity": scorer.identity,
         "pictures": len(paths),
     }
+    if os.path.isdir(args.adapter or args.model):  # where evaluate finds which pictures taught
+        about["adapter_folder"] = os.path.abspath(args.adapter or args.model)
     quiet = args.quiet or (args.output is None and not args.json and sys.stdout.isatty())
     if args.output is not None:
         failed, seconds = _to_file(scorer, paths, kind, about, args, quiet)

@@ -25,6 +25,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -42,9 +43,11 @@ __all__ = [
     "RATING_NAMES",
     "EmbeddedPicture",
     "ImageSource",
+    "NestedCell",
     "RatedTable",
     "Row",
     "check_ratings",
+    "column_key",
     "find_column",
     "find_optional",
     "first_few",
@@ -80,6 +83,16 @@ class EmbeddedPicture(Protocol):
 
     def read(self) -> bytes | Path:
         """Return the encoded picture or the file that holds it."""
+
+
+@dataclass(frozen=True)
+class NestedCell:
+    """In the place of a cell that holds several values: what it is, for messages."""
+
+    kind: str
+
+    def __str__(self) -> str:
+        return self.kind
 
 
 ImageSource: TypeAlias = Path | bytes | EmbeddedPicture
@@ -153,8 +166,13 @@ class RatedTable:
         return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
+def column_key(name: str) -> str:
+    """The name of a column as it is compared: without case, blanks and hyphens as underscores."""
+    return re.sub(r"[\s_-]+", "_", name.strip().casefold())
+
+
 def find_column(
-    columns: Sequence[str], usual: Sequence[str], *, wanted: str | None, kind: str, option: str, where: str
+    columns: Sequence[str], usual: Sequence[str], *, wanted: str | None, kind: str, remedy: str, where: str
 ) -> str:
     """Return the column that was asked for, or the first of the usual names that the table has.
 
@@ -163,28 +181,28 @@ def find_column(
         usual: names to look for when none is wanted, best first.
         wanted: the user's own choice.
         kind: word for the message, "picture" or "rating".
-        option: how a user names the column, for the message.
+        remedy: what a user can do, for the message.
         where: name of the table, for the message.
 
     Raises:
         GRMPError: no such column, with those found and the nearest spelling.
     """
-    by_key = {_column_key(column): column for column in reversed(columns)}
+    by_key = {column_key(column): column for column in reversed(columns)}
     if wanted is not None and wanted in columns:
         return wanted
     for name in usual if wanted is None else [wanted]:
-        if _column_key(name) in by_key:
-            return by_key[_column_key(name)]
-    found = ", ".join(f'"{column}"' for column in columns) or "none"
+        if column_key(name) in by_key:
+            return by_key[column_key(name)]
+    found = ", ".join(f'"{shown(column)}"' for column in columns) or "none"
     expected = f'"{wanted}"' if wanted is not None else f"one of {', '.join(usual)}"
-    close = difflib.get_close_matches(_column_key(wanted or usual[0]), list(by_key), n=1)
+    close = difflib.get_close_matches(column_key(wanted or usual[0]), list(by_key), n=1)
     hint = f' (did you mean "{by_key[close[0]]}"?)' if close else ""
-    raise GRMPError(f"{where}: expected a {kind} column {expected}, found {found}{hint}; name the column with {option}")
+    raise GRMPError(f"{where}: expected a {kind} column {expected}, found {found}{hint}; {remedy}")
 
 
 def find_optional(columns: Sequence[str]) -> dict[str, str]:
     """Return, for each column that a row may have, the table's column of a usual name, where there is one."""
-    by_key = {_column_key(column): column for column in reversed(columns)}
+    by_key = {column_key(column): column for column in reversed(columns)}
     matches = {field: [by_key[name] for name in names if name in by_key] for field, names in OPTIONAL_NAMES.items()}
     return {field: found[0] for field, found in matches.items() if found}
 
@@ -201,7 +219,7 @@ def parse_ratings(cells: Sequence[object], places: Sequence[str], *, where: str)
         (N,) finite floats.
 
     Raises:
-        GRMPError: cells that are empty, written with a comma, other text, NaN or infinite.
+        GRMPError: cells that are empty, hold several values, are written with a comma, other text, NaN or infinite.
 
     Examples:
         >>> parse_ratings(["3.5", 4], ["line 2", "line 3"], where="labels.csv")
@@ -209,6 +227,7 @@ def parse_ratings(cells: Sequence[object], places: Sequence[str], *, where: str)
     """
     faults = (
         (is_empty, "empty", "rate these pictures or remove their lines"),
+        (_is_nested, "that hold several values", "write one number a picture, such as the mean of its votes"),
         (_has_comma, "with a comma", "write a decimal point, and nothing between thousands"),
         (_is_no_number, "that are no number", "correct them or remove their lines"),
         (_is_not_finite, "NaN or infinite", "correct them or remove their lines"),
@@ -281,12 +300,16 @@ def is_empty(cell: object) -> bool:
     return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
+def _is_nested(cell: object) -> bool:
+    return isinstance(cell, NestedCell | list | tuple | dict)
+
+
 def _has_comma(cell: object) -> bool:
     return isinstance(cell, str) and re.fullmatch(r"\s*[+-]?[0-9.]*,[0-9.,]*\s*", cell) is not None
 
 
 def _is_no_number(cell: object) -> bool:
-    if isinstance(cell, bool) or not isinstance(cell, str | int | float):
+    if isinstance(cell, bool) or not isinstance(cell, str | int | float | Decimal):
         return True
     if isinstance(cell, str) and "_" in cell:  # Python reads "3_5" as 35
         return True
@@ -299,7 +322,3 @@ def _is_no_number(cell: object) -> bool:
 
 def _is_not_finite(cell: object) -> bool:
     return not math.isfinite(float(cell))  # type: ignore[arg-type]  # _is_no_number has been asked before
-
-
-def _column_key(name: str) -> str:
-    return re.sub(r"[\s_-]+", "_", name.strip().casefold())

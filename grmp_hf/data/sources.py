@@ -11,27 +11,24 @@ from typing import Any
 
 from PIL import Image
 
-from grmp_hf.data.columns import (
-    IMAGE_NAMES,
-    RATING_NAMES,
-    RatedTable,
-    Row,
-    check_ratings,
-    find_column,
-    find_optional,
-    first_few,
-    is_empty,
-    parse_ratings,
-    shown,
+from grmp_hf.data.cells import (
+    choose_images,
+    choose_ratings,
+    is_inside,
+    optional_cells,
+    picture_names,
+    rating_cells,
 )
-from grmp_hf.data.embedded import DatasetPicture, load_hub_table, read_parquet, table_from_dataset
+from grmp_hf.data.columns import RatedTable, Row, check_ratings, first_few, parse_ratings, shown
+from grmp_hf.data.embedded import load_hub_table, read_parquet, table_from_dataset
 from grmp_hf.data.files import PictureFolders
 from grmp_hf.data.images import MAX_PIXELS, ImageError, decode_image
 from grmp_hf.data.scales import RatingScale, infer_scale
 from grmp_hf.data.tables import Table, read_csv, read_jsonl
+from grmp_hf.data.text import legacy
 from grmp_hf.errors import GRMPError
 
-__all__ = ["LABEL_FILES", "decode_row", "iter_images", "read_ratings"]
+__all__ = ["LABEL_FILES", "decode_row", "iter_images", "open_table", "read_ratings"]
 
 LABEL_FILES = tuple(
     f"{stem}{suffix}" for stem in ("metadata", "labels", "ratings") for suffix in (".csv", ".jsonl", ".tsv")
@@ -42,12 +39,6 @@ _READERS: Mapping[str, Callable[[Path], Table]] = {
     **dict.fromkeys((".csv", ".tsv", ".txt"), read_csv),
     **dict.fromkeys((".jsonl", ".ndjson"), read_jsonl),
     ".parquet": read_parquet,
-}
-
-_SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
 }
 
 
@@ -63,8 +54,9 @@ def read_ratings(
     unit: str = "",
     config: str | None = None,
     revision: str | None = None,
+    need_pictures: bool = True,
 ) -> RatedTable:
-    """Read rated pictures; every picture has been seen to exist, none has been decoded.
+    """Read rated pictures; unless told otherwise every picture has been seen to exist, none has been decoded.
 
     Args:
         source: a table (.csv, .tsv, .txt, .jsonl, .ndjson, .parquet), a folder with one of `LABEL_FILES`, the
@@ -81,6 +73,8 @@ def read_ratings(
         unit: word for the scale, for anything but a `RatingScale`.
         config: configuration of a Hub data set.
         revision: branch, tag or commit of a Hub data set.
+        need_pictures: False where the ratings alone are needed: a picture that is not there keeps the path where it was
+            looked for first.
 
     Returns:
         The rows in the order of the source, with notes on all that was found and assumed. Rows that repeat a picture
@@ -89,46 +83,64 @@ def read_ratings(
     Raises:
         GRMPError: whatever keeps the table from being used, with the lines and what to do.
     """
-    table, notes = _open_table(source, config=config, revision=revision)
-    columns = list(table.columns)
-    inside = [name for name, cells in table.columns.items() if isinstance(cells[0], DatasetPicture)]
-    image_column = find_column(
-        columns,
-        [*inside, *IMAGE_NAMES],
-        wanted=image_column,
-        kind="picture",
-        option="--image-column",
-        where=table.where,
-    )
-    rating_column = find_column(
-        columns, RATING_NAMES, wanted=rating_column, kind="rating", option="--rating-column", where=table.where
-    )
-    rivals = [f'"{name}"' for name in columns if name.casefold() in RATING_NAMES and name != rating_column]
+    table, notes = open_table(source, config=config, revision=revision)
+    notes += table.notes
+    image_column, passed = choose_images(table, image_column)
+    rating_column, rivals = choose_ratings(table, rating_column)
     notes.append(
-        f'{table.where}: pictures from column "{image_column}", ratings from column "{rating_column}"'
-        + (f", not {first_few(rivals)}; --rating-column changes this" if rivals else "")
+        f'{table.where}: pictures from column "{shown(image_column)}"'
+        + (f', not "{passed}", which counts; --image-column changes this' if passed else "")
+        + f', ratings from column "{shown(rating_column)}"'
+        + (f", not {_quoted(rivals)}; --rating-column changes this" if rivals else "")
     )
-    names = _picture_names(table, image_column, notes)
-    places = [f"{place} ({shown(name)})" for place, name in zip(table.places, names, strict=True)]
-    where = f'{table.where}, column "{rating_column}"'
-    ratings = parse_ratings(table.columns[rating_column], places, where=where)
+    written = picture_names(table, image_column, notes)
+    places = [f"{place} ({shown(legacy(name))})" for place, name in zip(table.places, written, strict=True)]
+    where = f'{table.where}, column "{shown(rating_column)}"'
+    ratings = parse_ratings(rating_cells(table, rating_column, notes), places, where=where)
     if not isinstance(scale, RatingScale):
         _check_direction(rating_column, higher_is_better, where)
         scale = _complete_scale(scale, higher_is_better is not False, unit, ratings, places, where, notes)
     check_ratings(ratings, places, where=where, scale=scale)
-    pictures = _find_pictures(table, image_column, None if images is None else Path(images))
+    pictures, names = _find_pictures(
+        table, image_column, written, None if images is None else Path(images), need_pictures
+    )
     dataset = table.where if table.folder is None else Path(source).resolve().name
     rows = [
         Row(image=picture, name=name, mos=mos, quality=scale.to_quality(mos), dataset=dataset)
         for picture, name, mos in zip(pictures, names, ratings, strict=True)
     ]
-    used = {image_column, rating_column, *inside}
-    others = {name: cells for name, cells in table.columns.items() if name not in used}
-    for field, cells in _optional_cells(others, places, split_column, table.where, notes).items():
+    used = {image_column, rating_column, *(name for name, cells in table.columns.items() if is_inside(cells))}
+    for field, cells in optional_cells(table, used, places, split_column, notes).items():
         rows = [replace(row, **{field: cell}) for row, cell in zip(rows, cells, strict=True)]
     merged = _merge_repeated(rows, places, table.where, notes)
     check_ratings([row.mos for row in merged], [row.name for row in merged], where=where)
     return RatedTable(dataset, merged, scale, tuple(notes))
+
+
+def open_table(source: Any, *, config: str | None = None, revision: str | None = None) -> tuple[Table, list[str]]:
+    """Open a table of whatever kind, with notes on the choice.
+
+    Args:
+        source, config, revision: as for `read_ratings`.
+
+    Raises:
+        GRMPError: there is none, or it cannot be read.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return table_from_dataset(source, where="data set"), []
+    path = Path(source)
+    if path.is_dir():
+        return _open_folder(path)
+    suffix = path.suffix.lower()
+    if path.is_file():
+        if suffix not in _READERS:
+            raise GRMPError(
+                f'{path}: expected a table ending in {" ".join(_READERS)}, got "{suffix}"; rename or convert it'
+            )
+        return _READERS[suffix](path), []
+    if suffix not in _READERS and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)):
+        return load_hub_table(str(source), config=config, revision=revision), []
+    raise GRMPError(f"{path}: no such file or folder; check the path (data sets of the Hub are named owner/name)")
 
 
 def decode_row(row: Row, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -155,24 +167,6 @@ def iter_images(rows: Iterable[Row], *, max_pixels: int = MAX_PIXELS) -> Iterato
             yield row, error
 
 
-def _open_table(source: Any, *, config: str | None, revision: str | None) -> tuple[Table, list[str]]:
-    if not isinstance(source, str | os.PathLike):
-        return table_from_dataset(source, where="data set"), []
-    path = Path(source)
-    if path.is_dir():
-        return _open_folder(path)
-    suffix = path.suffix.lower()
-    if path.is_file():
-        if suffix not in _READERS:
-            raise GRMPError(
-                f'{path}: expected a table ending in {" ".join(_READERS)}, got "{suffix}"; rename or convert it'
-            )
-        return _READERS[suffix](path), []
-    if suffix not in _READERS and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)):
-        return load_hub_table(str(source), config=config, revision=revision), []
-    raise GRMPError(f"{path}: no such file or folder; check the path (data sets of the Hub are named owner/name)")
-
-
 def _open_folder(folder: Path) -> tuple[Table, list[str]]:
     files = PictureFolders([folder])
     found = [path for name in LABEL_FILES if (path := files.find(name)) is not None]
@@ -184,27 +178,6 @@ def _open_folder(folder: Path) -> tuple[Table, list[str]]:
     others = ", ".join(path.name for path in found[1:])
     notes = [f"{folder}: {found[0].name} is used, not {others}; name the table itself to change this"] if others else []
     return _READERS[found[0].suffix.lower()](found[0]), notes
-
-
-def _picture_names(table: Table, image_column: str, notes: list[str]) -> list[str]:
-    cells = table.columns[image_column]
-    empty = [place for cell, place in zip(cells, table.places, strict=True) if is_empty(cell)]
-    if empty:
-        raise GRMPError(
-            f'{table.where}, column "{image_column}": expected a picture in each row, got {len(empty)} without: '
-            f"{first_few(empty)}; name the pictures or remove the lines"
-        )
-    if not isinstance(cells[0], DatasetPicture):
-        return [str(cell).strip() for cell in cells]
-    for column in [column for column in table.columns if column != image_column and column.casefold() in IMAGE_NAMES]:
-        names = [str(cell) for cell in table.columns[column]]
-        if len(set(names)) == len(names):
-            return names
-        notes.append(
-            f'{table.where}: column "{column}" gives some pictures the same name, so rows go by their number; '
-            "whether one picture is in two parts is not known"
-        )
-    return list(table.places)
 
 
 def _check_direction(rating_column: str, higher_is_better: bool | None, where: str) -> None:
@@ -235,82 +208,38 @@ def _complete_scale(
     return replace(scale, unit=unit)
 
 
-def _find_pictures(table: Table, image_column: str, images: Path | None) -> Sequence[Any]:
+def _find_pictures(
+    table: Table, image_column: str, names: Sequence[str], images: Path | None, needed: bool
+) -> tuple[Sequence[Any], Sequence[str]]:
+    """Pictures, and names without odd bytes, except where a name on disk has them."""
     cells = table.columns[image_column]
-    if isinstance(cells[0], DatasetPicture):
-        return cells
+    if is_inside(cells):
+        return cells, [legacy(name) for name in names]
     if images is not None and not images.is_dir():
         raise GRMPError(f"{images}: expected the folder of the pictures, found none; check --images")
     beside = Path() if table.folder is None else table.folder
     inner = sorted(path for path in beside.iterdir() if path.name.casefold() == "images" and path.is_dir())
     roots = [images] if images is not None else [beside, *inner]
     folders = PictureFolders(roots)
-    pictures = [folders.find(str(cell).strip()) for cell in cells]
+    found = [folders.find(name) for name in names]
+    names = [name if picture is not None else legacy(name) for name, picture in zip(names, found, strict=True)]
+    pictures = [picture or folders.find(name) for picture, name in zip(found, names, strict=True)]
     missing = [
-        f'"{shown(cell)}" ({place})'
-        for cell, place, picture in zip(cells, table.places, pictures, strict=True)
+        f'"{shown(name)}" ({place})'
+        for name, place, picture in zip(names, table.places, pictures, strict=True)
         if picture is None
     ]
-    if missing:
+    if missing and needed:
         looked_in = ", ".join(str(root) for root in roots)
+        remedy = (
+            "give their folder with --images DIR" if images is None else "check --images, to which they are relative"
+        )
         raise GRMPError(
             f"{table.where}: {len(missing)} of {len(cells)} pictures not found in {looked_in}: "
-            f"{first_few(missing)}; give their folder with --images DIR, or remove the lines"
+            f"{first_few(missing)}; {remedy}, or remove the lines"
         )
-    return pictures
-
-
-def _optional_cells(
-    columns: dict[str, Sequence[Any]], places: Sequence[str], split_column: str | None, where: str, notes: list[str]
-) -> dict[str, list[Any]]:
-    chosen = find_optional(list(columns))
-    if split_column is not None:
-        chosen["split"] = find_column(
-            list(columns), (), wanted=split_column, kind="split", option="--split-column", where=where
-        )
-    result: dict[str, list[Any]] = {}
-    for field, column in chosen.items():
-        cells = columns[column]
-        if field == "mos_std":
-            result[field] = _parse_deviations(cells, places, f'{where}, column "{column}"')
-        else:
-            result[field] = [None if is_empty(cell) else str(cell).strip() for cell in cells]
-    if "split" in result:
-        result["split"] = [cell and _SPLIT_WORDS.get(cell.casefold(), cell) for cell in result["split"]]
-        parts = sorted({part for part in result["split"] if part is not None})
-        if "test" not in parts and split_column is not None:
-            raise GRMPError(
-                f'{where}, column "{split_column}": expected train and test (and validation), '
-                f"got {first_few(parts) or 'empty cells'}; write these words or leave --split-column out"
-            )
-        if not set(parts) & set(_SPLIT_WORDS.values()):
-            notes.append(f'{where}: column "{chosen.pop("split")}" is not used: it holds no train, validation or test')
-            del result["split"]
-        elif others := [part for part in parts if part not in _SPLIT_WORDS.values()]:
-            notes.append(
-                f'{where}, column "{chosen["split"]}": {sum(part in others for part in result["split"])} rows are in '
-                f"other parts than train, validation and test: {first_few(others)}; they never test"
-            )
-    if chosen:
-        pairs = ", ".join(f'{field} from "{column}"' for field, column in chosen.items())
-        notes.append(f"{where}: also {pairs}")
-    return result
-
-
-def _parse_deviations(cells: Sequence[Any], places: Sequence[str], where: str) -> list[float | None]:
-    # An empty cell, or the NaN that data frames write for one, is a picture whose deviation is not known.
-    known = [i for i, cell in enumerate(cells) if not is_empty(cell) and cell == cell]
-    numbers = parse_ratings([cells[i] for i in known], [places[i] for i in known], where=where)
-    deviations: list[float | None] = [None] * len(cells)
-    negative = [f"{number:g} in {places[i]}" for i, number in zip(known, numbers, strict=True) if number < 0]
-    if negative:
-        raise GRMPError(
-            f"{where}: expected deviations, got {len(negative)} below 0: {first_few(negative)}; "
-            "correct or rename the column"
-        )
-    for i, number in zip(known, numbers, strict=True):
-        deviations[i] = number
-    return deviations
+    absent = [picture or roots[0] / name.replace("\0", "") for picture, name in zip(pictures, names, strict=True)]
+    return absent, names
 
 
 def _merge_repeated(rows: Sequence[Row], places: Sequence[str], where: str, notes: list[str]) -> tuple[Row, ...]:
@@ -331,3 +260,7 @@ def _merge_repeated(rows: Sequence[Row], places: Sequence[str], where: str, note
     if repeated:
         notes.append(f"{where}: {len(repeated)} rows repeat a picture with the same rating and are merged")
     return tuple(first.values())
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return first_few([f'"{shown(name)}"' for name in names])

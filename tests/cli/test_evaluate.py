@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import grmp_hf
 from grmp_hf.cli.main import main
-from grmp_hf.data import Split
+from grmp_hf.data import Row, Split
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -85,17 +88,172 @@ def test_the_test_part_is_used_where_it_is_marked(
         assert json.loads(capsys.readouterr().out)["n"] == count
 
 
-def test_pictures_that_taught_are_left_out(
-    ratings: Path, photos: list[Path], adapter_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    adapter = tmp_path / "adapter"
+@pytest.fixture
+def taught(photos: list[Path], adapter_folder: Path, tmp_path: Path) -> Path:
+    """An adapter that has learnt from the first five pictures."""
+    adapter = tmp_path / "taught"
     shutil.copytree(adapter_folder, adapter)
     names = tuple(path.name for path in photos)
-    Split(names[:5], names[5:], "by hand", 0).save(adapter / "split.json")
-    assert main(["evaluate", str(ratings), "--adapter", str(adapter), "--json"]) == 0
+    rows = [Row(path, path.name, 1.0, 0.0) for path in photos]
+    Split(names[:5], names[5:], "by hand", 0).with_contents(rows).save(adapter / "split.json")
+    return adapter
+
+
+def evaluate(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[dict[str, Any], str]:
+    """Figures, and what is said beside them."""
+    capsys.readouterr()
+    assert main(["evaluate", *map(str, arguments), "--json"]) == 0
     streams = capsys.readouterr()
-    assert json.loads(streams.out)["n"] == 7
-    assert "5 pictures are left out: the adapter has learnt from them" in streams.err
+    return json.loads(streams.out), streams.err
+
+
+SPELLINGS: dict[str, Callable[[Path], str]] = {
+    "plain": lambda path: path.name,
+    "dot in front": lambda path: f"./{path.name}",
+    "by another folder": lambda path: f"../{path.parent.name}/{path.name}",
+    "capitals": lambda path: path.name.upper(),
+    "absolute": str,
+    "backslash": lambda path: f".\\{path.name}",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("way", ["--adapter", "--model", "--scores"])
+def test_pictures_that_taught_are_left_out_whatever_they_are_called(
+    spelling: str,
+    way: str,
+    rated: list[dict[str, Any]],
+    photos: list[Path],
+    taught: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [{**row, "image": SPELLINGS[spelling](path)} for row, path in zip(rated, photos, strict=True)]
+    table, given = write_csv(photos[0].parent / "labels.csv", rows), taught
+    if way == "--scores":
+        given = tmp_path / "scores.csv"
+        assert main(["score", str(photos[0].parent), "--adapter", str(taught), "-o", str(given), "-q"]) == 0
+    figures, told = evaluate(capsys, table, way, given)
+    assert figures["n"] == 7
+    assert told.count("5 pictures are left out: the adapter has learnt from them\n") == 1
+
+
+@pytest.mark.parametrize("way", ["--adapter", "--scores"])
+def test_links_and_copies_elsewhere_are_the_pictures_that_taught(
+    way: str,
+    rated: list[dict[str, Any]],
+    photos: list[Path],
+    taught: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for index, path in enumerate(photos):
+        new = elsewhere / f"other {index}.png"
+        if index % 3 == 0:
+            new.symlink_to(path)
+        elif index % 3 == 1:
+            os.link(path, new)
+        else:
+            shutil.copy(path, new)
+    rows = [{**row, "image": f"other {index}.png"} for index, row in enumerate(rated)]
+    table, given = write_csv(elsewhere / "labels.csv", rows), taught
+    if way == "--scores":
+        given = tmp_path / "scores.csv"
+        assert main(["score", str(photos[0].parent), "--adapter", str(taught), "-o", str(given), "-q"]) == 0
+    assert evaluate(capsys, table, way, given)[0]["n"] == 7  # with --scores the names say nothing, the contents join
+
+
+@pytest.mark.parametrize("way", ["--adapter", "--scores"])
+def test_other_pictures_of_the_same_names_are_kept(
+    way: str,
+    rated: list[dict[str, Any]],
+    photos: list[Path],
+    taught: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    others = tmp_path / "others"
+    others.mkdir()
+    for path, other in zip(photos, reversed(photos), strict=True):
+        with Image.open(other) as picture:
+            picture.rotate(180).save(others / path.name)
+    table, given = write_csv(others / "labels.csv", rated), taught
+    if way == "--scores":
+        given = tmp_path / "scores.csv"
+        assert main(["score", str(others), "--adapter", str(taught), "-o", str(given), "-q"]) == 0
+    figures, told = evaluate(capsys, table, way, given)
+    assert figures["n"] == 12 and "left out" not in told
+
+
+def test_split_of_an_earlier_version_tells_by_name(
+    ratings: Path, taught: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = json.loads((taught / "split.json").read_text())
+    del fields["contents"]
+    (taught / "split.json").write_text(json.dumps(fields))
+    figures, told = evaluate(capsys, ratings, "--adapter", taught)
+    assert figures["n"] == 7
+    assert "5 pictures are left out: the adapter has learnt from them, 5 of them told by name alone" in told
+    assert "split.json is of an earlier version and tells pictures by name alone" in told
+
+
+@pytest.mark.parametrize("way", ["--adapter", "--scores"])
+def test_an_adapter_without_its_split_is_told(
+    way: str, ratings: Path, adapter_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = adapter_folder
+    if way == "--scores":
+        given = tmp_path / "scores.csv"
+        assert main(["score", str(ratings.parent), "--adapter", str(adapter_folder), "-o", str(given), "-q"]) == 0
+    figures, told = evaluate(capsys, ratings, way, given)
+    assert figures["n"] == 12
+    assert "has no split.json beside it: whether it has learnt from these pictures is not known" in told
+
+
+def test_a_split_of_another_run_is_told(ratings: Path, taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = json.loads((taught / "adapter_config.json").read_text())
+    settings["provenance"] = {"split_hash": "another"}
+    (taught / "adapter_config.json").write_text(json.dumps(settings))
+    figures, told = evaluate(capsys, ratings, "--adapter", taught)
+    assert figures["n"] == 12 and "the split.json beside it is of another run: whether it has learnt" in told
+
+
+def test_the_adapter_of_scores_is_found_and_told_where_it_is_not(
+    ratings: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scores, printed = tmp_path / "elsewhere" / "scores.csv", tmp_path / "printed" / "scores.csv"
+    assert main(["score", str(ratings.parent), "--adapter", "taught", "-o", str(scores), "-q"]) == 0
+    assert evaluate(capsys, ratings, "--scores", scores)[0]["n"] == 7
+    printed.parent.mkdir()
+    printed.write_text(scores.read_text())  # without the file beside it, as after > scores.csv
+    assert evaluate(capsys, ratings, "--scores", printed)[0]["n"] == 7
+    moved = taught.rename(tmp_path / "moved")
+    figures, told = evaluate(capsys, ratings, "--scores", printed)
+    assert figures["n"] == 12
+    assert "adapter taught, which has given the scores, is not found here (--adapter DIR says where it is)" in told
+    assert evaluate(capsys, ratings, "--scores", printed, "--adapter", moved)[0]["n"] == 7
+
+
+def test_a_baked_scorer_has_learnt_what_its_adapter_has(
+    ratings: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bake", str(tmp_path / "baked"), "--adapter", str(taught)]) == 0
+    assert evaluate(capsys, ratings, "--model", tmp_path / "baked")[0]["n"] == 7
+    (tmp_path / "baked" / "split.json").unlink()
+    assert "adapter taught: has no split.json beside it" in evaluate(capsys, ratings, "--model", tmp_path / "baked")[1]
+
+
+def test_nothing_is_left_to_evaluate_on(
+    ratings: Path, photos: list[Path], taught: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tuple(path.name for path in photos)
+    rows = [Row(path, path.name, 1.0, 0.0) for path in photos]
+    Split(names, (), "all", 0).with_contents(rows).save(taught / "split.json")
+    assert main(["evaluate", str(ratings), "--adapter", str(taught)]) == 2
+    assert "expected pictures that the adapter has not learnt from, got 12 from which it has" in capsys.readouterr().err
 
 
 def test_a_bad_picture_is_left_out_and_the_exit_code_tells(
@@ -126,7 +284,10 @@ def test_names_are_joined_by_path_and_by_file_name(
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"path": "x/a.png", "score": 1}], "expected at least 5 rated pictures, got 0"),
+        (
+            [{"path": "x/a.png", "score": 1}],
+            "expected at least 5 rated pictures with a score, got 0; ratings name 00.png, scores x/a.png",
+        ),
         ([{"path": "x/a.png", "value": 1}], "expected a score column"),
         ([{"path": "x/a.png", "score": "good"}], "expected numbers, got 1 that are no number"),
     ],
@@ -141,7 +302,7 @@ def test_scores_that_cannot_be_used(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--scores", "none.csv"], "expected a table ending in .csv"),
+        (["--scores", "none.csv"], "expected a table of scores, found no such file"),
         (["--part", "test"], "--part test: expected rows marked as test, found none"),
         (["--range", "5", "1"], "--range: expected the low end before the high one, got 5 1"),
         (["--rating-column", "stars"], '"stars"'),

@@ -53,23 +53,63 @@ REFUSED: dict[str, tuple[Content, dict[str, Any], str]] = {
     "blank lines": ("\n \n,,\n", {}, 'expected a header and rows, got an empty file; write "image,mos" and a line'),
     "header only": ("image,mos\n", {}, "expected rows below the header, got none; write a line for each picture"),
     "no header": (table().partition("\n")[2], {}, 'got a.png, 1; put a header such as "image,mos" above it'),
-    "title above": ("My ratings,\n" + table(), {}, 'column one of image, .* found "My ratings"; name the column with'),
-    "comment above": ("# mine\n" + table(), {}, r"line 2: expected 1 fields as in the header, got 2; put text that"),
-    "Excel's separator line": ("sep=,\n" + table(), {}, 'expected a picture column one of .* found "sep="; name the'),
     "header again": (table() + table(), {}, r'1 that are no number: "mos" in line 8 \(image\); correct them or remove'),
-    "bar as separator": (table("|"), {}, r'found "image\|mos" \(did you mean "image\|mos"\?\); name the column with'),
-    "blank as separator": (table(" "), {}, 'column one of image, .* found "image mos" .*; name the column with'),
+    "blank as separator": (
+        table(" "),
+        {},
+        'line 1: expected columns separated by .*, got one column "image mos"; write',
+    ),
     "short line": (replaced("c.png,3.5", "c.png"), {}, "line 4: expected 2 fields as in the header, got 1; put text"),
     "long line": (replaced("3.5", "3.5,x"), {}, "line 4: expected 2 fields as in the header, got 3; put text"),
-    "open quote": (replaced("c.png", '"c.png'), {}, r"line \d+: .*; check the quotes of that line"),
-    "text after a quote": (replaced("c.png", '"c".png'), {}, r"line 4: .*; check the quotes of that line"),
-    "cell of a megabyte": (replaced("c.png", "c" * 2**20), {}, r"line 4: field larger .*; check the quotes of that"),
-    "Latin-1": (replaced("c.png", "ç.png").encode("latin-1"), {}, "line 4: expected UTF-8 text, got other bytes; save"),
-    "UTF-16": (table().encode("utf-16"), {}, "line 1: expected UTF-8 text, got other bytes; save the table as UTF-8"),
-    "UTF-16 without mark": (table().encode("utf-16-le"), {}, "line 1: expected UTF-8 text, got other bytes; save"),
-    "UTF-32": (table().encode("utf-32"), {}, "line 1: expected UTF-8 text, got other bytes; save the table as UTF-8"),
-    "NUL in a name": (replaced("c.png", "c\0.png"), {}, "line 4: expected UTF-8 text, got other bytes; save the table"),
-    "NUL in a rating": (replaced("3.5", "3.\0005"), {}, "line 4: expected UTF-8 text, got other bytes; save the table"),
+    "open quote": (replaced("c.png", '"c.png'), {}, r"line 4: a quote opens here and is not closed; check the quotes"),
+    "open quote before others": (
+        replaced("c.png", '"c.png').replace("e.png", '"e.png"'),
+        {},
+        r"line 4: a quote opens here and is not closed; check the quotes of that line",
+    ),
+    "open quote in the last line": (
+        replaced("f.png", '"f.png'),
+        {},
+        "line 7: a quote opens here and is not closed; ch",
+    ),
+    "quote that closes lines below": (
+        replaced("c.png,3.5", '"c.png,3.5').replace("e.png,5", 'e.png,5"'),
+        {},
+        r"line 4: expected 2 fields .*, got 1 \(a quote that opens here closes in line 6\); put text that holds",
+    ),
+    "text after a quote": (
+        replaced("c.png", '"c".png'),
+        {},
+        r"line 4: text follows a closing quote .*; check the quotes",
+    ),
+    "name of a megabyte": (
+        replaced("c.png", "c" * 2**20),
+        {},
+        r'1 of 6 pictures not found in .*: "c{97}\.\.\." \(line 4\); give',
+    ),
+    "Latin-1 that names another": (
+        replaced("c.png", "ç.png").encode("latin-1"),
+        {},
+        r'1 of 6 .*: "ç\.png" \(line 4\); give',
+    ),
+    "workbook under another name": (
+        b"PK\x03\x04rest",
+        {},
+        "expected a table as text, got an Excel workbook or .*; export it",
+    ),
+    "web page": (
+        b"<!DOCTYPE html><html></html>",
+        {},
+        "expected a table as text, got a web page; download the file itself",
+    ),
+    "pointer": (
+        b"version https://git-lfs.github.com/spec/v1\n",
+        {},
+        "got the pointer of a file in Git LFS; fetch the file",
+    ),
+    "half of UTF-16": (table().encode("utf-16")[:-1], {}, r"expected UTF-16 text, got \(.*\); save the table as UTF-8"),
+    "NUL in a name": (replaced("c.png", "c\0.png"), {}, "line 4: expected text, got a NUL character; save the table"),
+    "NUL in a rating": (replaced("3.5", "3.\0005"), {}, "line 4: expected text, got a NUL character; save the table"),
     # the columns
     "no rating column": (
         replaced("image,mos", "image,moss"),
@@ -96,7 +136,16 @@ REFUSED: dict[str, tuple[Content, dict[str, Any], str]] = {
         {"split_column": "part"},
         r"expected train and test \(and validation\), got A; write these words or leave --split-column out",
     ),
-    "repeated column": (replaced("image,mos", "mos,mos"), {}, 'got "mos" more than once; rename one'),
+    "repeated column": (
+        table(",", ("image", "mos", "mos"), ["2", "1", "1", "1", "1", "1"]),
+        {},
+        'expected each column once, got "mos" more than once with other cells; rename one, or name another column',
+    ),
+    "repeated column of pictures": (
+        table(",", ("image", "mos", "image"), "x.png"),
+        {},
+        'got "image" more than once with other cells; rename one, or name another column with --image-column',
+    ),
     "dmos": (
         table(",", ("image", "dmos")),
         {"scale": (0, 10)},
@@ -124,15 +173,15 @@ REFUSED: dict[str, tuple[Content, dict[str, Any], str]] = {
     "NaN": (replaced("3.5", "nan"), {}, r'1 NaN or infinite: "nan" in line 4 \(c\.png\); correct them or remove'),
     "infinite": (replaced("3.5", "-inf"), {}, r'1 NaN or infinite: "-inf" in line 4 \(c\.png\); correct them or rem'),
     "too large": (replaced("3.5", "1e999"), {}, r'1 NaN or infinite: "1e999" in line 4 \(c\.png\); correct them or'),
-    "decimal comma": (
-        table(";").replace("3.5", "3,5"),
-        {},
-        r'1 with a comma: "3,5" in line 4 \(c\.png\); write a decimal point, and nothing between thousands',
-    ),
     "comma between thousands": (
         table(";").replace("3.5", "1,000"),
         {},
         r'1 with a comma: "1,000" in line 4 \(c\.png\); write a decimal point, and nothing between thousands',
+    ),
+    "comma and point": (
+        table(";").replace("3.5", "3,5").replace(";4", ";4.5"),
+        {},
+        r'1 with a comma: "3,5" in line 4 \(c\.png\); write a decimal point, and nothing between thousands',
     ),
     "point between thousands": (table("\t").replace("3.5", "1.000,5"), {}, r'1 with a comma: "1\.000,5" in line 4'),
     "comma in a comma table": (replaced("3.5", "3,5"), {}, "line 4: expected 2 fields .* got 3; .* decimal point"),
@@ -169,6 +218,11 @@ REFUSED: dict[str, tuple[Content, dict[str, Any], str]] = {
         {},
         r'2 of 6 pictures not found in .*: "x.png" \(line 4\), "y.png" \(line 5\); give their folder with --images DIR',
     ),
+    "absent pictures of a folder that is given": (
+        replaced("c.png", "x.png"),
+        {"images": "{folder}"},
+        r'1 of 6 pictures not found in .*: "x.png" \(line 4\); check --images, to which they are relative, or rem',
+    ),
     "absent folder": (
         table(),
         {"images": "nowhere"},
@@ -204,6 +258,7 @@ REFUSED: dict[str, tuple[Content, dict[str, Any], str]] = {
 def test_what_is_refused_says_what_to_do(fault: str, folder: Path) -> None:
     content, options, match = REFUSED[fault]
     (folder / "labels.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    options = {key: str(folder) if value == "{folder}" else value for key, value in options.items()}
     with pytest.raises(GRMPError, match=match) as caught:
         read_ratings(folder / "labels.csv", **options)
     assert str(caught.value).isprintable()
@@ -227,8 +282,11 @@ REFUSED_LINES: dict[str, tuple[Content, str]] = {
     "truth": (jsonl("3.5", "true"), r'1 that are no number: "True" in line 3 \(c\.png\); correct them or remove'),
     "null": (jsonl("3.5", "null"), r'1 empty: "None" in line 3 \(c\.png\); rate these pictures or remove'),
     "NaN": (jsonl("3.5", "NaN"), r'1 NaN or infinite: "nan" in line 3 \(c\.png\); correct them or remove'),
-    "array": (jsonl("3.5", "[3, 4]"), r'1 that are no number: "\[3, 4\]" in line 3 \(c\.png\); correct them or remove'),
-    "object": (jsonl("3.5", '{"mean": 3}'), r"1 that are no number: .* in line 3 \(c\.png\); correct them or remove"),
+    "array": (jsonl("3.5", "[3, 4]"), r'1 that hold several values: "\[3, 4\]" in line 3 \(c\.png\); write one'),
+    "object": (
+        jsonl("3.5", '{"mean": 3}'),
+        r"1 that hold several values: .* in line 3 \(c\.png\); write one number a picture",
+    ),
     "400 digits": (
         jsonl("3.5", "1" + "0" * 400),
         r'1 that are no number: "10{96}\.\.\." in line 3 \(c\.png\); correct',
@@ -240,7 +298,6 @@ REFUSED_LINES: dict[str, tuple[Content, str]] = {
     "name is a list": (jsonl('"c.png"', '["c.png"]'), r"1 of 6 pictures not found in .*: .* \(line 3\); give their fo"),
     "name with NUL": (jsonl("c.png", "c\\u0000.png"), r'1 of 6 pictures not found in .*: "c\\x00\.png" \(line 3\)'),
     "half a sign": (jsonl("c.png", "\\ud800.png"), r'1 of 6 pictures not found in .*: "\\ud800\.png" \(line 3\)'),
-    "UTF-16": (jsonl().encode("utf-16"), "line 1: expected UTF-8 text, got other bytes; save the table as UTF-8"),
 }
 
 
@@ -275,6 +332,32 @@ ACCEPTED: dict[str, Content] = {
     "suffix in capitals": replaced("c.png", "C.PNG"),
     "dots in the path": replaced("c.png", "./sub/../c.png"),
     "backslashes": replaced("c.png", ".\\sub\\..\\c.png"),
+    "bars": table("|"),
+    "bars with blanks": table(" | "),
+    "Excel's separator line": "sep=;\n" + table(";"),
+    "Excel's separator line in quotes": '"sep=\t"\n' + table("\t"),
+    "separator line that only the line tells": "sep=:\n" + table(":"),
+    "title above": "My ratings\n" + table(),
+    "title with separators above": "My ratings, of May, by me\n\n" + table(),
+    "title above that is padded": "My ratings;\n;\n" + table(";"),
+    "comments above": '# mine, "all of them\n# of May, by me\n' + table(),
+    "comments between": table().replace("c.png", "# tired\nc.png") + "# end\n",
+    "header in a comment": "# ratings\n# " + table(),
+    "separators at every end": table().replace("\n", ",\n"),
+    "separators at the header's end": replaced("image,mos", "image,mos,,"),
+    "decimal commas": table(";").replace("3.5", "3,5"),
+    "decimal commas of thousandths": table(";").replace("3.5", "3,500").replace(";4", ";4,0"),
+    "repeated column that nobody asked for": table(",", ("image", "mos", "MOS", "note", "note"), "7", "x", "y"),
+    "repeated column with the same cells": table(",", ("image", "mos", "image"), NAMES),
+    "UTF-16": table().encode("utf-16"),
+    "UTF-16, little end, without mark": table().encode("utf-16-le"),
+    "UTF-16, big end, without mark": table().encode("utf-16-be"),
+    "UTF-32": table().encode("utf-32"),
+    "Latin-1": table(",", ("image", "mos", "Bemerkung"), "schön").encode("latin-1"),
+    "long cell": table(",", ("image", "mos", "history"), ["x" * 2**18, "", "", "", "", ""]),
+    "cell of several lines": table(",", ("image", "mos", "note"), '"one\ntwo, ""three"""'),
+    "absent deviations": table(",", ("image", "mos", "std"), ["0.5", "NA", "n/a", "NaN", "-", "null"]),
+    "numbers called image": table(",", ("file", "mos", "image"), [str(n) for n in range(1, 7)]),
     "same row twice": table() + "c.png,3.5\n",
     "same row twice by another path": table() + "sub/../C.png,3.5\n",
 }

@@ -1,0 +1,130 @@
+"""Which pictures an adapter has learnt from, found wherever the adapter is, so that they do not test it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from grmp_hf.data.identity import KnownPictures
+from grmp_hf.errors import GRMPError
+
+if TYPE_CHECKING:
+    from grmp_hf.data import Row, Split
+
+__all__ = ["SPLIT_FILE", "Found", "leave_out_taught", "split_of_model", "split_of_scores"]
+
+SPLIT_FILE = "split.json"
+Found: TypeAlias = "tuple[Split | None, list[str]]"
+"""A split, None where there is none, and what to say of it."""
+
+_CONFIGS = ("adapter_config.json", "config.json")
+_WEIGHTS = "adapter_model.safetensors"
+_UNKNOWN = "whether it has learnt from these pictures is not known, and none is left out"
+
+
+def split_of_model(place: str, adapter: str | None, revision: str | None, *, offline: bool) -> Found:
+    """The split of a scorer that has been loaded.
+
+    Args:
+        place: folder or Hub id of the adapter, or of a model that holds one.
+        adapter: its name; None for a base, which has learnt from no ratings.
+        revision: its commit, if it came from the Hub.
+        offline: never ask the Hub.
+    """
+    if adapter is None:
+        return None, []
+    return _read_split(
+        Path(place) if os.path.isdir(place) else _hub_folder(place, revision, offline), f"adapter {adapter}"
+    )
+
+
+def split_of_scores(about: Mapping[str, Any], places: Iterable[Path]) -> Found:
+    """The split of the adapter that has given a table of scores.
+
+    Args:
+        about: ``adapter``, its name, and ``adapter_sha256``, or the beginning of it; nothing for a base.
+        places: folders where the adapter may lie; one counts if it holds the same weights.
+    """
+    if not about.get("adapter"):
+        return None, []
+    who, wanted = f"adapter {about['adapter']}, which has given the scores", str(about["adapter_sha256"])
+    for folder in places:
+        try:
+            with open(folder / _WEIGHTS, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            continue
+        if found.startswith(wanted):
+            return _read_split(folder, who)
+    return None, [f"{who}, is not found here (--adapter DIR says where it is): {_UNKNOWN}"]
+
+
+def leave_out_taught(rows: Sequence[Row], split: Split, where: str) -> tuple[list[Row], list[str]]:
+    """Rows whose pictures have not taught, told by their content, and notes on those that are left out.
+
+    Where a picture cannot be read, or the split is of an earlier version and knows no contents, the name decides.
+
+    Raises:
+        GRMPError: none is left.
+    """
+    names = set(split.train)
+    known = KnownPictures(split.contents.values())
+    kept: list[Row] = []
+    by_name = 0
+    for row in rows:
+        taught = known.holds(row.image) if split.contents else None
+        if taught is None:
+            taught = row.name in names
+            by_name += taught
+        if not taught:
+            kept.append(row)
+    left = len(rows) - len(kept)
+    if not kept:
+        raise GRMPError(
+            f"{where}: expected pictures that the adapter has not learnt from, got {left} from which it has; "
+            "give other ratings"
+        )
+    told = f", {by_name} of them told by name alone" if by_name else ""
+    notes = [f"{left} pictures are left out: the adapter has learnt from them{told}"] if left else []
+    if not split.contents:
+        notes.append(f"{SPLIT_FILE} is of an earlier version and tells pictures by name alone")
+    return kept, notes
+
+
+def _read_split(folder: Path | None, who: str) -> Found:
+    from grmp_hf.data import Split
+
+    if folder is None or not (folder / SPLIT_FILE).is_file():
+        return None, [f"{who}: has no {SPLIT_FILE} beside it: {_UNKNOWN}"]
+    split = Split.load(folder / SPLIT_FILE)
+    recorded = _provenance(folder).get("split_hash", split.hash)
+    if recorded != split.hash:
+        return None, [f"{who}: the {SPLIT_FILE} beside it is of another run: {_UNKNOWN}"]
+    return split, []
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    """What the settings in a folder say of their origin; empty where they say nothing."""
+    for name in _CONFIGS:
+        try:
+            return dict(json.loads((folder / name).read_text(encoding="utf-8")).get("provenance") or {})
+        except (OSError, ValueError, AttributeError):
+            continue
+    return {}
+
+
+def _hub_folder(name: str, revision: str | None, offline: bool) -> Path | None:
+    """The snapshot of an adapter of the Hub, with its split where there is one."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for cached in (True,) if offline else (True, False):
+        try:
+            return Path(hf_hub_download(name, SPLIT_FILE, revision=revision, local_files_only=cached)).parent
+        except (OSError, HfHubHTTPError, ValueError):
+            continue
+    return None

@@ -1,0 +1,229 @@
+"""From the cells of a table to the fields of rows: pictures' names, ratings, and the columns that may be there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from grmp_hf.data.columns import (
+    IMAGE_NAMES,
+    RATING_NAMES,
+    NestedCell,
+    column_key,
+    find_column,
+    find_optional,
+    first_few,
+    is_empty,
+    parse_ratings,
+    shown,
+)
+from grmp_hf.data.files import PICTURE_SUFFIXES
+from grmp_hf.data.tables import Table
+from grmp_hf.data.text import legacy
+from grmp_hf.errors import GRMPError
+
+__all__ = [
+    "choose_images",
+    "choose_ratings",
+    "is_inside",
+    "is_score_table",
+    "optional_cells",
+    "picture_names",
+    "rating_cells",
+]
+
+_SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_SCORE_COLUMNS = {"path", "score", "quality", "status", "scorer"}
+_ABSENT = frozenset(("na", "n/a", "nan", "null", "-", "--", "<na>"))
+"""Words that stand for an empty cell, in lower case."""
+
+
+def is_score_table(table: Table) -> bool:
+    """Say whether a table has the columns that ``grmp-iqa score`` and ``adapt`` write."""
+    return {column_key(name) for name in table.columns} >= _SCORE_COLUMNS
+
+
+def choose_images(table: Table, wanted: str | None) -> tuple[str, str | None]:
+    """The column of the pictures, and one that was passed over because it only counts where this one names files.
+
+    Raises:
+        GRMPError: no such column, or several of that name.
+    """
+    inside = [name for name, cells in table.columns.items() if is_inside(cells)]
+    remedy, usual = "name the column with --image-column", [*inside, *IMAGE_NAMES]
+    found = find_column(list(table.columns), usual, wanted=wanted, kind="picture", remedy=remedy, where=table.where)
+    passed = None
+    if wanted is None and not inside and _counts(table.columns[found]):
+        others = [n for n in table.columns if column_key(n) in IMAGE_NAMES and _names_files(table.columns[n])]
+        if others:
+            passed, found = found, min(others, key=lambda name: IMAGE_NAMES.index(column_key(name)))
+    _check_single(table, found, "--image-column")
+    return found, passed
+
+
+def choose_ratings(table: Table, wanted: str | None) -> tuple[str, list[str]]:
+    """The column of the ratings, and others that may be ratings as well.
+
+    Raises:
+        GRMPError: no such column, several of that name, or only scores that this package has given.
+    """
+    usual = [name for name in RATING_NAMES if not (is_score_table(table) and name in ("score", "quality"))]
+    if wanted is None and is_score_table(table) and not {column_key(name) for name in table.columns} & set(usual):
+        raise GRMPError(
+            f"{table.where}: expected ratings, got scores that a model has given; name the table of the ratings here "
+            "(and compare it with this one by --scores)"
+        )
+    remedy = "name the column with --rating-column"
+    found = find_column(list(table.columns), usual, wanted=wanted, kind="rating", remedy=remedy, where=table.where)
+    _check_single(table, found, "--rating-column")
+    return found, [name for name in table.columns if column_key(name) in usual and name != found]
+
+
+def is_inside(cells: Sequence[Any]) -> bool:
+    """Say whether a column holds pictures themselves, not their names."""
+    return any(hasattr(cell, "read") for cell in cells[:1])
+
+
+def picture_names(table: Table, column: str, notes: list[str]) -> list[str]:
+    """Names of the pictures, as written; those inside a table go by another column's names, or by their place.
+
+    Raises:
+        GRMPError: a row without a picture, or with something that is no name.
+    """
+    cells = table.columns[column]
+    empty = [place for cell, place in zip(cells, table.places, strict=True) if is_empty(cell)]
+    if empty:
+        raise GRMPError(
+            f'{table.where}, column "{shown(column)}": expected a picture in each row, got {len(empty)} without: '
+            f"{first_few(empty)}; name the pictures or remove the lines"
+        )
+    if isinstance(cells[0], NestedCell):
+        raise GRMPError(
+            f'{table.where}, column "{shown(column)}": expected pictures or their names, got {cells[0]}; '
+            "write one picture a row, or name another column with --image-column"
+        )
+    if not is_inside(cells):
+        return [str(cell).strip() for cell in cells]
+    for other in [name for name in table.columns if name != column and column_key(name) in IMAGE_NAMES]:
+        names = [str(cell) for cell in table.columns[other]]
+        if is_inside(table.columns[other]) or any(is_empty(cell) for cell in table.columns[other]):
+            continue
+        if len(set(names)) == len(names):
+            return names
+        notes.append(
+            f'{table.where}: column "{other}" gives some pictures the same name, so rows go by their number; '
+            "whether one picture is in two parts is seen by its content"
+        )
+    return list(table.places)
+
+
+def rating_cells(table: Table, column: str, notes: list[str]) -> Sequence[Any]:
+    """Cells of a column of numbers, with points in the place of decimal commas where these can be nothing else."""
+    cells = table.columns[column]
+    texts = [cell.strip() for cell in cells if isinstance(cell, str)]
+    commas = [cell for cell in texts if "," in cell]
+    decimal = all(re.fullmatch(r"[+-]?[0-9]+,[0-9]+", cell) for cell in commas)
+    # "1,000" may be a thousand; "3,50", "0,125" and "1234,567" are not.
+    told = any(not re.fullmatch(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}", cell) for cell in commas)
+    if not (commas and decimal and told) or any("." in cell for cell in texts):
+        return cells
+    notes.append(f'{table.where}, column "{column}": decimal commas are read as points, "{commas[0]}" first')
+    return [cell.replace(",", ".") if isinstance(cell, str) else cell for cell in cells]
+
+
+def optional_cells(
+    table: Table, used: set[str], places: Sequence[str], split_column: str | None, notes: list[str]
+) -> dict[str, list[Any]]:
+    """Field of a row -> cells, for the optional columns that a table has.
+
+    Raises:
+        GRMPError: deviations that are no numbers of at least 0, or a column of parts that was asked for and has none.
+    """
+    columns = [name for name in table.columns if name not in used]
+    chosen = find_optional(columns)
+    if split_column is not None:
+        remedy = "name the column with --split-column"
+        chosen["split"] = find_column(columns, (), wanted=split_column, kind="split", remedy=remedy, where=table.where)
+    result: dict[str, list[Any]] = {}
+    for field, column in list(chosen.items()):
+        if column in table.repeated and not (field == "split" and split_column is not None):
+            notes.append(f'{table.where}: column "{chosen.pop(field)}" is not used: several have this name')
+            continue
+        _check_single(table, column, "--split-column")
+        if field == "mos_std":
+            result[field] = _parse_deviations(
+                rating_cells(table, column, notes), places, f'{table.where}, column "{column}"'
+            )
+        else:
+            result[field] = [None if is_absent(cell) else legacy(str(cell).strip()) for cell in table.columns[column]]
+    if "split" in result:
+        result["split"] = [cell and _SPLIT_WORDS.get(cell.casefold(), cell) for cell in result["split"]]
+        if not _check_parts(result["split"], chosen["split"], split_column, table.where, notes):
+            del result["split"], chosen["split"]
+    if chosen:
+        pairs = ", ".join(f'{field} from "{column}"' for field, column in chosen.items())
+        notes.append(f"{table.where}: also {pairs}")
+    return result
+
+
+def is_absent(cell: object) -> bool:
+    """Say whether a cell stands for nothing: empty, NaN, or a word such as "NA"."""
+    return is_empty(cell) or cell != cell or (isinstance(cell, str) and cell.strip().casefold() in _ABSENT)
+
+
+def _check_parts(cells: Sequence[str | None], column: str, wanted: str | None, where: str, notes: list[str]) -> bool:
+    """Say whether a column tells parts, with a note on what it holds beside them."""
+    parts = sorted({part for part in cells if part is not None})
+    if "test" not in parts and wanted is not None:
+        raise GRMPError(
+            f'{where}, column "{column}": expected train and test (and validation), '
+            f"got {first_few([shown(part) for part in parts]) or 'empty cells'}; "
+            "write these words or leave --split-column out"
+        )
+    if not set(parts) & set(_SPLIT_WORDS.values()):
+        notes.append(f'{where}: column "{column}" is not used: it holds no train, validation or test')
+        return False
+    if others := [part for part in parts if part not in _SPLIT_WORDS.values()]:
+        notes.append(
+            f'{where}, column "{column}": {sum(part in others for part in cells)} rows are in '
+            f"other parts than train, validation and test: {first_few(others)}; they never test"
+        )
+    return True
+
+
+def _parse_deviations(cells: Sequence[Any], places: Sequence[str], where: str) -> list[float | None]:
+    known = [i for i, cell in enumerate(cells) if not is_absent(cell)]
+    numbers = parse_ratings([cells[i] for i in known], [places[i] for i in known], where=where)
+    deviations: list[float | None] = [None] * len(cells)
+    negative = [f"{number:g} in {places[i]}" for i, number in zip(known, numbers, strict=True) if number < 0]
+    if negative:
+        raise GRMPError(
+            f"{where}: expected deviations, got {len(negative)} below 0: {first_few(negative)}; "
+            "correct or rename the column"
+        )
+    for i, number in zip(known, numbers, strict=True):
+        deviations[i] = number
+    return deviations
+
+
+def _check_single(table: Table, column: str, option: str) -> None:
+    if column in table.repeated:
+        raise GRMPError(
+            f'{table.where}: expected each column once, got "{shown(column)}" more than once with other cells; rename '
+            f"one, or name another column with {option}"
+        )
+
+
+def _counts(cells: Sequence[Any]) -> bool:
+    """Say whether a column holds nothing but whole numbers, such as the number of a row."""
+    return all(isinstance(cell, int) or (isinstance(cell, str) and cell.strip().isdecimal()) for cell in cells)
+
+
+def _names_files(cells: Sequence[Any]) -> bool:
+    return any(isinstance(cell, str) and Path(cell).suffix.lower() in PICTURE_SUFFIXES for cell in cells)
