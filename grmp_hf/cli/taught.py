@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from grmp_hf.data.identity import KnownPictures
 from grmp_hf.errors import GRMPError
 
 if TYPE_CHECKING:
@@ -71,6 +70,8 @@ def leave_out_taught(rows: Sequence[Row], split: Split, where: str) -> tuple[lis
     Raises:
         GRMPError: none is left.
     """
+    from grmp_hf.data.identity import KnownPictures
+
     names = set(split.train)
     known = KnownPictures(split.contents.values())
     kept: list[Row] = []
