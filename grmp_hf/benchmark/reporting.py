@@ -12,11 +12,11 @@ from PIL import Image
 from grmp_hf.benchmark.config import BenchmarkConfig
 from grmp_hf.benchmark.planning import Cell
 from grmp_hf.benchmark.results import ResultStore
-from grmp_hf.cli.writing import atomic_path, write_json
 from grmp_hf.data import ImageError, decode_row
 from grmp_hf.evaluation.metrics import paired_over_draws
 from grmp_hf.evaluation.report import benchmark_table
 from grmp_hf.evaluation.report_html import Predictions, write_report
+from grmp_hf.storing import atomic_path, write_json
 
 __all__ = ["compare", "write_results"]
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from grmp_hf.cli.writing import atomic_path
 from grmp_hf.errors import GRMPError
+from grmp_hf.storing import atomic_path
 
 __all__ = ["Predicted", "ResultStore"]
 

@@ -6,6 +6,8 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from grmp_hf.cli.options import (
 )
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
+from grmp_hf.outputs import OutputFolder, keep_apart
 
 if TYPE_CHECKING:
     from grmp_hf.data import Row
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 _FEWEST = 5
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "README.md", "split.json")
+_REPORT = ("metrics.json", "scatter.png", "scores.csv", "scores.csv.json")
 _TITLES = {"adapted": "adapted", "zero_shot": "zero-shot", "ridge": "ridge on embedding"}
 _EPILOG = """The shots are drawn from the rows marked as train where the table marks a test part, else from all rows,
 and what is left tests. Test ratings choose nothing: they are looked at once, at the end. An interrupted run goes on
@@ -77,16 +82,34 @@ def run(args: argparse.Namespace) -> int:
         raise GRMPError(f"--shots: expected at least {_FEWEST}, got {args.shots}; fewer say nothing about a taste")
     if not 0 <= args.seed < 2**32:
         raise GRMPError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}")
-    _check_output(args)
+    begun = find_start(args.start, args.model)
+    keep_apart(args.output, "--start", begun)
+    keep_apart(args.output, "--model", args.model)
+    with _claim(args) as (output, report):
+        return _run(args, begun, output, report, start)
 
+
+@contextmanager
+def _claim(args: argparse.Namespace) -> Iterator[tuple[OutputFolder, OutputFolder]]:
+    """The folders of adapter and report, or one that is both."""
+    together = args.report is None or args.report.resolve() == args.output.resolve()
+    names = _ADAPTER + (_REPORT if together else ())
+    with OutputFolder(args.output, names, overwrite=args.overwrite) as output:
+        if together:
+            yield output, output
+            return
+        run = output.work.run
+        with OutputFolder(args.report, _REPORT, overwrite=args.overwrite, shared=True, run=run) as report:
+            yield output, report
+
+
+def _run(args: argparse.Namespace, begun: Path | None, output: OutputFolder, report: OutputFolder, start: float) -> int:
+    """Learn and measure, once it is clear where the results go."""
     from grmp_hf.cli import adapting
     from grmp_hf.data import split_rows
     from grmp_hf.training.few_shot import FewShotRecipe
 
     join_processes(args)
-    begun = find_start(args.start, args.model)
-    if begun is not None and begun.resolve() == args.output.resolve():
-        raise GRMPError(f"--start {begun}: expected another folder than --output; choose another name for the adapter")
     recipe = FewShotRecipe() if args.recipe is None else FewShotRecipe.from_yaml(args.recipe)
     table = read_table(args.data, args)
     split = split_rows(table, shots=args.shots, seed=args.seed, stratified=args.stratified)
@@ -100,31 +123,16 @@ def run(args: argparse.Namespace) -> int:
         adapting.check_start(begun, base)
         _say(args, f"training starts from the prompts in {begun}")
     pixels = _shots(base, train, args)
-    for folder in (args.output, args.report or args.output):
-        (folder / "metrics.json").unlink(missing_ok=True)  # of what --overwrite replaces: it marks a finished run
     with Progress("train", 0, quiet=args.quiet) as progress:
-        task = adapting.Task(table, split, base, args.model, args.seed, args.output, recipe, begun)
+        task = adapting.Task(table, split, base, args.model, args.seed, output, recipe, begun)
         scorer = adapting.train(task, pixels, progress.tell)
     if scorer is None:  # one of the other processes of accelerate launch
         return 0
     with Progress("test", len(test), quiet=args.quiet) as progress:
         results = adapting.score_both(scorer, test, pixels, train, args.batch_size, progress.advance)
-    metrics = adapting.finish(task, scorer, results, args.report or args.output, start)
+    metrics = adapting.finish(task, scorer, results, report, start)
     _print(args, metrics, results.notes)
     return 1 if metrics["failed"] else 0
-
-
-def _check_output(args: argparse.Namespace) -> None:
-    """Refuse a folder that holds something else than an unfinished run."""
-    output: Path = args.output
-    if output.exists() and not output.is_dir():
-        raise GRMPError(f"--output {output}: expected a folder, got a file; choose another name")
-    for folder in {output, args.report or output}:
-        if (folder / "metrics.json").exists() and not args.overwrite:
-            raise GRMPError(f"{folder}: holds a finished adapter or report; choose another folder or add --overwrite")
-    unfinished = (output / "training").is_dir()
-    if output.is_dir() and any(output.iterdir()) and not unfinished and not args.overwrite:
-        raise GRMPError(f"--output {output}: the folder is not empty; choose another one or add --overwrite")
 
 
 def _shots(base: Scorer, train: list[Row], args: argparse.Namespace) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from grmp_hf.cards import write_adapter_card
-from grmp_hf.cli.writing import COLUMNS, describe_scorer, write_json, write_table
+from grmp_hf.cli.writing import COLUMNS, describe_scorer, write_table
 from grmp_hf.data import RatedTable, RatingScale, Row, Split
 from grmp_hf.data.images import ImageError
 from grmp_hf.evaluation.baselines import RidgeModel, fit_ridge
@@ -31,7 +30,9 @@ from grmp_hf.hub import adapter_sha256, package_versions, recorded_name
 from grmp_hf.measuring import peak_memory_mib
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import check_base, teacher_mode
+from grmp_hf.outputs import OutputFolder
 from grmp_hf.scoring import Scorer, iter_views
+from grmp_hf.storing import write_json, writing
 from grmp_hf.training.few_shot import FewShotRecipe, adapt
 from grmp_hf.training.starts import read_start
 
@@ -50,7 +51,7 @@ class Task:
         base: the scorer without an adapter.
         model: the base as the user named it.
         seed: of the draw and of training.
-        output: folder of the adapter.
+        output: where the adapter goes.
         recipe: of training.
         start: folder of an adapter whose prompts are where training begins; None to start from the base.
     """
@@ -60,7 +61,7 @@ class Task:
     base: Scorer
     model: str
     seed: int
-    output: Path
+    output: OutputFolder
     recipe: FewShotRecipe
     start: Path | None = None
 
@@ -119,37 +120,34 @@ def train(task: Task, pixels: Tensor, progress: Callable[[str, float], None]) ->
         pixels: uint8 ``(n, V, 3, S, S)``, in the order of the split's train part.
         progress: told what is going on and how far it is.
     """
-    folder = task.output / "training"
-    record, settings = folder / "settings.json", json.loads(json.dumps(task.settings(pixels)))
+    output, work = task.output, task.output.work.folder
     base = cast(GRMPForImageQualityAssessment, task.base.model)
     processes = PartialState(cpu=base.device.type == "cpu")
     with processes.main_process_first():
-        if not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != settings:
-            shutil.rmtree(folder, ignore_errors=True)  # of another run, whose state is of no use to this one
-            write_json(record, settings)
-    trained = folder / "trained.json"  # there if an earlier run ended while it scored
-    if trained.is_file() and json.loads(trained.read_text(encoding="utf-8")) == _weights(task.output):
-        model = PeftModel.from_pretrained(base, str(task.output))
+        output.begin(task.settings(pixels))
+    trained = work / "trained.json"  # there if an earlier run ended while it scored
+    if trained.is_file() and json.loads(trained.read_text(encoding="utf-8")) == _weights(output.new):
+        model = PeftModel.from_pretrained(base, str(output.new))
         return _scorer(task, model) if processes.is_main_process else None
     rows, _ = task.split.select(task.table)
-    model = adapt(
-        base,
-        pixels,
-        torch.tensor([row.quality for row in rows], dtype=torch.float32),
-        mean=task.base.processor.image_mean,
-        std=task.base.processor.image_std,
-        recipe=task.recipe,
-        start=task.start,
-        seed=task.seed,
-        output_dir=folder,
-        progress=progress,
-    )
-    if not processes.is_main_process:
-        return None
-    _describe(task, model.peft_config[model.active_adapters[0]])
-    model.save_pretrained(str(task.output), save_embedding_layers=False)
-    write_adapter_card(task.output)
-    write_json(trained, _weights(task.output))
+    with writing(output.folder):
+        model = adapt(
+            base,
+            pixels,
+            torch.tensor([row.quality for row in rows], dtype=torch.float32),
+            mean=task.base.processor.image_mean,
+            std=task.base.processor.image_std,
+            recipe=task.recipe,
+            start=task.start,
+            seed=task.seed,
+            output_dir=work / "training",
+            progress=progress,
+        )
+        if not processes.is_main_process:
+            return None
+        _describe(task, model.peft_config[model.active_adapters[0]])
+        model.save_pretrained(str(output.new), save_embedding_layers=False)
+        write_json(trained, _weights(output.new))
     return _scorer(task, model)
 
 
@@ -158,7 +156,7 @@ def _weights(output: Path) -> str | None:
 
 
 def _scorer(task: Task, model: PeftModel) -> Scorer:
-    name, weights = task.output.resolve().name, adapter_sha256(task.output)
+    name, weights = task.output.folder.resolve().name, adapter_sha256(task.output.new)
     identity = {**task.base.identity, "adapter": name, "adapter_sha256": weights}
     return Scorer(model.eval(), task.base.processor, task.table.scale, identity)
 
@@ -250,33 +248,50 @@ def _table_row(scorer: Scorer, row: Row, found: NDArray[np.float64] | ImageError
     return {**scored._asdict(), **extra, "scale": str(scorer.unit), "scorer": describe_scorer(scorer.identity)}
 
 
-def finish(task: Task, scorer: Scorer, results: Results, report: Path, start: float) -> dict[str, Any]:
-    """Evaluate, write everything but the weights, and tidy up; ``metrics.json`` comes last and marks a finished run.
+def finish(task: Task, scorer: Scorer, results: Results, report: OutputFolder, start: float) -> dict[str, Any]:
+    """Evaluate, write everything but the weights, and put it in its place.
+
+    Args:
+        task: see :class:`Task`.
+        scorer: with the adapter.
+        results: of the test pictures.
+        report: where figures, plot and scores go: the task's output, or another folder.
+        start: when the command began, by ``time.monotonic``.
 
     Returns:
         The content of ``metrics.json``.
     """
     metrics = _metrics(task, scorer, results, start)
-    report.mkdir(parents=True, exist_ok=True)
-    task.split.save(task.output / "split.json")
-    about = {key: metrics[key] for key in ("scale", "rating_scale", "scorer", "identity", "failed")}
-    write_table(results.rows, "csv", report / "scores.csv", about, _COLUMNS)
-    if metrics["srcc"] is not None:
-        low, high = metrics["srcc_interval"]
-        figure = f"SRCC {metrics['srcc']:.3f} [{low:.3f}, {high:.3f}]"
-        scatter(
-            results.score,
-            results.rating,
-            report / "scatter.png",
-            scale=_axis(task.table.scale),
-            title=f"{metrics['model']}, {metrics['shots']} ratings",
-            caption=f"{figure}, {metrics['n_test']} test pictures of {task.table.name}",
-            curve=fit_logistic(results.score, results.rating),
-        )
-    write_adapter_card(task.output, metrics)
-    write_json(report / "metrics.json", metrics)
-    shutil.rmtree(task.output / "training", ignore_errors=True)
+    output = task.output
+    with writing(output.folder):
+        task.split.save(output.new / "split.json")
+        write_adapter_card(output.new, metrics)
+    if report is not output:
+        report.begin()
+    with writing(report.folder):
+        about = {key: metrics[key] for key in ("scale", "rating_scale", "scorer", "identity", "failed")}
+        write_table(results.rows, "csv", report.new / "scores.csv", about, _COLUMNS)
+        if metrics["srcc"] is not None:
+            _plot(task, results, metrics, report.new / "scatter.png")
+        write_json(report.new / "metrics.json", metrics)
+    if report is not output:
+        report.publish()
+    output.publish()
     return metrics
+
+
+def _plot(task: Task, results: Results, metrics: dict[str, Any], path: Path) -> None:
+    low, high = metrics["srcc_interval"]
+    figure = f"SRCC {metrics['srcc']:.3f} [{low:.3f}, {high:.3f}]"
+    scatter(
+        results.score,
+        results.rating,
+        path,
+        scale=_axis(task.table.scale),
+        title=f"{metrics['model']}, {metrics['shots']} ratings",
+        caption=f"{figure}, {metrics['n_test']} test pictures of {task.table.name}",
+        curve=fit_logistic(results.score, results.rating),
+    )
 
 
 def _axis(scale: RatingScale) -> str:

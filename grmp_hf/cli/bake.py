@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from grmp_hf.cli.options import add_model_options, check_new_folder, load_scorer
+from grmp_hf.cli.options import add_model_options, load_scorer
 from grmp_hf.cli.taught import SPLIT_FILE, split_of_model
 from grmp_hf.errors import GRMPError
+from grmp_hf.outputs import OutputFolder, keep_apart
+from grmp_hf.storing import writing
 
 __all__ = ["add_parser", "run"]
 
@@ -31,8 +33,14 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command."""
-    check_new_folder(args.output, overwrite=args.overwrite)
+    keep_apart(args.output, "--model", args.model)
+    keep_apart(args.output, "--adapter", args.adapter)
+    names = ("config.json", "model*.safetensors*", "preprocessor_config.json", "README.md", SPLIT_FILE)
+    with OutputFolder(args.output, names, overwrite=args.overwrite) as output:
+        return _bake(args, output)
 
+
+def _bake(args: argparse.Namespace, output: OutputFolder) -> int:
     from grmp_hf.modeling.baking import GRMPBakedScorer, bake
 
     scorer = load_scorer(args)
@@ -41,18 +49,21 @@ def run(args: argparse.Namespace) -> int:
     baked = bake(scorer.model)
     baked.config.preprocessing = scorer.processor.settings()
     baked.config.provenance = {**(baked.config.provenance or {}), "baked_from": scorer.identity}
-    baked.save_pretrained(args.output)
-    scorer.processor.save_pretrained(args.output)
-    _keep_split(args, scorer.identity)
+    output.begin()
+    with writing(args.output):
+        baked.save_pretrained(output.new)
+        scorer.processor.save_pretrained(output.new)
+        _keep_split(args, scorer.identity, output.new)
+    output.publish()
     size = sum(file.stat().st_size for file in args.output.glob("*.safetensors")) / 1e6
     done = {"scorer": str(args.output), "megabytes": round(size, 1)}
     print(json.dumps(done) if args.json else f"standalone scorer of {size:.1f} MB in {args.output}")
     return 0
 
 
-def _keep_split(args: argparse.Namespace, identity: dict[str, Any]) -> None:
+def _keep_split(args: argparse.Namespace, identity: dict[str, Any], folder: Path) -> None:
     """What has taught the adapter has taught the baked scorer: `evaluate` asks for it."""
     place, commit = args.adapter or args.model, identity["adapter_revision"]
     split, _ = split_of_model(place, identity["adapter"], commit, offline=args.offline)
     if split is not None:
-        split.save(args.output / SPLIT_FILE)
+        split.save(folder / SPLIT_FILE)

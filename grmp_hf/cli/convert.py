@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from grmp_hf.cli.options import check_new_folder, positive
+from grmp_hf.cli.options import positive
+from grmp_hf.outputs import OutputFolder
+from grmp_hf.storing import writing
 
 __all__ = ["add_parser", "run"]
 
@@ -33,8 +35,13 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command."""
-    check_new_folder(args.output, overwrite=args.overwrite)
+    base = ("config.json", "model*.safetensors*", "preprocessor_config.json", "tokenizer*", "README.md")
+    names = ("adapter_config.json", "adapter_model.safetensors", "README.md", *(f"{_BASE}/{name}" for name in base))
+    with OutputFolder(args.output, names, overwrite=args.overwrite) as output:
+        return _convert(args, output)
 
+
+def _convert(args: argparse.Namespace, output: OutputFolder) -> int:
     from grmp_hf.cards import write_adapter_card
     from grmp_hf.hub import adapter_sha256, package_versions
     from grmp_hf.modeling.conversion import from_authors_state_dict, load_authors_file
@@ -48,11 +55,14 @@ def run(args: argparse.Namespace) -> int:
     config.base_model_name_or_path = _BASE
     config.preprocessing = processor.settings()
     config.provenance = {"base": f"{args.file.name}, converted", "versions": package_versions()}
-    model.save_pretrained(str(args.output), save_embedding_layers=False)
-    base = model.unload()
-    base.save_pretrained(str(args.output / _BASE))
-    processor.save_pretrained(str(args.output / _BASE))
-    write_adapter_card(args.output)
+    output.begin()
+    with writing(args.output):
+        model.save_pretrained(str(output.new), save_embedding_layers=False)
+        base = model.unload()
+        base.save_pretrained(str(output.new / _BASE))
+        processor.save_pretrained(str(output.new / _BASE))
+        write_adapter_card(output.new)
+    output.publish()
     done = {
         "adapter": str(args.output),
         "base": str(args.output / _BASE),

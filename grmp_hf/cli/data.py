@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grmp_hf.cli.options import check_new_folder
 from grmp_hf.errors import GRMPError
+from grmp_hf.outputs import OutputFolder
+from grmp_hf.storing import writing
 
 if TYPE_CHECKING:
     from grmp_hf.data import BenchmarkSpec, RatedTable
@@ -103,12 +104,15 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
-    check_new_folder(args.output, overwrite=args.overwrite)
-
     from grmp_hf.cli.publishing import describe_terms, write_set
 
-    spec, table = _read(args)
-    files = [str(path) for path in write_set(table, spec, args.output)]
+    with OutputFolder(args.output, ("data/*.parquet", "README.md"), overwrite=args.overwrite) as output:
+        spec, table = _read(args)
+        output.begin()
+        with writing(args.output):
+            names = [path.relative_to(output.new) for path in write_set(table, spec, output.new)]
+        output.publish()
+    files = [str(args.output / name) for name in names]
     print(json.dumps({"files": files}) if args.json else f"{describe_terms(spec)}\n{len(files)} files in {args.output}")
     return 0
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = [
     "add_model_options",
     "add_rating_options",
-    "check_new_folder",
     "find_start",
     "join_processes",
     "load_scorer",
@@ -39,14 +38,6 @@ def join_processes(args: argparse.Namespace) -> None:
 
     processes = PartialState(cpu=args.device == "cpu" or (args.device is None and not torch.cuda.is_available()))
     args.quiet = args.quiet or not processes.is_main_process
-
-
-def check_new_folder(folder: Path, *, overwrite: bool) -> None:
-    """Raise if a folder to write to is a file, or holds something that is not to be replaced."""
-    if folder.exists() and not folder.is_dir():
-        raise GRMPError(f"{folder}: expected a folder to write to, got a file; choose another name")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise GRMPError(f"{folder}: expected an empty or a new folder; choose another name or add --overwrite")
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, adapter: bool = True, batches: bool = True) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from grmp_hf.cli.options import add_model_options, add_rating_options, join_processes, load_scorer, read_table
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
+from grmp_hf.outputs import OutputFolder, keep_apart
 
 if TYPE_CHECKING:
     from grmp_hf.cli.sources import Source
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
+_NAMES = ("adapter_config.json", "adapter_model.safetensors", "README.md", "metrics.json")
 _EPILOG = """Photographs are distorted on the fly: 25 types, each a task. Ratings are divided into tasks by their column
 "distortion". Tasks that are held out, on photographs of their own, choose the checkpoint. An interrupted run goes on
 when the same command is started again."""
@@ -67,8 +69,13 @@ def run(args: argparse.Namespace) -> int:
         raise GRMPError(f"--workers: expected at least 0, got {args.workers}")
     if not 0 <= args.seed < 2**32:
         raise GRMPError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}")
-    _check_output(args.output, overwrite=args.overwrite)
+    keep_apart(args.output, "--model", args.model)
+    with OutputFolder(args.output, _NAMES, overwrite=args.overwrite) as output:
+        return _run(args, output, start)
 
+
+def _run(args: argparse.Namespace, output: OutputFolder, start: float) -> int:
+    """Learn, once it is clear where the adapter goes."""
     from grmp_hf.cli import pretraining
     from grmp_hf.cli.sources import from_photographs
     from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
@@ -88,11 +95,11 @@ def run(args: argparse.Namespace) -> int:
             name = args.photos.resolve().name
             sources = [from_photographs(name, photographs, base.processor, recipe.labels, quality)]
         return pretraining.make_task(
-            sources, args.held_out, base, model=args.model, seed=args.seed, output=args.output, recipe=recipe
+            sources, args.held_out, base, model=args.model, seed=args.seed, output=output, recipe=recipe
         )
 
     task = make_task()
-    pretraining.claim(task, overwrite=args.overwrite)
+    pretraining.claim(task)
     _say(args, f"{len(task.learning)} tasks to learn from; held out: {', '.join(task.held_out)}")
     if photographs is not None and recipe.judge_photographs:  # which takes minutes: after all that may be refused
         with Progress("photographs", 0, quiet=args.quiet) as progress:
@@ -108,16 +115,6 @@ def run(args: argparse.Namespace) -> int:
     if metrics is not None:  # else one of the other processes of accelerate launch
         _print(args, metrics)
     return 0
-
-
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds something else than an unfinished run."""
-    if output.exists() and not output.is_dir():
-        raise GRMPError(f"--output {output}: expected a folder, got a file; choose another name")
-    if overwrite or not output.is_dir() or not any(output.iterdir()):
-        return
-    if (output / "metrics.json").exists() or not (output / "training").is_dir():
-        raise GRMPError(f"--output {output}: the folder is not empty; choose another one or add --overwrite")
 
 
 def _read_photographs(args: argparse.Namespace, base: Scorer) -> Photographs:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -20,15 +18,15 @@ from transformers import TrainerCallback
 
 from grmp_hf.cards import write_adapter_card
 from grmp_hf.cli.sources import Source
-from grmp_hf.cli.writing import write_json
 from grmp_hf.data.distortions import Picture
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import srcc
 from grmp_hf.hub import adapter_sha256, package_versions, recorded_name
 from grmp_hf.measuring import peak_memory_mib
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+from grmp_hf.outputs import OutputFolder
 from grmp_hf.scoring import Scorer
-from grmp_hf.training.checkpoints import last_complete_checkpoint
+from grmp_hf.storing import write_json, writing
 from grmp_hf.training.episodes import ConcatEpisodes, Episodes, hold_out_tasks
 from grmp_hf.training.pretraining import check_recipe, pretrain
 from grmp_hf.training.recipes import PretrainRecipe
@@ -55,7 +53,7 @@ class Task:
         base: the scorer without an adapter.
         model: the base as the user named it.
         seed: of everything random.
-        output: folder of the adapter.
+        output: where the adapter goes.
         recipe: of episodes and training.
     """
 
@@ -67,7 +65,7 @@ class Task:
     base: Scorer
     model: str
     seed: int
-    output: Path
+    output: OutputFolder
     recipe: PretrainRecipe
 
     @property
@@ -100,7 +98,7 @@ def make_task(
     *,
     model: str,
     seed: int,
-    output: Path,
+    output: OutputFolder,
     recipe: PretrainRecipe,
 ) -> Task:
     """Divide the tasks of all sources into some to learn from and some that choose the checkpoint.
@@ -175,30 +173,16 @@ class _Watch(TrainerCallback):
         self.judgements = [found[step] for step in sorted(found)]
 
 
-def claim(task: Task, *, overwrite: bool) -> None:
+def claim(task: Task) -> None:
     """Write down whose checkpoints the folder holds, so that an interrupted run goes on as itself alone.
 
-    Args:
-        task: see `Task`.
-        overwrite: begin anew where the folder holds checkpoints of a run with other settings.
-
     Raises:
-        GRMPError: it does, and may not be overwritten, or a setting of the recipe that cannot be trained with.
+        GRMPError: it holds those of a run with other settings, and may not be overwritten, or a setting of the recipe
+            cannot be trained with.
     """
-    folder, settings = task.output / "training", task.about()
     check_recipe(task.recipe, use_cpu=_on_cpu(task.base))
-    record = folder / "settings.json"
     with _processes(task.base).main_process_first():
-        if record.is_file() and json.loads(record.read_text(encoding="utf-8")) == settings:
-            return
-        if last_complete_checkpoint(folder) is not None and not overwrite:
-            raise GRMPError(
-                f"{task.output}: holds an unfinished run with other settings, photographs or ratings; go on with "
-                "those, choose another folder, or add --overwrite to begin anew"
-            )
-        shutil.rmtree(folder, ignore_errors=True)
-        (task.output / "metrics.json").unlink(missing_ok=True)  # of what is replaced: it marks a finished run
-        write_json(record, settings)
+        task.output.begin(task.about())
 
 
 def judge(base: Scorer, photographs: Sequence[Picture], *, tell: Callable[[str, float], None]) -> list[float]:
@@ -253,23 +237,23 @@ def train(
     Returns:
         The content of ``metrics.json``.
     """
-    folder = task.output / "training"
     base = cast(GRMPForImageQualityAssessment, task.base.model)
     watch = _Watch(tell, say)
-    model = pretrain(
-        base,
-        task.episodes,
-        task.judging,
-        recipe=task.recipe,
-        seed=task.seed,
-        workers=workers,
-        output_dir=folder,
-        compute_metrics=_mean_srcc,
-        callbacks=[watch],
-    )
-    if not _processes(task.base).is_main_process:
-        return None
-    return _finish(task, model, watch.judgements, start)
+    with writing(task.output.folder):
+        model = pretrain(
+            base,
+            task.episodes,
+            task.judging,
+            recipe=task.recipe,
+            seed=task.seed,
+            workers=workers,
+            output_dir=task.output.work.folder / "training",
+            compute_metrics=_mean_srcc,
+            callbacks=[watch],
+        )
+        if not _processes(task.base).is_main_process:
+            return None
+        return _finish(task, model, watch.judgements, start)
 
 
 def _mean_srcc(prediction: Any) -> dict[str, float]:
@@ -279,7 +263,8 @@ def _mean_srcc(prediction: Any) -> dict[str, float]:
 
 
 def _finish(task: Task, model: PeftModel, judgements: list[dict[str, float]], start: float) -> dict[str, Any]:
-    """Write adapter, card and, as the mark of a finished run, ``metrics.json``; remove the checkpoints."""
+    """Write adapter, card and ``metrics.json``, and put them in their place; remove the checkpoints."""
+    folder = task.output.new
     identity, about = task.base.identity, task.about()
     config: Any = model.peft_config[model.active_adapters[0]]
     config.base_model_name_or_path = recorded_name(task.model)
@@ -288,7 +273,7 @@ def _finish(task: Task, model: PeftModel, judgements: list[dict[str, float]], st
     config.preprocessing = task.base.processor.settings()
     said = {key: value for key, value in about.items() if key not in ("preprocessing", "base_fingerprint")}
     config.provenance = {"stage": "pre-trained", **said, "versions": package_versions()}
-    model.save_pretrained(str(task.output), save_embedding_layers=False)
+    model.save_pretrained(str(folder), save_embedding_layers=False)
     chosen = min(judgements[1:], key=lambda judgement: judgement["loss"])
     metrics = {
         "model": identity["model"],
@@ -297,14 +282,14 @@ def _finish(task: Task, model: PeftModel, judgements: list[dict[str, float]], st
         "held_out_before": judgements[0],
         "held_out_after": chosen,
         "judgements": judgements,
-        "adapter_sha256": adapter_sha256(task.output),
+        "adapter_sha256": adapter_sha256(folder),
         "identity": identity,
         "versions": package_versions(),
         "device": str(next(model.parameters()).device),
         "seconds": round(time.monotonic() - start, 1),
         "peak_memory_mib": peak_memory_mib(),
     }
-    write_adapter_card(task.output, metrics)
-    write_json(task.output / "metrics.json", metrics)
-    shutil.rmtree(task.output / "training", ignore_errors=True)
+    write_adapter_card(folder, metrics)
+    write_json(folder / "metrics.json", metrics)
+    task.output.publish()
     return metrics

@@ -49,7 +49,7 @@ def split_parts(table: RatedTable) -> dict[str, list[Row]]:
 
 
 def write_set(table: RatedTable, spec: BenchmarkSpec, folder: Path) -> list[Path]:
-    """Write the Parquet files of all parts to `folder/data`, in place of any there, and the card; return the files.
+    """Write the Parquet files of all parts to `folder/data`, and the card, into a folder without any; return the files.
 
     Paths on this machine are cut to the names of the files.
     """
@@ -59,8 +59,6 @@ def write_set(table: RatedTable, spec: BenchmarkSpec, folder: Path) -> list[Path
     from grmp_hf.data.builders import FEATURES
 
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    for old in (folder / "data").glob("*.parquet"):
-        old.unlink()
     written: list[Path] = []
     for part, rows in split_parts(table).items():
         shards = list(_shards(rows))

@@ -5,14 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
+import uuid
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+from grmp_hf.cli.writing import SCORES, about_path
 from grmp_hf.errors import GRMPError
 from grmp_hf.scoring import ScoredPicture
+from grmp_hf.storing import Lock, cannot_write, read_json, try_place, writing
 
 __all__ = ["PartialRows", "run_key"]
+
+_SCHEMA = "grmp_hf.partial/1"
+_WIDTH = 320  # bytes of the first line, whoever holds the file
 
 
 def run_key(paths: Sequence[Path], identity: Any, batch_size: int) -> str:
@@ -29,69 +38,150 @@ def run_key(paths: Sequence[Path], identity: Any, batch_size: int) -> str:
 
 
 class PartialRows:
-    """The file ``<table>.part``: the run's key in its first line, then a row a line, added a batch at a time.
+    """The file ``<table>.part``: whose it is in its first line, then a row a line, added a batch at a time.
 
-    Rows of an interrupted batch are dropped, so that the same pictures meet in the same batches and a run that was
-    killed ends with the same table to the last digit.
+    Made and locked before any work, so that a place that cannot be written to, or where another run is writing, is
+    known at once. Rows of an interrupted batch are dropped, so that the same pictures meet in the same batches and a
+    run that was killed ends with the same table to the last digit.
 
     Args:
         output: the table that the rows will become.
-        key: of ``run_key``; rows of a file with another key are not used.
-        batch_size: rows of each batch.
 
     Attributes:
         done: rows that an earlier run left.
         failed: of these, pictures that could not be scored.
+        damaged: whether something at the end of the file was no row, and is dropped.
+        table: the path under which the table is written until it is whole.
+
+    Raises:
+        GRMPError: the place cannot be written to, another run is writing there, or a file of somebody else would be
+            replaced.
     """
 
-    def __init__(self, output: Path, key: str, batch_size: int) -> None:
-        self.path = output.with_name(f"{output.name}.part")
+    def __init__(self, output: Path) -> None:
+        self.path, self._about = output.with_name(f"{output.name}.part"), about_path(output)
         self.done = self.failed = 0
-        try:
+        self.damaged = False
+        with writing(output):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            end = self._find_end(key, batch_size)
-            self._file = open(self.path, "r+b" if end else "wb")  # noqa: SIM115 (closed in finish and close)
-            self._file.seek(end)
-            self._file.truncate()
-            if not end:
-                self._file.write(json.dumps({"run": key}).encode() + b"\n")
-        except OSError as error:
-            raise GRMPError(f"{self.path}: cannot be written ({error.strerror}); choose another --output") from error
+            if os.path.lexists(self._about) and read_json(self._about, SCORES) is None:
+                raise GRMPError(
+                    f"{self._about}: would be replaced, and is none of this command's; move it away or choose another "
+                    "--output"
+                )
+            new = not os.path.lexists(self.path)
+            if not new and self._read_head() is None:
+                raise GRMPError(
+                    f"{self.path}: expected rows of an unfinished run, found something else; move it away or choose "
+                    "another --output"
+                )
+            self._lock = Lock(self.path, output)
+            try:
+                head = self._read_head() or {"run": None, "table": f".grmp-iqa-{uuid.uuid4().hex[:12]}"}
+                self.table = self.path.with_name(Path(head["table"]).name)
+                self._file = open(self.path, "r+b", buffering=0)  # noqa: SIM115 (closed in close)
+                self._write_head(head["run"])
+                try_place(self.path.parent)
+            except BaseException:
+                self._lock.release(remove=new)
+                raise
 
-    def _find_end(self, key: str, batch_size: int) -> int:
-        """Where the last whole batch of the same run ends, in bytes; 0 for nothing to go on from."""
-        if not self.path.is_file():
-            return 0
+    def _read_head(self) -> dict[str, Any] | None:
+        try:
+            with open(self.path, "rb") as file:
+                head = json.loads(file.readline(_WIDTH))
+        except ValueError:
+            return None
+        return head if isinstance(head, dict) and head.get("schema") == _SCHEMA else None
+
+    def _write_head(self, run: str | None) -> None:
+        who = f"process {os.getpid()} on {socket.gethostname()[:64]}"
+        head = json.dumps({"schema": _SCHEMA, "run": run, "table": self.table.name, "owner": who})
+        self._run = run
+        self._file.seek(0)
+        self._file.write(head.ljust(_WIDTH - 1).encode() + b"\n")
+
+    def begin(self, key: str, batch_size: int) -> None:
+        """Find the rows of an earlier run with the same key; others are not used.
+
+        Args:
+            key: of `run_key`.
+            batch_size: rows of each batch.
+        """
+        with writing(self.path):
+            end = self._find_end(batch_size) if self._run == key else _WIDTH
+            self._file.truncate(end)
+            self._write_head(key)
+            self._file.seek(end)
+
+    def _find_end(self, batch_size: int) -> int:
+        """Where the last whole batch ends, in bytes."""
+        end, failed = _WIDTH, 0
         with open(self.path, "rb") as file:
-            if file.readline() != json.dumps({"run": key}).encode() + b"\n":
-                return 0
-            end, failed = file.tell(), 0
+            file.seek(_WIDTH)
             for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
+                row = _parse(line)
+                if row is None:
+                    self.damaged = True
                     break
-                failed += json.loads(line)[3] != "ok"
+                failed += row.status != "ok"
                 if number % batch_size == 0:
                     end, self.done, self.failed = file.tell(), number, failed
         return end
 
     def add(self, rows: Sequence[ScoredPicture]) -> None:
-        """Add one batch."""
-        self._file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
-        self._file.flush()
+        """Add one batch.
+
+        Raises:
+            GRMPError: it cannot be written; what was there stays, whole.
+        """
+        at, content = self._file.tell(), b"".join(map(_line, rows))
+        try:
+            written = 0
+            while written < len(content):
+                written += self._file.write(content[written:])
+        except OSError as error:
+            self._file.truncate(at)
+            raise GRMPError(
+                f"{cannot_write(self.path, error)}, and start the same command again: it goes on after the rows that "
+                "are there"
+            ) from error
 
     def read(self) -> Iterator[ScoredPicture]:
         """All rows, in order."""
-        self._file.flush()
         with open(self.path, "rb") as file:
-            file.readline()
+            file.seek(_WIDTH)
             for line in file:
-                yield ScoredPicture(*json.loads(line))
-
-    def close(self) -> None:
-        """Leave the rows for the next run."""
-        self._file.close()
+                row = _parse(line)
+                assert row is not None  # every line was checked or written by this run
+                yield row
 
     def remove(self) -> None:
         """Forget the rows: the table is there."""
         self._file.close()
-        self.path.unlink(missing_ok=True)
+        self._lock.release(remove=True)
+
+    def __enter__(self) -> PartialRows:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the rows for the next run; nothing is left of a run that never began."""
+        if not self._file.closed:
+            self._file.close()
+            self._lock.release(remove=self._run is None)
+
+
+def _line(row: ScoredPicture) -> bytes:
+    """A row and, after it, the sum by which damage is noticed."""
+    return json.dumps([*row, zlib.crc32(json.dumps(row).encode())]).encode() + b"\n"
+
+
+def _parse(line: bytes) -> ScoredPicture | None:
+    """The row of a line; None where it is damaged or cut off."""
+    try:
+        row = ScoredPicture(*json.loads(line)[:-1])
+        return row if _line(row) == line else None
+    except (ValueError, TypeError):
+        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from grmp_hf.cli.writing import FORMATS, choose_format, describe_scorer, write_t
 from grmp_hf.errors import GRMPError
 
 if TYPE_CHECKING:
+    from grmp_hf.cli.resuming import PartialRows
     from grmp_hf.scoring import ScoredPicture, Scorer
 
 __all__ = ["add_parser", "run"]
@@ -43,14 +45,22 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; 0 if every picture was scored, else 1."""
-    import sys
-
-    from grmp_hf.data import find_images
-
     if args.output is not None and (args.output.is_dir() or (args.output.exists() and not args.overwrite)):
         what = "is a folder; name a file" if args.output.is_dir() else "exists; choose another name or add --overwrite"
         raise GRMPError(f"--output {args.output}: {what}")
     kind = choose_format(args.format, args.output)
+    if args.output is None:
+        return _score(args, kind, None)
+    from grmp_hf.cli.resuming import PartialRows
+
+    with PartialRows(args.output) as partial:
+        return _score(args, kind, partial)
+
+
+def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> int:
+    """Score what was asked for, to stdout where there is no file for the rows."""
+    from grmp_hf.data import find_images
+
     paths = find_images(args.paths)
     scorer = load_scorer(args)
     about: dict[str, Any] = {
@@ -63,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
     if os.path.isdir(args.adapter or args.model):  # where evaluate finds which pictures taught
         about["adapter_folder"] = os.path.abspath(args.adapter or args.model)
     quiet = args.quiet or (args.output is None and not args.json and sys.stdout.isatty())
-    if args.output is not None:
-        failed, seconds = _to_file(scorer, paths, kind, about, args, quiet)
+    if partial is not None:
+        failed, seconds = _to_file(partial, scorer, paths, kind, about, args, quiet)
     else:
         failed, seconds = _to_stdout(scorer, paths, kind, about, args, quiet)
     if not args.quiet:
@@ -77,24 +87,28 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _to_file(
-    scorer: Scorer, paths: list[Path], kind: str, about: dict[str, Any], args: argparse.Namespace, quiet: bool
+    partial: PartialRows,
+    scorer: Scorer,
+    paths: list[Path],
+    kind: str,
+    about: dict[str, Any],
+    args: argparse.Namespace,
+    quiet: bool,
 ) -> tuple[int, float]:
     """Score what an earlier run has not, then turn all rows into the table; pictures that failed, and seconds."""
-    from grmp_hf.cli.resuming import PartialRows, run_key
+    from grmp_hf.cli.resuming import run_key
 
-    partial = PartialRows(args.output, run_key(paths, scorer.identity, args.batch_size), args.batch_size)
+    partial.begin(run_key(paths, scorer.identity, args.batch_size), args.batch_size)
     failed = partial.failed
-    try:
-        with Progress("score", len(paths), done=partial.done, quiet=quiet) as progress:
-            for rows in scorer.iter_scores(paths[partial.done :], batch_size=args.batch_size):
-                partial.add(rows)
-                failed += sum(row.status != "ok" for row in rows)
-                progress.advance(len(rows))
-        about["failed"] = failed
-        write_table((_row(row, about) for row in partial.read()), kind, args.output, about)
-    except BaseException:
-        partial.close()
-        raise
+    if partial.damaged and not args.quiet:
+        print(f"{partial.path}: damaged after {partial.done} rows; the rest is scored again", file=sys.stderr)
+    with Progress("score", len(paths), done=partial.done, quiet=quiet) as progress:
+        for rows in scorer.iter_scores(paths[partial.done :], batch_size=args.batch_size):
+            partial.add(rows)
+            failed += sum(row.status != "ok" for row in rows)
+            progress.advance(len(rows))
+    about["failed"] = failed
+    write_table((_row(row, about) for row in partial.read()), kind, args.output, about, via=partial.table)
     partial.remove()
     return failed, progress.seconds
 

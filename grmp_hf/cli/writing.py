@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.storing import atomic_path, write_json
 
-__all__ = ["COLUMNS", "FORMATS", "atomic_path", "choose_format", "describe_scorer", "write_json", "write_table"]
+__all__ = ["COLUMNS", "FORMATS", "SCORES", "about_path", "choose_format", "describe_scorer", "write_table"]
 
 COLUMNS = ("path", "score", "quality", "status", "message", "scale", "scorer")
+SCORES = "grmp_hf.scores/1"
+"""What the file beside a table of ours says that it is."""
 FORMATS = ("table", "csv", "jsonl", "parquet")
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "table"}
 _ROW_GROUP = 10_000
@@ -54,32 +55,18 @@ def describe_scorer(identity: Mapping[str, Any]) -> str:
     return f"{base} + {identity['adapter']}@{identity['adapter_sha256'][:12]}" if identity.get("adapter") else base
 
 
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A path to write to, beside the wanted one, that takes its name once the block has ended well.
-
-    Raises:
-        GRMPError: the folder cannot be written to.
-    """
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise GRMPError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
+def about_path(output: Path) -> Path:
+    """The file beside a table that says what exactly scored."""
+    return output.with_name(f"{output.name}.json")
 
 
 def write_table(
-    rows: Iterable[Row], kind: str, output: Path | None, about: Mapping[str, Any], columns: tuple[str, ...] = COLUMNS
+    rows: Iterable[Row],
+    kind: str,
+    output: Path | None,
+    about: Mapping[str, Any],
+    columns: tuple[str, ...] = COLUMNS,
+    via: Path | None = None,
 ) -> None:
     """Write rows as they come to a file, or to stdout where ``output`` is None.
 
@@ -89,17 +76,18 @@ def write_table(
         output: takes its place when all rows are written.
         about: scale, identity and counts; goes beside a file, and in front of a table.
         columns: in their order.
+        via: the path under which the file is written until it is whole; see `atomic_path`.
     """
     if output is None:
         _TEXT_WRITERS[kind](rows, sys.stdout, about, columns)
         return
-    with atomic_path(output) as temporary:
+    write_json(about_path(output), {"schema": SCORES, **about})  # first: a table is there when all is there
+    with atomic_path(output, via) as temporary:
         if kind == "parquet":
             _write_parquet(rows, temporary, about, columns)
         else:
             with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 _TEXT_WRITERS[kind](rows, file, about, columns)
-    write_json(output.with_name(f"{output.name}.json"), about)
 
 
 def _write_csv(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], columns: tuple[str, ...]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,10 @@ import torch
 from torch import Tensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from grmp_hf.claims import WorkFolder
 from grmp_hf.errors import GRMPError
 
 __all__ = ["claim_folder", "digest", "last_complete_checkpoint"]
-
-_RECORD = "run.json"
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
@@ -32,30 +29,28 @@ def last_complete_checkpoint(output_dir: str | Path) -> Path | None:
     return next((folder for _, folder in reversed(numbered) if _is_complete(folder)), None)
 
 
-def claim_folder(folder: Path, run: Mapping[str, Any]) -> None:
-    """Write down whose checkpoints a folder holds; one without a complete checkpoint may change hands.
+def claim_folder(folder: Path, run: Mapping[str, Any]) -> WorkFolder:
+    """Take a folder for the checkpoints of a run, or go on with those that the same run has left.
 
     Args:
-        folder: of checkpoints.
-        run: all that decides about them, as JSON values.
+        folder: new, empty, or of an unfinished run.
+        run: all that decides about the checkpoints, as JSON values.
+
+    Returns:
+        The folder, locked until it is closed.
 
     Raises:
-        GRMPError: it holds checkpoints of another run.
+        GRMPError: it holds checkpoints of another run, or something else, or another run is at work in it.
     """
-    record, wanted = folder / _RECORD, json.loads(json.dumps(run))
-    if _content(record) == wanted:
-        return
-    if last_complete_checkpoint(folder) is not None:
+    claimed = WorkFolder(folder)
+    if not claimed.is_of(run) and last_complete_checkpoint(folder) is not None:
+        claimed.close()
         raise GRMPError(
             f"Expected an empty folder, or one of a run with the same recipe, seed and pictures, got {str(folder)!r}, "
             "which holds checkpoints of another. Choose another folder, or remove it."
         )
-    for left in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = record.with_suffix(".new")
-    temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-    os.replace(temporary, record)
+    claimed.begin(run, overwrite=True)
+    return claimed
 
 
 def digest(tensors: Iterable[Tensor]) -> str:

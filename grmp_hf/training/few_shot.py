@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -344,9 +343,9 @@ def _train(
     )
     arguments.per_device_train_batch_size = math.ceil(min(recipe.batch_size, len(shots)) / arguments.world_size)
     with arguments.main_process_first(local=False):
-        claim_folder(folder, run)
-    trainer = GRMPTrainer(model, arguments, train_dataset=shots, callbacks=callbacks, gradient_rule=rule)
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder) is not None)
-    if trainer.is_world_process_zero():
-        shutil.rmtree(folder, ignore_errors=True)
+        claimed = claim_folder(folder, run)
+    with claimed:
+        trainer = GRMPTrainer(model, arguments, train_dataset=shots, callbacks=callbacks, gradient_rule=rule)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder) is not None)
+        claimed.remove()

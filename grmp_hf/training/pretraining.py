@@ -68,19 +68,20 @@ def pretrain(
     peft_model = get_peft_model(model, config)
     run = {"recipe": asdict(recipe), "seed": seed, "base": config.base_fingerprint}
     with arguments.main_process_first(local=False):
-        claim_folder(output, {**run, "episodes": [digest(_pictures(part)) for part in (episodes, held_out)]})
-    if recipe.calibrate:
-        _calibrate(peft_model.eval(), episodes)
-    trainer = GRMPTrainer(
-        peft_model,
-        arguments,
-        train_dataset=episodes,
-        eval_dataset=held_out,
-        compute_metrics=compute_metrics,
-        callbacks=list(callbacks),
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=True)
+        claimed = claim_folder(output, {**run, "episodes": [digest(_pictures(p)) for p in (episodes, held_out)]})
+    with claimed:
+        if recipe.calibrate:
+            _calibrate(peft_model.eval(), episodes)
+        trainer = GRMPTrainer(
+            peft_model,
+            arguments,
+            train_dataset=episodes,
+            eval_dataset=held_out,
+            compute_metrics=compute_metrics,
+            callbacks=list(callbacks),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=True)
     return peft_model.eval()
 
 

@@ -14,9 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 import grmp_hf
+from grmp_hf.claims import WORK
 from grmp_hf.cli import adapting
 from grmp_hf.cli.main import main
 from grmp_hf.data import Split
+from grmp_hf.outputs import MANIFEST
 from grmp_hf.training import few_shot
 
 
@@ -76,7 +78,7 @@ def test_everything_is_written_and_the_adapter_scores_as_reported(
     assert "10 pictures teach, 20 test" in streams.err and "taken as 1 (worst) to 5 (best)" in streams.err
     assert {path.name for path in output.iterdir()} == {
         *("README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json"),
-        *("scatter.png", "scores.csv", "scores.csv.json", "split.json"),
+        *("scatter.png", "scores.csv", "scores.csv.json", "split.json", MANIFEST),
     }
     metrics = json.loads((output / "metrics.json").read_text())
     with open(output / "scores.csv", newline="") as file:
@@ -164,7 +166,7 @@ def test_the_report_can_go_elsewhere_and_json_is_printed(
     assert not streams.err
     assert json.loads(streams.out) == json.loads((tmp_path / "report" / "metrics.json").read_text())
     names = {path.name for path in (tmp_path / "report").iterdir()}
-    assert names == {"metrics.json", "scores.csv", "scores.csv.json", "scatter.png"}
+    assert names == {"metrics.json", "scores.csv", "scores.csv.json", "scatter.png", MANIFEST}
 
 
 def test_all_pictures_teach_without_shots(
@@ -198,24 +200,27 @@ def test_a_bad_test_picture_is_a_row(
     assert json.loads((tmp_path / "mine" / "metrics.json").read_text())["n_test"] == 7
 
 
-def test_an_interrupted_run_goes_on_and_another_one_starts_anew(
-    adapt: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_run_goes_on_and_another_one_is_refused(
+    adapt: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[bool] = []
 
     def interrupted(*arguments: Any, output_dir: Path, **given: Any) -> Any:
         seen.append((output_dir / "checkpoint-1").is_dir())
-        (output_dir / "checkpoint-1").mkdir(exist_ok=True)
+        (output_dir / "checkpoint-1").mkdir(parents=True, exist_ok=True)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(adapting, "adapt", interrupted)
     assert adapt("--shots", 10) == 130
     assert adapt("--shots", 10) == 130
-    assert adapt("--shots", 12) == 130
+    assert adapt("--shots", 12) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "holds an unfinished run with other settings (pixels_hash, split_hash)" in said and "--overwrite" in said
+    assert adapt("--shots", 12, "--overwrite") == 130
     assert seen == [False, True, False]
     monkeypatch.setattr(adapting, "adapt", fake_training)
     assert adapt("--shots", 12) == 0
-    assert not (tmp_path / "mine" / "training").exists()
+    assert not (tmp_path / "mine" / WORK).exists()
 
 
 def test_a_run_that_ends_while_it_scores_keeps_what_it_has_learnt(
@@ -234,20 +239,20 @@ def test_a_run_that_ends_while_it_scores_keeps_what_it_has_learnt(
     whole, score_both = tmp_path / "mine" / "adapter_model.safetensors", adapting.score_both
     monkeypatch.setattr(adapting, "score_both", stopped)
     assert adapt("--shots", 10, "--seed", 3) == 130
-    learnt = whole.read_bytes()
+    learnt = (tmp_path / "mine" / WORK / "new" / "mine" / whole.name).read_bytes()
     monkeypatch.setattr(adapting, "score_both", score_both)
     assert adapt("--shots", 10, "--seed", 3) == 0
     assert calls == [3] and whole.read_bytes() == learnt
     metrics = json.loads((tmp_path / "mine" / "metrics.json").read_text())
     assert metrics["adapter_sha256"] == grmp_hf.hub.adapter_sha256(tmp_path / "mine") and metrics["n_test"] == 20
-    assert not (tmp_path / "mine" / "training").exists()
+    assert not (tmp_path / "mine" / WORK).exists()
 
 
 def test_finished_output_is_kept(adapt: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert adapt("--shots", 10) == 0
     before = (tmp_path / "mine" / "metrics.json").read_bytes()
     assert adapt("--shots", 11) == 2
-    assert "holds a finished adapter" in capsys.readouterr().err
+    assert "holds finished results" in capsys.readouterr().err
     assert (tmp_path / "mine" / "metrics.json").read_bytes() == before
     assert adapt("--shots", 11, "--overwrite") == 0
     assert json.loads((tmp_path / "mine" / "metrics.json").read_text())["shots"] == 11
@@ -390,7 +395,7 @@ def test_the_default_start_is_that_of_the_package_and_its_base(
     [
         ("nowhere", "--start: expected the folder of an adapter, default or none, got 'nowhere'"),
         ("rated", "to start from in"),
-        ("mine", "--start mine: expected another folder than --output"),
+        ("mine", "--start: expected another folder than the one to write to, got 'mine'"),
         ("other", "Expected the base that this adapter was made for"),
     ],
 )
@@ -405,9 +410,9 @@ def test_what_is_no_start_says_why_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if place == "mine":
-        (tmp_path / "mine" / "training").mkdir(parents=True)
+        (tmp_path / "mine").mkdir()
     config = json.loads((start / "adapter_config.json").read_text())
     (start / "adapter_config.json").write_text(json.dumps({**config, "base_fingerprint": "0" * 16}))
     assert adapt("--shots", 10, "--start", start if place == "other" else place) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
-    assert not (tmp_path / "mine" / "training" / "settings.json").exists()
+    assert not (tmp_path / "mine" / WORK).exists()

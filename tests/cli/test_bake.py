@@ -58,7 +58,7 @@ def test_a_baked_scorer_scores_as_the_adapter_does(adapter: Path, tmp_path: Path
 
 def test_wrong_use_is_one_line(adapter: Path, photos: list[Path], tmp_path: Path, capsys) -> None:
     assert main(["bake", str(adapter), "--model", str(adapter)]) == 2
-    assert "empty or a new folder" in capsys.readouterr().err
+    assert "--model: expected another folder than the one to write to" in capsys.readouterr().err
     assert main(["bake", str(tmp_path / "baked"), "--model", str(adapter)]) == 0
     assert main(["bake", str(tmp_path / "again"), "--model", str(tmp_path / "baked")]) == 2
     assert "baked already" in capsys.readouterr().err

@@ -57,8 +57,8 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixtu
     ("name", "out", "message"),
     [
         ("none.pt", "out", "found nothing there"),
-        ("authors.pt", "full", "expected an empty or a new folder"),
-        ("authors.pt", "authors.pt", "expected a folder to write to, got a file"),
+        ("authors.pt", "full", "the folder is not empty; choose another one or add --overwrite"),
+        ("authors.pt", "authors.pt", "expected a folder, got a file"),
     ],
 )
 def test_wrong_use(

@@ -19,6 +19,7 @@ import grmp_hf
 from grmp_hf.cli import pretraining
 from grmp_hf.cli.main import main
 from grmp_hf.data.distortions import DISTORTIONS
+from grmp_hf.outputs import MANIFEST
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -66,7 +67,7 @@ def test_everything_is_written_and_the_result_is_a_start(
     assert go("--seed", 3) == 0
     output, streams = tmp_path / "start", capsys.readouterr()
     assert {path.name for path in output.iterdir()} == {
-        *("README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json")
+        *("README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json", MANIFEST)
     }
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["held_out"] == list(pretraining.HELD_OUT) and len(metrics["tasks"]) == 21

@@ -153,10 +153,16 @@ def test_another_runs_folder_is_refused(run: Callable[..., Any]) -> None:
         run(recipe=dataclasses.replace(RECIPE, steps=2), held_out=episodes(range(6, 9), seed=2))
 
 
-def test_a_record_that_was_cut_off_is_written_again(run: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "run" / "checkpoint-2").mkdir(parents=True)
-    (tmp_path / "run" / "run.json").touch()
-    assert equal(learnt(run()), learnt(run(output_dir=tmp_path / "other")))
+@pytest.mark.parametrize("name", ["checkpoint-2/photo.jpg", "run.json", "mine.txt"])
+def test_a_folder_with_files_of_somebody_else_is_refused_and_kept(
+    run: Callable[..., Any], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "run" / name).write_text("mine")
+    with pytest.raises(GRMPError, match=f"got one with {name.split('/')[0]}; choose another folder"):
+        run()
+    assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [tmp_path / "run" / name]
+    assert (tmp_path / "run" / name).read_text() == "mine"
 
 
 def test_tasks_that_processes_cannot_share_are_refused(
