@@ -100,12 +100,13 @@ def _results(figures: Mapping[str, Any] | None) -> str:
         return "## Results\n\nNot measured: no rated pictures were left to test on."
     rows = {"adapted": figures, **figures.get("baselines", {})}
     names = [name for name in _FIGURES if name in figures]
+    caveats = figures.get("caveats", [])
     lines = ["| | " + " | ".join(_FIGURES[name] for name in names) + " |", "|---" * (len(names) + 1) + "|"]
     for method, row in rows.items():
         lines.append(f"| {_METHODS.get(method, method)} | " + " | ".join(_cell(row, name) for name in names) + " |")
     return (
         f"## Results\n\nOn {figures['n_test']} pictures that played no part in training; 95 % bootstrap intervals. "
-        f"{figures.get('protocol', '')}\n\n" + "\n".join(lines)
+        f"{figures.get('protocol', '')}\n\n" + "\n".join(lines) + "".join(f"\n\nNote: {c}." for c in caveats)
     )
 
 
@@ -122,8 +123,8 @@ def _judgement(figures: Mapping[str, Any]) -> str:
 def _cell(row: Mapping[str, Any], name: str) -> str:
     if row.get(name) is None:
         return "-"
-    low, high = row[f"{name}_interval"]
-    return f"{row[name]:.3f} [{low:.3f}, {high:.3f}]"
+    interval = row.get(f"{name}_interval")
+    return f"{row[name]:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
 def _details(config: Mapping[str, Any]) -> str:

@@ -18,8 +18,7 @@ from grmp_hf.benchmark.planning import Cell, TestPart
 from grmp_hf.benchmark.protocols import Outcome, run_clean, run_paper
 from grmp_hf.benchmark.results import Predicted, ResultStore
 from grmp_hf.data import Row
-from grmp_hf.evaluation.logistic import fit_logistic
-from grmp_hf.evaluation.metrics import krcc, plcc, rmse, srcc
+from grmp_hf.evaluation.metrics import point_figures
 from grmp_hf.hub import package_versions
 from grmp_hf.measuring import peak_memory_mib
 
@@ -114,7 +113,7 @@ class Runner:
         scores, mos = test.table.scale.to_score(outcome.scores[at]), np.array([row.mos for row in test.rows])
         row = {
             **self._about(cell, test),
-            **_figures(scores, mos),
+            **point_figures(scores, mos),
             "learnt_sha256": hashlib.sha256(save(outcome.learnt)).hexdigest(),
             "selection": outcome.selection,
             "shared_pictures": self._shared(cell.taught, test.rows),
@@ -124,7 +123,7 @@ class Runner:
         if cell.protocol == "paper":
             last = outcome.scores[at] if outcome.last is None else outcome.last
             row["epochs"] = outcome.epochs and dict(zip(("selected", "last"), outcome.epochs, strict=True))
-            row["last_epoch"] = _figures(test.table.scale.to_score(last), mos)
+            row["last_epoch"] = point_figures(test.table.scale.to_score(last), mos)
         test.split.save(self.store.folder / "splits" / f"{test.split.hash}.json")
         names = np.array([row.name for row in test.rows])
         return self.store.add(key, row, Predicted(names, scores, mos))
@@ -133,18 +132,6 @@ class Runner:
         """How many test pictures are, byte for byte, among the shots."""
         known = {self.features.digest(row) for row in taught}
         return sum(self.features.digest(row) in known for row in tested)
-
-
-def _figures(scores: Floats, mos: Floats) -> dict[str, float]:
-    """Every metric; PLCC raw and after the logistic fit, RMSE after it, in the unit of the ratings."""
-    fitted = fit_logistic(scores, mos)(scores)
-    return {
-        "srcc": srcc(scores, mos),
-        "krcc": krcc(scores, mos),
-        "plcc": plcc(scores, mos),
-        "plcc_logistic": plcc(fitted, mos),
-        "rmse": rmse(fitted, mos),
-    }
 
 
 def _versions() -> dict[str, str]:

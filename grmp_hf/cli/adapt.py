@@ -157,7 +157,7 @@ def _say(args: argparse.Namespace, *notes: str) -> None:
 
 
 def _print(args: argparse.Namespace, metrics: dict[str, Any], notes: list[str]) -> None:
-    _say(args, *(f"left out: {note}" for note in notes))
+    _say(args, *(f"left out: {note}" for note in notes), *(f"note: {caveat}" for caveat in metrics["caveats"]))
     if args.json:
         print(json.dumps(metrics))
         return

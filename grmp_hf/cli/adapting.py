@@ -24,8 +24,9 @@ from grmp_hf.data import RatedTable, RatingScale, Row, Split
 from grmp_hf.data.images import ImageError
 from grmp_hf.evaluation.baselines import RidgeModel, fit_ridge
 from grmp_hf.evaluation.logistic import fit_logistic
-from grmp_hf.evaluation.metrics import evaluate_scores
+from grmp_hf.evaluation.metrics import caveats, evaluate_scores
 from grmp_hf.evaluation.plots import scatter
+from grmp_hf.evaluation.report import format_figure
 from grmp_hf.hub import adapter_sha256, package_versions, recorded_name
 from grmp_hf.measuring import peak_memory_mib
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
@@ -281,8 +282,7 @@ def finish(task: Task, scorer: Scorer, results: Results, report: OutputFolder, s
 
 
 def _plot(task: Task, results: Results, metrics: dict[str, Any], path: Path) -> None:
-    low, high = metrics["srcc_interval"]
-    figure = f"SRCC {metrics['srcc']:.3f} [{low:.3f}, {high:.3f}]"
+    figure = f"SRCC {format_figure(metrics['srcc'], metrics['srcc_interval'])}"
     scatter(
         results.score,
         results.rating,
@@ -313,6 +313,7 @@ def _metrics(task: Task, scorer: Scorer, results: Results, start: float) -> dict
         "n_test": len(results.rating),
         "failed": len(results.notes),
         **{name: value for name, value in figures["score"].items() if name != "n"},
+        "caveats": caveats(results.score, results.rating) if len(results.rating) >= 2 else [],
         "baselines": {"zero_shot": figures["zero_shot"], "ridge": figures["ridge"]},
         "protocol": f"Split: {task.split.rule}; seed {task.seed}. Ratings of test pictures chose nothing.",
         "data": task.table.name,

@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     from grmp_hf.evaluation.metrics import evaluate_scores
 
     scored = _scores_of_model(args) if args.scores is None else _scores_of_file(args)
-    figures = evaluate_scores(scored.scores, scored.ratings)
+    with Progress("evaluate", 0) as progress:
+        figures = evaluate_scores(scored.scores, scored.ratings, tell=progress.tell)
     notes = [*scored.about["notes"], *_about_figures(figures, scored)]
     if args.json:
         print(json.dumps({**figures, **scored.about, "notes": notes}))
@@ -200,12 +201,14 @@ def _check_enough(count: int, where: str, remedy: str) -> None:
 
 def _about_figures(figures: dict[str, Any], scored: _Scored) -> list[str]:
     """What a reader must know before trusting the figures."""
-    scale = scored.about["rating_scale"]
+    from grmp_hf.evaluation.metrics import caveats
+
+    notes, scale = caveats(scored.scores, scored.ratings), scored.about["rating_scale"]
     if figures["srcc"] < 0 and figures["srcc_interval"] and figures["srcc_interval"][1] < 0:
         other = "--lower-is-better" if scale["higher_is_better"] else "--higher-is-better"
         end = "low" if scale["higher_is_better"] else "high"
-        return [
+        notes += [
             f"SRCC is negative: the scorer orders these pictures the other way round than the ratings, of which "
             f"{'high' if end == 'low' else 'low'} is read as best; if {end} is best, add {other}"
         ]
-    return []
+    return notes

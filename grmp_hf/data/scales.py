@@ -109,7 +109,7 @@ def infer_scale(ratings: Sequence[float], *, higher_is_better: bool = True) -> t
         The scale, and one sentence with what was found, assumed, and how to change it.
 
     Raises:
-        GRMPError: no range holds all ratings.
+        GRMPError: no range holds all ratings; or many are 0 and no other is near, which may mean "not rated".
 
     Examples:
         >>> scale, note = infer_scale([2.5, 4.0, 3.0])
@@ -117,13 +117,32 @@ def infer_scale(ratings: Sequence[float], *, higher_is_better: bool = True) -> t
         ratings run from 2.5 to 4 and no range was given: taken as 1 (worst) to 5 (best); --range LOW HIGH changes this
     """
     smallest, largest = min(ratings), max(ratings)
+    zeros = _check_zeros(ratings)
     for low, high in NOMINAL_RANGES:
         if low <= smallest and largest <= high:
             scale = RatingScale(float(low), float(high), higher_is_better)
             found = f"ratings run from {smallest:g} to {largest:g} and no range was given"
-            return scale, f"{found}: taken as {scale}; --range LOW HIGH changes this"
+            return scale, f"{found}: taken as {scale}; --range LOW HIGH changes this{zeros}"
     known = ", ".join(f"{low:g} to {high:g}" for low, high in NOMINAL_RANGES)
     raise GRMPError(
         f"expected ratings within one of the usual ranges ({known}), got {smallest:g} to {largest:g}; "
         "give the range with --range LOW HIGH, or scale=RatingScale(low, high) in Python"
+    )
+
+
+def _check_zeros(ratings: Sequence[float]) -> str:
+    """Refuse many zeros apart from all other ratings; return what to say of a few."""
+    others = [rating for rating in ratings if rating != 0]
+    if len(others) == len(ratings) or not others or min(others) <= 0 or max(others) <= 1:
+        return ""
+    zeros, lowest, highest = len(ratings) - len(others), min(others), max(others)
+    if lowest < (1 if highest <= 10 else 10):
+        return ""
+    apart = f"{zeros} of {len(ratings)} ratings are 0 and the others run from {lowest:g} to {highest:g}"
+    if zeros < 2 or zeros < 0.05 * len(ratings):
+        return f"; {apart}: remove the lines where 0 means that a picture was not rated"
+    end = next((high for low, high in NOMINAL_RANGES if low == 0 and highest <= high), highest)
+    raise GRMPError(
+        f"expected to know what 0 means: {apart}; if 0 is a rating, say so with --range 0 {end:g}; "
+        "if it stands for pictures that were not rated, remove their lines"
     )

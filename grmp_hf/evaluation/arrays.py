@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from grmp_hf.errors import GRMPError
 
-__all__ = ["FloatArray", "finite_array", "paired_arrays"]
+__all__ = ["FloatArray", "finite_array", "is_constant", "paired_arrays"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -32,6 +32,11 @@ def finite_array(values: npt.ArrayLike, name: str, dimensions: int = 1) -> Float
             "leave those pictures out of both arrays"
         )
     return array
+
+
+def is_constant(values: FloatArray) -> bool:
+    """Say whether all values are equal but for rounding: a spread below 1e-13 of the values themselves."""
+    return bool(np.ptp(values) <= 1e-13 * np.abs(values).max())
 
 
 def paired_arrays(scores: npt.ArrayLike, mos: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:

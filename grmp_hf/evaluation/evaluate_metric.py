@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.evaluation.logistic import fit_logistic
-from grmp_hf.evaluation.metrics import krcc, plcc, rmse, srcc
+from grmp_hf.evaluation.metrics import point_figures
 
 try:
     import datasets
@@ -51,11 +50,4 @@ class IQAMetric(evaluate.Metric):
     def _compute(
         self, predictions: Sequence[float], references: Sequence[float], parameters: int = 4
     ) -> dict[str, float]:
-        fitted = fit_logistic(predictions, references, parameters)(predictions)
-        return {
-            "srcc": srcc(predictions, references),
-            "krcc": krcc(predictions, references),
-            "plcc": plcc(predictions, references),
-            "plcc_logistic": plcc(fitted, references),
-            "rmse": rmse(fitted, references),
-        }
+        return point_figures(predictions, references, parameters)

@@ -17,7 +17,7 @@ from scipy.special import expit
 
 from grmp_hf.errors import GRMPError
 
-from .arrays import FloatArray, finite_array, paired_arrays
+from .arrays import FloatArray, finite_array, is_constant, paired_arrays
 
 __all__ = ["LogisticFit", "fit_logistic"]
 
@@ -53,8 +53,8 @@ def fit_logistic(scores: npt.ArrayLike, mos: npt.ArrayLike, parameters: int = 4)
 
     The fit works in standardised units, from a rising or falling start, whichever way the data goes, at three slopes,
     and keeps the best. It falls back to a line when there are no more pictures than parameters, and to the mean rating
-    when all scores are equal. A scorer that points the wrong way gets a falling curve: PLCC after it is still positive,
-    so read it beside SRCC.
+    when all scores are equal. A scorer that points the wrong way gets a falling curve, which correlates positively with
+    the ratings: `plcc_logistic` gives the sign back.
 
     Args:
         scores: `(n,)`, n >= 2, any unit.
@@ -75,7 +75,7 @@ def fit_logistic(scores: npt.ArrayLike, mos: npt.ArrayLike, parameters: int = 4)
     x, y = paired_arrays(scores, mos)
     x_middle, y_middle = float(np.median(x)), float(y.mean())
     x_scale, y_scale = _robust_spread(x), float(y.std()) or 1.0
-    if np.ptp(x) <= 1e-13 * np.abs(x).max():  # constant but for rounding
+    if is_constant(x):
         return LogisticFit("constant", (y_middle,))
     if len(x) <= parameters:
         slope = float((x - x.mean()) @ (y - y_middle) / ((x - x.mean()) @ (x - x.mean())))

@@ -7,6 +7,7 @@ a spread below 1e-13 of the values themselves, which is what rounding leaves.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from scipy.stats import kendalltau
 
 from grmp_hf.errors import GRMPError
 
-from .arrays import FloatArray, finite_array, paired_arrays
+from .arrays import FloatArray, finite_array, is_constant, paired_arrays
 from .logistic import fit_logistic
 from .weighted import BLOCK, WeightedMetric, weighted_krcc, weighted_plcc, weighted_rmse, weighted_srcc
 
@@ -24,18 +25,21 @@ __all__ = [
     "Comparison",
     "Interval",
     "bootstrap_interval",
+    "caveats",
     "evaluate_scores",
     "krcc",
     "paired_difference",
     "paired_over_draws",
     "plcc",
     "plcc_logistic",
+    "point_figures",
     "rmse",
     "rmse_logistic",
     "srcc",
 ]
 
 Metric = Callable[[npt.ArrayLike, npt.ArrayLike], float]
+Tell = Callable[[str, float], None]
 
 
 class Interval(NamedTuple):
@@ -101,11 +105,13 @@ def plcc(scores: npt.ArrayLike, mos: npt.ArrayLike) -> float:
 def plcc_logistic(scores: npt.ArrayLike, mos: npt.ArrayLike, parameters: int = 4) -> float:
     """Pearson's correlation after a logistic fit of the scores to the ratings (see `fit_logistic`).
 
+    Negative where the fitted curve falls: a scorer that orders pictures the wrong way round is no good one.
+
     >>> x = np.linspace(0, 4, 40)
     >>> round(plcc(x, np.tanh(x)), 3), round(plcc_logistic(x, np.tanh(x)), 3)
     (0.818, 1.0)
     """
-    return plcc(fit_logistic(scores, mos, parameters)(scores), mos)
+    return point_figures(scores, mos, parameters)["plcc_logistic"]
 
 
 def rmse(scores: npt.ArrayLike, mos: npt.ArrayLike) -> float:
@@ -124,6 +130,31 @@ def rmse_logistic(scores: npt.ArrayLike, mos: npt.ArrayLike, parameters: int = 4
     True
     """
     return rmse(fit_logistic(scores, mos, parameters)(scores), mos)
+
+
+def point_figures(scores: npt.ArrayLike, mos: npt.ArrayLike, parameters: int = 4) -> dict[str, float]:
+    """`srcc`, `krcc`, `plcc`, and `plcc_logistic` and `rmse` after one logistic fit; arguments as for `plcc_logistic`.
+
+    >>> figures = point_figures([6, 5, 4, 3, 2, 1], [1, 2, 3, 4, 5, 7])
+    >>> {name: round(value, 3) for name, value in figures.items()}
+    {'srcc': -1.0, 'krcc': -1.0, 'plcc': -0.987, 'plcc_logistic': -1.0, 'rmse': 0.0}
+    """
+    return {name: metric(values, y) for name, metric, values, y in _figure_inputs(scores, mos, parameters)}
+
+
+def caveats(scores: npt.ArrayLike, mos: npt.ArrayLike) -> list[str]:
+    """What a reader must know before reading figures of these arrays: nothing, or a sentence for each that is constant.
+
+    >>> caveats([0.5, 0.5, 0.5], [1, 2, 3])
+    ['all 3 scores are 0.5: they order nothing, and correlations are given as 0, without an interval']
+    """
+    x, y = paired_arrays(scores, mos)
+    return [
+        f"all {len(values)} {name} are {values[0]:g}: they order nothing, and correlations are given as 0, without an "
+        "interval"
+        for name, values in (("scores", x), ("ratings", y))
+        if is_constant(values)
+    ]
 
 
 def bootstrap_interval(
@@ -238,19 +269,27 @@ def paired_over_draws(
 
 
 def evaluate_scores(
-    scores: npt.ArrayLike, mos: npt.ArrayLike, *, resamples: int = 2000, seed: int = 0, level: float = 0.95
-) -> dict[str, int | float | list[float]]:
+    scores: npt.ArrayLike,
+    mos: npt.ArrayLike,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+    tell: Tell | None = None,
+) -> dict[str, int | float | list[float] | None]:
     """Every figure that is reported for scores against ratings, ready for JSON.
 
     Args:
         scores: `(n,)`, n >= 2.
         mos: `(n,)`, ratings of the same pictures.
         resamples, seed, level: of the bootstrap intervals.
+        tell: told what is done and how far it is; ten thousand pictures take some ten seconds.
 
     Returns:
         `n`, then `srcc`, `krcc`, `plcc` (raw), `plcc_logistic` and `rmse` (both after the four-parameter logistic fit,
         `rmse` in the unit of `mos`), each followed by `<name>_interval` as `[low, high]`. The curve is fitted once to
-        all pictures and held while resampling.
+        all pictures and held while resampling. Where an array is constant, correlations have no interval (None), since
+        every resample is as empty as the whole; nor has `rmse` where all ratings are equal.
 
     Raises:
         GRMPError: as for `srcc` and `bootstrap_interval`.
@@ -259,20 +298,36 @@ def evaluate_scores(
     >>> round(figures["srcc"], 4), sorted(name for name in figures if not name.endswith("_interval"))
     (0.9429, ['krcc', 'n', 'plcc', 'plcc_logistic', 'rmse', 'srcc'])
     """
-    x, y = paired_arrays(scores, mos)
-    fitted = fit_logistic(x, y)(x)
-    figures: dict[str, int | float | list[float]] = {"n": len(x)}
-    rows: list[tuple[str, Metric, FloatArray]] = [
-        ("srcc", srcc, x),
-        ("krcc", krcc, x),
-        ("plcc", plcc, x),
-        ("plcc_logistic", plcc, fitted),
-        ("rmse", rmse, fitted),
-    ]
-    for name, metric, values in rows:
-        value, low, high = bootstrap_interval(metric, values, y, resamples=resamples, seed=seed, level=level)
-        figures |= {name: value, f"{name}_interval": [low, high]}
+    inputs = _figure_inputs(scores, mos, 4)
+    _, _, x, y = inputs[0]
+    figures: dict[str, int | float | list[float] | None] = {"n": len(x)}
+    for at, (name, metric, values, _) in enumerate(inputs):
+        part = None if tell is None else functools.partial(_tell_part, tell, at / len(inputs), 1 / len(inputs))
+        resampled = _resampled(metric, values, y, _checked_count(resamples, level), seed, part)
+        value, (low, high) = metric(values, y), _percentiles(resampled, level)
+        empty = is_constant(y) or (is_constant(x) and metric is not rmse)
+        figures |= {name: value, f"{name}_interval": None if empty else [low, high]}
     return figures
+
+
+def _tell_part(tell: Tell, start: float, width: float, share: float) -> None:
+    tell("bootstrap intervals", start + width * share)
+
+
+def _figure_inputs(
+    scores: npt.ArrayLike, mos: npt.ArrayLike, parameters: int
+) -> list[tuple[str, Metric, FloatArray, FloatArray]]:
+    """Name, metric, and the two arrays that it compares, for every figure."""
+    x, y = paired_arrays(scores, mos)
+    fitted = fit_logistic(x, y, parameters)(x)
+    directed = fitted if plcc(x, fitted) >= 0 else -fitted
+    return [
+        ("srcc", srcc, x, y),
+        ("krcc", krcc, x, y),
+        ("plcc", plcc, x, y),
+        ("plcc_logistic", plcc, directed, y),
+        ("rmse", rmse, fitted, y),
+    ]
 
 
 _WEIGHTED: dict[Metric, WeightedMetric] = {
@@ -307,13 +362,17 @@ def _compared(difference: float, resampled: FloatArray, level: float) -> Compari
     return Comparison(difference, *_percentiles(resampled, level), share)
 
 
-def _resampled(metric: Metric, x: FloatArray, y: FloatArray, count: int, seed: int) -> FloatArray:
+def _resampled(
+    metric: Metric, x: FloatArray, y: FloatArray, count: int, seed: int, tell: Callable[[float], None] | None = None
+) -> FloatArray:
     """The metric on `count` resamples of the pictures, `(count,)`; a function of (n, count, seed) and the data."""
     n, rng = len(x), np.random.default_rng(seed)
     weighted = _WEIGHTED.get(metric)
     step = max(1, BLOCK // n)
     parts = []
     for start in range(0, count, step):
+        if tell is not None:
+            tell(start / count)
         rows = min(step, count - start)
         chosen = rng.integers(n, size=(rows, n))
         if weighted is None:

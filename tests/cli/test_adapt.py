@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -416,3 +418,44 @@ def test_what_is_no_start_says_why_and_writes_nothing(
     assert adapt("--shots", 10, "--start", start if place == "other" else place) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "mine" / WORK).exists()
+
+
+def test_copies_and_links_of_a_picture_are_on_one_side(
+    adapt: Callable[..., int], rated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(f"{index}.png", 5 - 4 * index / 29) for index in range(30)]
+    for index in range(0, 30, 2):
+        copy = rated / f"copy of {index}.png"
+        (shutil.copy if index % 4 else os.link)(rated / f"{index}.png", copy)
+        rows.append((copy.name, rows[index][1]))
+    write(rated, rows)
+    assert adapt("--shots", 12) == 0
+    split = Split.load(tmp_path / "mine" / "split.json")
+    train, test = ({(rated / name).read_bytes() for name in part} for part in (split.train, split.test))
+    assert len(train) == len(split.train) == 12 and not train & test
+    assert "15 copies of pictures under other names are never on the other side" in capsys.readouterr().err
+    assert set(split.contents) == set(split.train)
+
+
+def test_a_picture_in_both_parts_under_two_names_is_refused(
+    adapt: Callable[..., int], rated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.link(rated / "3.png", rated / "again.png")
+    rows: list[tuple[Any, ...]] = [(f"{at}.png", 5 - at / 8, "test" if at > 20 else "train") for at in range(30)]
+    write(rated, [*rows, ("again.png", 4.6, "test")], "image,mos,split")
+    assert adapt() == 2
+    assert '1 in the test part that teach as well, under another name: "again.png" (the same as "3.png"); remove' in (
+        capsys.readouterr().err
+    )
+
+
+def test_constant_test_ratings_are_told(
+    adapt: Callable[..., int], rated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(f"{at}.png", 3 if at > 20 else 5 - at / 6, "test" if at > 20 else "train") for at in range(30)]
+    write(rated, rows, "image,mos,split")
+    assert adapt() == 0
+    streams = capsys.readouterr()
+    assert "note: all 9 ratings are 3: they order nothing" in streams.err and "[0.000" not in streams.out
+    assert json.loads((tmp_path / "mine" / "metrics.json").read_text())["srcc_interval"] is None
+    assert "Note: all 9 ratings are 3" in (tmp_path / "mine" / "README.md").read_text()

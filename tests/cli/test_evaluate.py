@@ -270,6 +270,223 @@ def scores_file(folder: Path, rows: list[dict[str, Any]]) -> str:
     return str(write_csv(folder / "scores.csv", rows))
 
 
+def test_one_reader_of_ratings_whether_a_model_or_a_file_has_scored(
+    rated: list[dict[str, Any]],
+    photos: list[Path],
+    adapter_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Repeats, parts, range, direction and columns mean the same for both ways, and say the same."""
+    marked = [
+        {"picture": row["image"], "Stars": 6 - row["mos"], "phase": "test" if index % 3 else "train"}
+        for index, row in enumerate(rated)
+    ]
+    table, scores = write_csv(photos[0].parent / "labels.csv", [*marked, *marked[:4]]), tmp_path / "scores.csv"
+    assert main(["score", str(photos[0].parent), "--adapter", str(adapter_folder), "-o", str(scores), "-q"]) == 0
+    options = [
+        *("--rating-column", "Stars", "--split-column", "phase", "--range", "0", "10", "--lower-is-better"),
+        *("--unit", "grade"),
+    ]
+    for part, count in (([], 8), (["--part", "test"], 8), (["--part", "all"], 12)):
+        by_file, told = evaluate(capsys, table, "--scores", scores, *options, *part)
+        by_model, also = evaluate(capsys, table, "--adapter", adapter_folder, *options, *part)
+        assert by_file["n"] == by_model["n"] == count and by_file["srcc"] > 0.3
+        assert by_file["rating_scale"] == by_model["rating_scale"]
+        assert by_file["data_hash"] == by_model["data_hash"]
+        for name in ("srcc", "krcc", "plcc", "plcc_logistic", "rmse"):
+            assert by_file[name] == pytest.approx(by_model[name], abs=1e-4)
+        for text in (told, also):
+            assert "4 rows repeat a picture with the same rating and are merged" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--range", "1", "2"], "expected ratings from 1 (worst) to 2 (best)"),
+        (["--part", "test"], "--part test: expected rows marked as test, found none"),
+        (["--split-column", "phase"], 'expected a split column "phase"'),
+        (["--rating-column", "stars"], 'expected a rating column "stars"'),
+    ],
+)
+def test_what_is_refused_is_refused_beside_scores_too(
+    options: list[str], message: str, ratings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = scores_file(tmp_path, [{"path": "00.png", "score": 1}])
+    for way in ([], ["--scores", scores]):
+        assert main(["evaluate", str(ratings), *way, *options]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_picture_that_is_rated_twice_is_refused_beside_scores_too(
+    rated: list[dict[str, Any]], photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = [*rated, {**rated[0], "mos": 6 - rated[0]["mos"]}]
+    table = write_csv(photos[0].parent / "labels.csv", again)
+    assert main(["evaluate", str(table), "--scores", scores_file(tmp_path, [{"path": "00.png", "score": 1}])]) == 2
+    assert "got 1 repeated with another rating or split" in capsys.readouterr().err
+
+
+def test_pictures_need_not_be_there(
+    rated: list[dict[str, Any]], photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    table = write_csv(elsewhere / "labels.csv", rated)
+    rows = [{"path": row["image"], "score": row["mos"] + index % 2} for index, row in enumerate(rated)]
+    for path in photos:
+        path.unlink()
+    figures, told = evaluate(capsys, table, "--scores", scores_file(tmp_path, rows))
+    assert figures["n"] == 12 and "joined by" not in told
+
+
+def test_pictures_of_two_folders_with_the_same_name_are_two(
+    rated: list[dict[str, Any]], photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in photos[:6]:
+        shutil.copy(photos[11 - int(path.stem)], other / path.name)
+    rows = [{**row, "image": f"photos/{row['image']}"} for row in rated]
+    table = write_csv(tmp_path / "labels.csv", rows)
+    scores = [{"path": str(path), "score": int(path.stem)} for path in (*photos[6:], *sorted(other.glob("*.png")))]
+    figures, told = evaluate(capsys, table, "--scores", scores_file(tmp_path, scores))
+    assert figures["n"] == 6 and "6 of 12 rated pictures have no score and are left out" in told
+    # the same names without any of the files: the folder's name tells them apart
+    named = [{"path": f"/gone/{folder}/{row['image']}", "score": at} for folder in ("photos", "other")
+             for at, row in enumerate(rated)]  # fmt: skip
+    for path in photos:
+        path.unlink()
+    figures, told = evaluate(capsys, table, "--scores", scores_file(tmp_path, named))
+    assert figures["n"] == 12 and "joined by the name of the file alone" not in told
+
+
+def test_the_name_of_the_file_alone_joins_only_where_it_is_clear_and_said(
+    rated: list[dict[str, Any]], photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    table = write_csv(elsewhere / "labels.csv", [{**row, "image": f"a/{row['image']}"} for row in rated])
+    rows = [{"path": f"b/{row['image']}", "score": at} for at, row in enumerate(rated)]
+    figures, told = evaluate(capsys, table, "--scores", scores_file(tmp_path, rows))
+    assert figures["n"] == 12 and "12 pictures are joined by the name of the file alone, in other folders" in told
+    twice = [*rows, {"path": "c/00.png", "score": 7}]
+    assert evaluate(capsys, table, "--scores", scores_file(tmp_path, twice))[0]["n"] == 11
+
+
+def test_contents_join_where_names_say_nothing(
+    ratings: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "renamed").mkdir()
+    rows = []
+    for path in photos:
+        shutil.copy(path, tmp_path / "renamed" / f"{99 - int(path.stem)}.png")
+        rows.append({"path": f"renamed/{99 - int(path.stem)}.png", "score": int(path.stem)})
+    figures, told = evaluate(capsys, ratings, "--scores", scores_file(tmp_path, rows))
+    assert figures["n"] == 12 and "joined by" not in told
+
+
+def test_a_picture_with_two_scores_is_refused(
+    ratings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"path": "00.png", "score": 1}, {"path": "00.png", "score": 2}]
+    assert main(["evaluate", str(ratings), "--scores", scores_file(tmp_path, rows)]) == 2
+    assert 'expected one score a picture, got another one of "00.png" in line 3' in capsys.readouterr().err
+
+
+def test_scores_are_not_taken_for_ratings(
+    ratings: Path, photos: list[Path], adapter_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = tmp_path / "scores.csv"
+    assert main(["score", str(photos[0].parent), "--adapter", str(adapter_folder), "-o", str(scores), "-q"]) == 0
+    assert main(["evaluate", str(scores), "--scores", str(scores)]) == 2
+    assert "expected ratings, got scores that a model has given" in capsys.readouterr().err
+    # as adapt writes them: scores and ratings side by side, which is a table of both
+    with open(scores, newline="") as file:
+        rows = [{**row, "rating": 1 + at % 5} for at, row in enumerate(csv.DictReader(file))]
+    both = write_csv(tmp_path / "both.csv", rows)
+    figures, _ = evaluate(capsys, both, "--scores", both)
+    assert figures["n"] == 12 and abs(figures["srcc"]) < 0.9
+    assert figures == evaluate(capsys, both, "--scores", scores)[0] | {"scores": str(both), "notes": figures["notes"]}
+
+
+def test_one_table_of_anybody_s_ratings_and_scores(
+    rated: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = write_csv(tmp_path / "both.csv", [{**row, "score": at} for at, row in enumerate(rated)])
+    assert abs(evaluate(capsys, both, "--scores", both)[0]["srcc"]) < 0.95
+    one = write_csv(tmp_path / "one.csv", [{"image": row["image"], "score": row["mos"]} for row in rated])
+    assert main(["evaluate", str(one), "--scores", str(one)]) == 2
+    told = capsys.readouterr().err
+    assert "expected a score column one of quality, found" in told and 'the ratings beside "score"' in told
+    copy = write_csv(tmp_path / "copy.csv", [{"image": row["image"], "score": row["mos"]} for row in rated])
+    assert "scores and ratings are the same numbers" in evaluate(capsys, one, "--scores", copy)[1]
+
+
+@pytest.fixture
+def damage_adapter(adapter_folder: Path, tmp_path: Path) -> Path:
+    """The same adapter, for a scale of which low is best."""
+    folder = tmp_path / "damage"
+    shutil.copytree(adapter_folder, folder)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    settings["rating_scale"] |= {"higher_is_better": False}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.parametrize("way", ["--adapter", "--scores"])
+def test_the_direction_is_the_adapter_s_where_nothing_else_is_said(
+    way: str,
+    rated: list[dict[str, Any]],
+    photos: list[Path],
+    damage_adapter: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = write_csv(photos[0].parent / "labels.csv", [{**row, "mos": 6 - row["mos"]} for row in rated])
+    given = damage_adapter
+    if way == "--scores":
+        given = tmp_path / "scores.csv"
+        assert main(["score", str(photos[0].parent), "--adapter", str(damage_adapter), "-o", str(given), "-q"]) == 0
+    figures, told = evaluate(capsys, table, way, given)
+    assert figures["srcc"] > 0.3 and not figures["rating_scale"]["higher_is_better"]
+    assert "low is taken for best, as the adapter's own scale has it; --higher-is-better changes this" in told
+    figures, told = evaluate(capsys, table, way, given, "--higher-is-better")
+    assert figures["srcc"] < -0.3 and figures["plcc_logistic"] < 0
+    assert "--higher-is-better is how these ratings are read; the adapter's own scale is 1 (best) to 5 (worst)" in told
+    assert "SRCC is negative: the scorer orders these pictures the other way round" in told
+    assert "if low is best, add --lower-is-better" in told
+    assert evaluate(capsys, table, way, given, "--lower-is-better")[0]["srcc"] > 0.3
+
+
+def test_constant_test_ratings_are_told(
+    rated: list[dict[str, Any]], photos: list[Path], clip_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{**row, "mos": 3 if at < 6 else row["mos"], "split": "test" if at < 6 else "train"}
+            for at, row in enumerate(rated)]  # fmt: skip
+    table = write_csv(photos[0].parent / "labels.csv", rows)
+    assert main(["evaluate", str(table), "--model", str(clip_folder)]) == 0
+    streams = capsys.readouterr()
+    assert "SRCC            0.000\n" in streams.out and "[0.000, 0.000]" not in streams.out
+    assert "note: all 6 ratings are 3: they order nothing" in streams.err
+    figures, _ = evaluate(capsys, table, "--model", clip_folder)
+    assert figures["srcc_interval"] is None and "NaN" not in json.dumps(figures)
+
+
+def test_many_zeros_are_asked_about_and_both_ways_out_work(
+    rated: list[dict[str, Any]], photos: list[Path], clip_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{**row, "mos": 0 if at < 3 else max(1, row["mos"])} for at, row in enumerate(rated)]
+    table, options = write_csv(photos[0].parent / "labels.csv", rows), ["--model", str(clip_folder)]
+    assert main(["evaluate", str(table), *options]) == 2
+    assert (
+        "if 0 is a rating, say so with --range 0 5; if it stands for pictures that were not" in capsys.readouterr().err
+    )
+    assert evaluate(capsys, table, *options, "--range", "0", "5")[0]["n"] == 12
+    write_csv(table, rows[3:])
+    assert evaluate(capsys, table, *options)[0]["n"] == 9
+
+
 def test_names_are_joined_by_path_and_by_file_name(
     ratings: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

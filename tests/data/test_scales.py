@@ -76,6 +76,42 @@ def test_narrowest_range_is_assumed_and_told(ratings: list[float], ends: tuple[f
     assert not infer_scale(ratings, higher_is_better=False)[0].higher_is_better
 
 
+@pytest.mark.parametrize(
+    ("ratings", "advice"),
+    [
+        ([0] * 4 + [1, 2, 3, 4, 5] * 3, "4 of 19 ratings are 0 and the others run from 1 to 5; .* --range 0 5; if it"),
+        ([0, 0, 1.5, 4.5], "2 of 4 ratings are 0 and the others run from 1.5 to 4.5; .* --range 0 5; if it stands"),
+        ([0] * 3 + list(range(1, 11)), "3 of 13 .* run from 1 to 10; .* --range 0 10; if it stands for"),
+        (
+            [0, 0.0, 23, 57, 88],
+            "2 of 5 .* run from 23 to 88; .* --range 0 100; if it stands for pictures that were not",
+        ),
+    ],
+)
+def test_many_zeros_apart_from_the_rest_are_asked_about(ratings: list[float], advice: str) -> None:
+    with pytest.raises(GRMPError, match=rf"expected to know what 0 means: {advice}"):
+        infer_scale(ratings)
+    scale, note = infer_scale([rating for rating in ratings if rating != 0])  # the second way out
+    assert "are 0" not in note and scale.low == (0 if scale.high == 100 else 1)
+
+
+@pytest.mark.parametrize(
+    "ratings", [[0, 1, 1, 0], [0, 0, 0.5, 3, 5], [0, 0, 3, 40, 90], [0, 0, -1, 1], [0.0, 0.0, 1.0]]
+)
+def test_zeros_that_belong_to_a_scale_are_not(ratings: list[float]) -> None:
+    if min(ratings) < 0:
+        with pytest.raises(GRMPError, match="within one of the usual ranges"):
+            infer_scale(ratings)
+    else:
+        assert "are 0" not in infer_scale(ratings)[1]
+
+
+def test_a_few_zeros_are_told() -> None:
+    scale, note = infer_scale([0] + [1, 2, 3, 4, 5] * 10)
+    assert str(scale) == "0 (worst) to 5 (best)"
+    assert "1 of 51 ratings are 0 and the others run from 1 to 5: remove the lines where 0 means that a pic" in note
+
+
 @pytest.mark.parametrize("ratings", [[-2.64, 111.77], [916.7, 1835.9], [-1, 1]])
 def test_no_range_fits(ratings: list[float]) -> None:
     with pytest.raises(GRMPError, match=r"within one of the usual ranges .* give the range with --range LOW HIGH"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +16,14 @@ from grmp_hf.evaluation import metrics, weighted
 from grmp_hf.evaluation.logistic import fit_logistic
 from grmp_hf.evaluation.metrics import (
     bootstrap_interval,
+    caveats,
     evaluate_scores,
     krcc,
     paired_difference,
     paired_over_draws,
     plcc,
     plcc_logistic,
+    point_figures,
     rmse,
     rmse_logistic,
     srcc,
@@ -93,9 +96,9 @@ def test_two_pictures_have_every_figure(scores: list[float], mos: list[float]) -
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figures = evaluate_scores(scores, mos, resamples=20)
-        assert plcc_logistic(scores, mos, 5) == pytest.approx(abs(order), abs=1e-12)
+        assert plcc_logistic(scores, mos, 5) == pytest.approx(order, abs=1e-12)
     assert [figures[name] for name in ("srcc", "krcc", "plcc")] == pytest.approx([order] * 3, abs=1e-12)
-    assert figures["plcc_logistic"] == pytest.approx(abs(order), abs=1e-12)
+    assert figures["plcc_logistic"] == pytest.approx(order, abs=1e-12)
     assert figures["rmse"] == pytest.approx(0 if order or mos[0] == mos[1] else 0.5, abs=1e-12)
 
 
@@ -241,6 +244,41 @@ def test_evaluation_holds_every_figure_with_its_interval_and_is_json() -> None:
         assert low < figures[name] < high
         assert figures[name] == pytest.approx(metric(x, y), abs=1e-12)
     assert figures["rmse"] < np.std(y)
+
+
+@pytest.mark.parametrize("parameters", [4, 5])
+def test_a_scorer_that_points_the_wrong_way_keeps_its_sign_after_the_fit(parameters: int) -> None:
+    x, y = rated(200)
+    right, wrong = plcc_logistic(x, y, parameters), plcc_logistic(-x, y, parameters)
+    assert right > 0.5 and wrong == pytest.approx(-right, rel=1e-4)
+    assert point_figures(-x, y, parameters)["rmse"] == pytest.approx(rmse_logistic(x, y, parameters), rel=1e-4)
+    figures = evaluate_scores(-x, y, resamples=50)
+    low, high = figures["plcc_logistic_interval"]
+    assert low < figures["plcc_logistic"] < high < 0 < figures["rmse"]
+
+
+@pytest.mark.parametrize(("scores", "mos"), [([0.5] * 6, range(6)), (range(6), [3.0] * 6), ([0.1] * 6, [0.3] * 6)])
+def test_what_is_constant_has_no_interval_and_is_told(scores: Sequence[float], mos: Sequence[float]) -> None:
+    figures = evaluate_scores(scores, mos, resamples=20)
+    for name in ("srcc", "krcc", "plcc", "plcc_logistic"):
+        assert (figures[name], figures[f"{name}_interval"]) == (0.0, None)
+    assert (figures["rmse_interval"] is None) == (len(set(mos)) == 1)
+    told = caveats(scores, mos)
+    assert len(told) == (len(set(scores)) == 1) + (len(set(mos)) == 1)
+    assert all("they order nothing" in sentence for sentence in told)
+
+
+def test_nothing_is_told_of_what_varies() -> None:
+    assert caveats([1, 1, 1.001], [3, 3, 4]) == []
+
+
+def test_long_evaluations_tell_how_far_they_are() -> None:
+    told: list[tuple[str, float]] = []
+    x, y = rated(3000)
+    evaluate_scores(x, y, resamples=400, tell=lambda text, share: told.append((text, share)))
+    shares = [share for _, share in told]
+    assert len(told) > 5 and shares == sorted(shares) and shares[0] == 0 and 0.8 <= shares[-1] < 1
+    assert {text for text, _ in told} == {"bootstrap intervals"}
 
 
 def test_evaluation_of_a_constant_scorer_is_finite() -> None:
