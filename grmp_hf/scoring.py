@@ -89,6 +89,11 @@ class Scorer:
     identity: dict[str, Any]
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
     def unit(self) -> RatingScale:
         """The scale on which scores are given; 0 (worst) to 1 (best) where the scorer has none."""
         return self.scale or _UNIT

@@ -23,6 +23,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.scoring import Scorer
+from grmp_hf.training.precision import BF16, settle_bf16
 
 __all__ = ["FullFineTuning"]
 
@@ -45,7 +46,7 @@ class FullFineTuning:
         batch_size: views of a step.
         warmup: share of the steps.
         views: how many of the base's views, the first ones.
-        bf16: train under bfloat16 autocast.
+        bf16: train under bfloat16 autocast; ``"auto"``: where the processor computes it natively.
     """
 
     name: str
@@ -55,7 +56,7 @@ class FullFineTuning:
     batch_size: int = 8
     warmup: float = 0.1
     views: int = 1
-    bf16: bool = False
+    bf16: BF16 = False
     needs_shots = True
     trains_by_steps = True
 
@@ -96,7 +97,7 @@ class FullFineTuning:
                 warmup_steps=self.warmup,
                 lr_scheduler_type="linear",
                 optim="adamw_torch",
-                bf16=self.bf16,
+                bf16=settle_bf16(self.bf16, next(model.parameters()).device),
                 seed=seed,
                 use_cpu=next(model.parameters()).device.type == "cpu",
                 save_strategy="no",
@@ -108,6 +109,7 @@ class FullFineTuning:
             trainer = Trainer(model, arguments, train_dataset=data, callbacks=callbacks)
             trainer.remove_callback(PrinterCallback)
             trainer.train()
+            trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         return model
 
     def _describe(self, seen: Scorer, centre: float, spread: float, model: nn.Module) -> Fitted:

@@ -5,7 +5,6 @@ Letters in shapes: n pictures, d features.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import math
@@ -25,6 +24,7 @@ from grmp_hf.benchmark.features import Pictures, first_views, iter_pixels
 from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, as_arrays
 from grmp_hf.evaluation.baselines import fit_ridge
 from grmp_hf.hub import adapter_sha256
+from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.scoring import Scorer
@@ -147,8 +147,8 @@ class GRMP:
         return {"method": "grmp", **dataclasses.asdict(self.recipe), **more}
 
     def fit(self, shots: Pictures, quality: Floats, *, seed: int, observer: Observer | None = None) -> Fitted:
-        """Adapt a copy of the base, from embeddings computed before where the recipe leaves them as they are."""
-        model = cast(GRMPForImageQualityAssessment, copy.deepcopy(self.base.model))
+        """Adapt the base, from embeddings computed before where the recipe leaves them as they are."""
+        model = cast(GRMPForImageQualityAssessment, self.base.model)
         labels = torch.tensor(quality, dtype=torch.float32)
         callbacks = [] if observer is None else [Watcher(observer, self._describe)]
         with tempfile.TemporaryDirectory() as folder:
@@ -190,7 +190,7 @@ class GRMP:
     @functools.cached_property
     def _prompted(self) -> tuple[Scorer, dict[tuple[str | None, str], NDArray[np.float32]]]:
         """The base with the prompts of the start, and the embeddings that it has given."""
-        model: nn.Module = copy.deepcopy(self.base.model)
+        model: nn.Module = copy_base(self.base.model)
         if self.start is not None:
             model = PeftModel.from_pretrained(model, str(self.start))
         return dataclasses.replace(self._seen, model=model.eval()), {}
@@ -216,9 +216,7 @@ class GRMP:
     def _predict(self, model: nn.Module, pictures: Pictures) -> Floats:
         scorer = dataclasses.replace(self._seen, model=model.eval())
         if self._moves_embeddings:
-            device = next(model.parameters()).device.type
-            with torch.autocast(device, torch.bfloat16, enabled=self.recipe.bf16):
-                return np.concatenate([scorer.quality(pixels) for pixels in self._pixels(pictures)])
+            return np.concatenate([scorer.quality(pixels) for pixels in self._pixels(pictures)])
         embeds = torch.from_numpy(self._embeds(pictures)).to(next(model.parameters()).device)
         with torch.inference_mode():
             return model(image_embeds=embeds).quality.double().cpu().numpy()  # type: ignore[no-any-return]

@@ -119,6 +119,12 @@ def _run(args: argparse.Namespace, begun: Path | None, output: OutputFolder, rep
     base = load_scorer(args)
     if base.identity["adapter"]:
         raise GRMPError(f"--model: expected a base, got an adapter in {args.model!r}; name the base that it is for")
+    if recipe.bf16 == "auto":
+        recipe = recipe.settled(base.device)
+        _say(
+            args,
+            f"training passes in {'bfloat16' if recipe.bf16 else 'full precision'}: what this processor is fast at",
+        )
     if begun is not None:
         adapting.check_start(begun, base)
         _say(args, f"training starts from the prompts in {begun}")

@@ -86,6 +86,12 @@ def _run(args: argparse.Namespace, output: OutputFolder, start: float) -> int:
     base = load_scorer(args)
     if not isinstance(base.model, GRMPForImageQualityAssessment):
         raise GRMPError(f"--model: expected a base, got an adapter or a baked scorer in {args.model!r}; name its base")
+    if recipe.bf16 == "auto":
+        recipe = recipe.settled(base.device)
+        _say(
+            args,
+            f"training passes in {'bfloat16' if recipe.bf16 else 'full precision'}: what this processor is fast at",
+        )
     photographs = None if args.photos is None else _read_photographs(args, base)
     tables = _read_tables(args, base) if photographs is None else []
 

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerCallback
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, teacher_mode
@@ -97,7 +98,7 @@ def adapt(
     """Adapt a model to rated pictures.
 
     Args:
-        model: the base; it is wrapped in place.
+        model: the base; it stays what it is, and its weights are shared, not copied.
         pixels: uint8 ``(n, V, 3, S, S)``, the views of the shots.
         quality: ``(n,)`` in [0, 1].
         mean, std: with which the views are normalised.
@@ -120,7 +121,7 @@ def adapt(
     """
     tell = progress or _silent
     _check_quality(quality, len(pixels))
-    recipe, begun = _sizes(recipe, start)
+    recipe, begun = _sizes(recipe, start, model.device)
     adapted = _begin(model, recipe, begun, start, seed)
     shots, logits = _describe(adapted, pixels, quality, mean, std, recipe, tell, begun is not None)
     rule = gradient_rule if recipe.moves_embeddings else None
@@ -152,7 +153,7 @@ def adapt_embeds(
         GRMPError: as for :func:`adapt`, or a recipe that would change the embeddings.
     """
     _check_quality(quality, len(embeds))
-    recipe, begun = _sizes(recipe, start)
+    recipe, begun = _sizes(recipe, start, model.device)
     if recipe.moves_embeddings:
         raise GRMPError(
             f"Expected a recipe that leaves the embeddings as they are, got train={recipe.train!r} with "
@@ -178,9 +179,11 @@ def _check_quality(quality: Tensor, pictures: int) -> None:
         raise GRMPError(f"Expected pictures with different ratings, got {len(quality)} that are all alike. Rate more.")
 
 
-def _sizes(recipe: FewShotRecipe | None, start: str | Path | None) -> tuple[FewShotRecipe, GRMPPromptConfig | None]:
-    """The recipe with the sizes of the start, and the start's settings."""
-    recipe = recipe or FewShotRecipe()
+def _sizes(
+    recipe: FewShotRecipe | None, start: str | Path | None, device: torch.device
+) -> tuple[FewShotRecipe, GRMPPromptConfig | None]:
+    """The recipe with the sizes of the start and the precision of the device, and the start's settings."""
+    recipe = (recipe or FewShotRecipe()).settled(device)
     if start is None:
         return recipe, None
     begun = read_start(start)
@@ -196,7 +199,7 @@ def _begin(
 ) -> PeftModel:
     """The model with a new adapter at its start, not calibrated yet where the recipe calibrates."""
     torch.manual_seed(seed)
-    adapted = get_peft_model(model, _prompt_config(model, recipe, begun))
+    adapted = get_peft_model(copy_base(model), _prompt_config(model, recipe, begun))
     if start is not None:
         load_start(adapted, start)
     if recipe.calibrate:
@@ -333,7 +336,7 @@ def _train(
         projection_unit=recipe.projection_unit,
         pull_to_start=recipe.pull_to_start(len(shots)),
         seed=seed,
-        bf16=recipe.bf16,
+        bf16=bool(recipe.bf16),
         use_cpu=model.device.type == "cpu",
         save_strategy="steps" if recipe.save_steps else "no",
         save_steps=max(recipe.save_steps, 1),
@@ -348,4 +351,5 @@ def _train(
         trainer = GRMPTrainer(model, arguments, train_dataset=shots, callbacks=callbacks, gradient_rule=rule)
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder) is not None)
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # from now on scores are those of fp32
         claimed.remove()

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.training.arguments import GRMPTrainingArguments
@@ -42,7 +43,7 @@ def pretrain(
     """Learn prompts from episodes.
 
     Args:
-        model: the base; it is wrapped in place.
+        model: the base; it stays what it is, and its weights are shared, not copied.
         episodes: to learn from.
         held_out: episodes of other tasks and other references. The checkpoint whose adapted parameters have the lowest
             loss on their queries is taken; no target data set has a say.
@@ -61,11 +62,11 @@ def pretrain(
         GRMPError: tasks that the processes cannot share evenly, a folder with another run's checkpoints, or a setting
             under which gradients would be wrong.
     """
-    recipe, output = recipe or PretrainRecipe(), Path(output_dir)
+    recipe, output = (recipe or PretrainRecipe()).settled(model.device), Path(output_dir)
     arguments = _arguments(recipe, output, seed, workers, use_cpu=model.device.type == "cpu")
     config = _prompt_config(recipe)
     torch.manual_seed(seed)
-    peft_model = get_peft_model(model, config)
+    peft_model = get_peft_model(copy_base(model), config)
     run = {"recipe": asdict(recipe), "seed": seed, "base": config.base_fingerprint}
     with arguments.main_process_first(local=False):
         claimed = claim_folder(output, {**run, "episodes": [digest(_pictures(p)) for p in (episodes, held_out)]})
@@ -82,6 +83,7 @@ def pretrain(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=True)
+    trainer.accelerator.unwrap_model(peft_model, keep_fp32_wrapper=False)  # from now on scores are those of fp32
     return peft_model.eval()
 
 
@@ -144,7 +146,7 @@ def _arguments(
         semantic_temperature=recipe.semantic_temperature,
         projection_unit=recipe.projection_unit,
         seed=seed,
-        bf16=recipe.bf16,
+        bf16=bool(recipe.bf16),
         use_cpu=use_cpu,
         dataloader_num_workers=workers,  # not persistent: random draws would depend on their number
         eval_strategy="steps",

@@ -8,10 +8,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+import torch
 import yaml
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+from grmp_hf.training.precision import BF16, settle_bf16
 
 __all__ = ["FewShotRecipe", "PretrainRecipe", "read_recipe"]
 
@@ -76,6 +78,8 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 def _check_choices(recipe: Any) -> None:
     for name in _names(recipe):
         allowed = _CHOICES.get(name)
+        if name == "bf16" and recipe.bf16 not in ("auto", True, False):
+            raise GRMPError(f"Expected bf16 to be true, false or auto, got {recipe.bf16!r}.")
         if allowed is not None and getattr(recipe, name) not in allowed:
             raise GRMPError(f"Expected {name} out of {', '.join(allowed)}, got {getattr(recipe, name)!r}.")
 
@@ -97,7 +101,8 @@ class FewShotRecipe:
         blocks: last blocks of each tower under ``"authors"``.
         views: how many views of each picture training sees, the first ones, where it runs the vision tower; 0 for all.
             The teacher has seen all of them.
-        bf16: run the training passes under bfloat16 autocast; weights and steps stay fp32.
+        bf16: run the training passes under bfloat16 autocast; weights and steps stay fp32. ``"auto"``: where the
+            processor computes it natively. Scores are always those of full precision.
         steps: optimizer steps.
         batch_size: pictures of a step, at most.
         optimizer: transformers' name of it.
@@ -122,7 +127,7 @@ class FewShotRecipe:
     calibrate: bool = True
     blocks: int = 4
     views: int = 0
-    bf16: bool = False
+    bf16: BF16 = False
     steps: int = 200
     batch_size: int = 256
     optimizer: Literal["adamw_torch", "sgd"] = "adamw_torch"
@@ -146,6 +151,10 @@ class FewShotRecipe:
     def from_yaml(cls, path: str | Path) -> FewShotRecipe:
         """Read a recipe; see :func:`read_recipe`."""
         return read_recipe(cls, path)
+
+    def settled(self, device: torch.device) -> FewShotRecipe:
+        """The same with ``bf16`` as it comes to on a device."""
+        return replace(self, bf16=settle_bf16(self.bf16, device))
 
     def pull_to_start(self, shots: int) -> float:
         """The pull for a number of shots, as ``GRMPTrainingArguments.pull_to_start``."""
@@ -181,7 +190,8 @@ class PretrainRecipe:
         regularization_strength: lambda of the gradient rule on the meta-gradient; 0 for none, as in the reference.
         semantic_temperature: T of the semantic loss.
         projection_unit: ``"tensor"`` or ``"global"``.
-        bf16: run forward and backward passes under bfloat16 autocast; weights and steps stay fp32.
+        bf16: run forward and backward passes under bfloat16 autocast; weights and steps stay fp32. ``"auto"``: where
+            the processor computes it natively.
         eval_steps: outer steps between checkpoints, each of which the held-out episodes judge.
         labels: of synthetic tasks: ``"level"``, or ``"gmsd"``, a full-reference metric.
         judge_photographs: multiply the labels of synthetic tasks by the quality that the base gives to the photograph
@@ -215,7 +225,7 @@ class PretrainRecipe:
     regularization_strength: float = 0.0
     semantic_temperature: float = 1.0
     projection_unit: Literal["tensor", "global"] = "tensor"
-    bf16: bool = True
+    bf16: BF16 = "auto"
     eval_steps: int = 30
     labels: Literal["gmsd", "level"] = "level"
     judge_photographs: bool = True
@@ -241,6 +251,10 @@ class PretrainRecipe:
     def from_yaml(cls, path: str | Path) -> PretrainRecipe:
         """Read a recipe; see :func:`read_recipe`."""
         return read_recipe(cls, path)
+
+    def settled(self, device: torch.device) -> PretrainRecipe:
+        """The same with ``bf16`` as it comes to on a device."""
+        return replace(self, bf16=settle_bf16(self.bf16, device))
 
     @property
     def learning_episodes(self) -> dict[str, Any]:

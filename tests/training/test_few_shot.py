@@ -262,3 +262,46 @@ def test_several_processes_share_a_batch(run, monkeypatch: pytest.MonkeyPatch) -
 def test_a_recipe_is_checked_when_it_is_made(wrong: dict[str, Any]) -> None:
     with pytest.raises(GRMPError, match="Expected"):
         dataclasses.replace(FewShotRecipe(), **wrong)
+
+
+RECIPES = {
+    "default": FewShotRecipe(steps=4),
+    "visual": dataclasses.replace(VISUAL, bf16=True),
+    "authors": FewShotRecipe(train="authors", calibrate=False, anchor_residuals=False, visual_prompts=2, steps=2),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_adaptations_on_one_base_are_independent_of_each_other(
+    recipe: FewShotRecipe, make_scorer, shots, tmp_path: Path
+) -> None:
+    pixels, quality = shots
+    views = torch.randn(2, 2, 3, 16, 16)
+
+    def adapted(base: Any, quality: Tensor, name: str) -> PeftModel:
+        return adapt(base, pixels, quality, recipe=recipe, output_dir=tmp_path / name, **NORMALISATION)
+
+    def quality_of(model: Any) -> Tensor:
+        with torch.inference_mode():
+            return model(views).quality
+
+    base = make_scorer()
+    before = quality_of(base)
+    first, second = adapted(base, quality, "a"), adapted(base, 1 - quality, "b")
+    assert torch.equal(quality_of(base), before)
+    assert torch.equal(quality_of(first), quality_of(adapted(make_scorer(), quality, "c")))
+    assert torch.equal(quality_of(second), quality_of(adapted(make_scorer(), 1 - quality, "d")))
+    assert not torch.equal(quality_of(first), quality_of(second))
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_the_returned_model_scores_as_the_saved_adapter_does(
+    recipe: FewShotRecipe, make_scorer, shots, tmp_path: Path
+) -> None:
+    pixels, quality = shots
+    model = adapt(make_scorer(), pixels, quality, recipe=recipe, output_dir=tmp_path / "run", **NORMALISATION)
+    model.save_pretrained(str(tmp_path / "saved"), save_embedding_layers=False)
+    loaded = PeftModel.from_pretrained(make_scorer(), str(tmp_path / "saved")).eval()
+    views = torch.randn(3, 2, 3, 16, 16)
+    with torch.inference_mode():
+        assert torch.equal(model(views).quality, loaded(views).quality)

@@ -33,7 +33,8 @@ def test_keys_are_the_attributes_and_the_others_keep_their_defaults(tmp_path: Pa
         ("steps: many", "Expected steps of type int in"),
         ("steps: 1.5", "got 1.5"),
         ("steps: true", "got True"),
-        ("bf16: 1", "Expected bf16 of type bool in"),
+        ("bf16: 1", "Expected bf16 of type bool | str in"),
+        ("bf16: sometimes", "Expected bf16 to be true, false or auto, got 'sometimes'"),
         ("learning_rate: 1e-3", "got '1e-3'. YAML takes 1e-3 for a text: write 0.001."),
     ],
 )
