@@ -50,19 +50,23 @@ def is_score_table(table: Table) -> bool:
 
 
 def choose_images(table: Table, wanted: str | None) -> tuple[str, str | None]:
-    """The column of the pictures, and one that was passed over because it only counts where this one names files.
+    """The column of the pictures, and one that was passed over: because it only counts where this one names files, or
+    names files where this one holds pictures under an unusual name.
 
     Raises:
         GRMPError: no such column, or several of that name.
     """
     inside = [name for name, cells in table.columns.items() if is_inside(cells)]
+    inside.sort(key=lambda name: column_key(name) not in IMAGE_NAMES)
     remedy, usual = "name the column with --image-column", [*inside, *IMAGE_NAMES]
     found = find_column(list(table.columns), usual, wanted=wanted, kind="picture", remedy=remedy, where=table.where)
     passed = None
-    if wanted is None and not inside and _counts(table.columns[found]):
-        others = [n for n in table.columns if column_key(n) in IMAGE_NAMES and _names_files(table.columns[n])]
-        if others:
-            passed, found = found, min(others, key=lambda name: IMAGE_NAMES.index(column_key(name)))
+    others = [n for n in table.columns if column_key(n) in IMAGE_NAMES and _names_files(table.columns[n])]
+    others.sort(key=lambda name: IMAGE_NAMES.index(column_key(name)))
+    if wanted is None and others and inside and column_key(found) not in IMAGE_NAMES:
+        passed = others[0]
+    elif wanted is None and others and not inside and _counts(table.columns[found]):
+        passed, found = found, others[0]
     _check_single(table, found, "--image-column")
     return found, passed
 

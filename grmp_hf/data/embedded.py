@@ -1,4 +1,4 @@
-"""Tables whose pictures lie inside: data sets of the Hub, of the `datasets` library, and parquet files."""
+"""Tables whose pictures lie inside: data sets of the Hub and of the `datasets` library."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grmp_hf.data.columns import OPTIONAL_NAMES
+from grmp_hf.data.columns import OPTIONAL_NAMES, NestedCell, shown
 from grmp_hf.data.images import ImageError
+from grmp_hf.data.parquet import is_name
 from grmp_hf.data.tables import Table
 from grmp_hf.errors import GRMPError
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["DatasetPicture", "load_hub_table", "read_parquet", "table_from_dataset"]
+__all__ = ["DatasetPicture", "load_hub_table", "table_from_dataset"]
 
 
 @dataclass(frozen=True)
@@ -63,27 +64,11 @@ def load_hub_table(name: str, *, config: str | None = None, revision: str | None
     return table_from_dataset(loaded, where=name)
 
 
-def read_parquet(path: Path) -> Table:
-    """Read a parquet file with the pictures inside, or with their paths relative to its folder.
-
-    Raises:
-        GRMPError: it is not a parquet file.
-    """
-    import datasets
-
-    try:
-        loaded = datasets.Dataset.from_parquet(str(path))
-    except Exception as error:  # as above: Arrow's errors, the file system's and the library's own
-        raise GRMPError(f"{path}: expected a parquet file, got ({error}); write it again or use CSV") from error
-    table = table_from_dataset(loaded, where=str(path))
-    return Table(table.where, table.columns, table.places, path.parent)
-
-
 def table_from_dataset(data: Any, *, where: str) -> Table:
     """Make a table of a `datasets.Dataset` or `DatasetDict`: pictures as `DatasetPicture`, the other cells as values.
 
     The name of the part becomes the column `split` where there are several parts and the data set has no such column.
-    Other columns that are no plain values are left out.
+    Cells of columns that are no plain values are `NestedCell`, and refused by name where a value is needed.
 
     Raises:
         GRMPError: it is neither, or it has no rows.
@@ -110,7 +95,7 @@ def table_from_dataset(data: Any, *, where: str) -> Table:
     if uneven:
         raise GRMPError(
             f"{where}: expected the same columns in every part, got {', '.join(uneven)} in some only; "
-            "pass the one part that is rated, as a Dataset"
+            "in Python, pass the one part that is rated, as a Dataset; else write it as parquet and name the file"
         )
     return Table(where, dict(columns), places, None)
 
@@ -120,19 +105,23 @@ def _cells(dataset: datasets.Dataset) -> dict[str, list[Any]]:
 
     cells: dict[str, list[Any]] = {}
     for name, feature in dataset.features.items():
-        if _holds_pictures(feature):
+        if _holds_pictures(feature, dataset, name):
             pictures = dataset.select_columns([name]).cast_column(name, datasets.Image(decode=False))
             cells[name] = [DatasetPicture(pictures, name, index) for index in range(len(dataset))]
         elif isinstance(feature, datasets.ClassLabel):
             cells[name] = [None if value is None else feature.int2str(value) for value in dataset[name]]
         elif isinstance(feature, datasets.Value):
-            cells[name] = list(dataset[name])
+            values = list(dataset[name])
+            cells[name] = [v.decode("utf-8", "surrogateescape") if isinstance(v, bytes) else v for v in values]
+        else:
+            cells[name] = [NestedCell(shown(f"values of the type {feature}"))] * len(dataset)
     return cells
 
 
-def _holds_pictures(feature: Any) -> bool:
+def _holds_pictures(feature: Any, dataset: datasets.Dataset, name: str) -> bool:
     import datasets
 
-    if isinstance(feature, datasets.Value):
-        return feature.dtype in {"binary", "large_binary"}
+    if isinstance(feature, datasets.Value) and feature.dtype in {"binary", "large_binary"}:
+        first = next((value for value in dataset[name] if value is not None), None)
+        return first is None or not is_name(first)
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})

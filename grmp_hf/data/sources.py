@@ -20,9 +20,10 @@ from grmp_hf.data.cells import (
     rating_cells,
 )
 from grmp_hf.data.columns import RatedTable, Row, check_ratings, first_few, parse_ratings, shown
-from grmp_hf.data.embedded import load_hub_table, read_parquet, table_from_dataset
+from grmp_hf.data.embedded import load_hub_table, table_from_dataset
 from grmp_hf.data.files import PictureFolders
 from grmp_hf.data.images import MAX_PIXELS, ImageError, decode_image
+from grmp_hf.data.parquet import read_parquet
 from grmp_hf.data.scales import RatingScale, infer_scale
 from grmp_hf.data.tables import Table, read_csv, read_jsonl
 from grmp_hf.data.text import legacy
@@ -89,7 +90,7 @@ def read_ratings(
     rating_column, rivals = choose_ratings(table, rating_column)
     notes.append(
         f'{table.where}: pictures from column "{shown(image_column)}"'
-        + (f', not "{passed}", which counts; --image-column changes this' if passed else "")
+        + (f', not "{passed}"; --image-column changes this' if passed else "")
         + f', ratings from column "{shown(rating_column)}"'
         + (f", not {_quoted(rivals)}; --rating-column changes this" if rivals else "")
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from grmp_hf.errors import GRMPError
 
-__all__ = ["has_odd_bytes", "legacy", "read_text"]
+__all__ = ["describe_foreign", "has_odd_bytes", "legacy", "read_text"]
 
 _FOREIGN = (
     (b"PK\x03\x04", "an Excel workbook or another zip archive", "export it as CSV"),
@@ -42,9 +42,9 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise GRMPError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions") from error
-    for start, what, remedy in _FOREIGN:
-        if content[: len(start)].lower() == start.lower():
-            raise GRMPError(f"{path}: expected a table as text, got {what}; {remedy}")
+    foreign = describe_foreign(content)
+    if foreign is not None:
+        raise GRMPError(f"{path}: expected a table as text, got {foreign}")
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), None) or _without_mark(content)
     try:
         text = content.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "strict")
@@ -55,6 +55,14 @@ def read_text(path: Path) -> str:
         line = text.count("\n", 0, at) + 1
         raise GRMPError(f"{path}, line {line}: expected text, got a NUL character; save the table as UTF-8")
     return text
+
+
+def describe_foreign(content: bytes) -> str | None:
+    """Say what content is that begins like a file of another kind, and what to do with it; None for all else."""
+    for start, what, remedy in _FOREIGN:
+        if content[: len(start)].lower() == start.lower():
+            return f"{what}; {remedy}"
+    return None
 
 
 def has_odd_bytes(text: str) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
+import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -447,3 +450,89 @@ def test_names_that_repeat_inside_a_data_set_are_told(folder: Path) -> None:
     assert len(read) == 12
     told = 'column "file_name" gives some pictures the same name, so rows go by their number; whether one picture is in'
     assert any(told in note for note in read.notes)
+
+
+def test_a_column_that_only_counts_is_passed_over_and_told(folder: Path) -> None:
+    lines = [
+        "image,filename,mos",
+        *(f"{n},{name},{mos}" for n, (name, mos) in enumerate(zip(NAMES, RATINGS, strict=True))),
+    ]
+    (folder / "labels.csv").write_text("\n".join(lines))
+    read = read_ratings(folder)
+    assert [row.name for row in read.rows] == NAMES
+    assert 'pictures from column "filename", not "image"; --image-column changes this' in read.notes[0]
+    for number, name in enumerate(NAMES):  # pictures that are really called so
+        (folder / name).rename(folder / str(number))
+    assert [row.name for row in read_ratings(folder, image_column="image").rows] == list("012345")
+
+
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        ("Ratings of May\n\n" + table(), "left out as titles or comments: line 1"),
+        (table().replace("c.png", "# tired\nc.png"), "left out as titles or comments: line 4"),
+        (table(";").replace("3.5", "3,5"), 'column "mos": decimal commas are read as points, "3,5" first'),
+        (
+            table(",", ("image", "mos", "by"), "André").encode("latin-1"),
+            "not UTF-8: odd bytes are read as Windows-1252",
+        ),
+        (table(",", ("image", "mos", "by"), '"a\nb"'), "line 2: a quoted cell runs to line 3"),
+        (
+            table(",", ("image", "mos", "scene", "scene"), "a", "b"),
+            'column "scene" is not used: several have this name',
+        ),
+    ],
+)
+def test_what_was_assumed_of_a_table_is_told(content: Content, note: str, folder: Path) -> None:
+    (folder / "labels.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert any(note in told for told in read_ratings(folder).notes)
+
+
+def test_the_line_is_that_of_the_file_whatever_is_above(folder: Path) -> None:
+    for above in ("sep=,\n", "# a\n# b\n", "\n\n", "Title, of all\n\n"):
+        (folder / "labels.csv").write_text(above + replaced("3.5", "good"))
+        line = 4 + above.count("\n")
+        with pytest.raises(GRMPError, match=rf'"good" in line {line} \(c\.png\)'):
+            read_ratings(folder)
+
+
+def test_a_hash_in_front_of_a_name_is_no_comment(folder: Path) -> None:
+    (folder / "c.png").rename(folder / "#c.png")
+    (folder / "labels.csv").write_text(replaced("c.png", "#c.png"))
+    assert read_ratings(folder).rows[2].name == "#c.png"
+
+
+def test_words_for_nothing_in_optional_columns(folder: Path) -> None:
+    words = ["r1", "NA", "n/a", "nan", "-", "NULL"]
+    (folder / "labels.csv").write_text(table(",", ("image", "mos", "reference"), words))
+    assert [row.reference for row in read_ratings(folder).rows] == ["r1"] + [None] * 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names of files that are no text")
+def test_names_on_disk_that_are_no_utf8(folder: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9.png")
+    (folder / "c.png").rename(folder / odd)
+    (folder / "labels.csv").write_bytes(replaced("c.png", "café.png").encode("latin-1"))
+    row = read_ratings(folder).rows[2]
+    assert row.name == odd and row.image == folder / odd
+    # the same table beside a file whose name is text
+    (folder / odd).rename(folder / "café.png")
+    row = read_ratings(folder).rows[2]
+    assert row.name == "café.png" and row.image == folder / "café.png"
+
+
+def test_the_longest_cell_of_other_readers_stays_as_it_was(folder: Path) -> None:
+    before = csv.field_size_limit()
+    (folder / "labels.csv").write_text(replaced("c.png", '"c.png'))
+    with pytest.raises(GRMPError):
+        read_ratings(folder)
+    assert csv.field_size_limit() == before
+
+
+def test_advice_about_absent_pictures_can_be_followed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(table())
+    with pytest.raises(GRMPError, match="give their folder with --images DIR, or remove the lines"):
+        read_ratings(tmp_path / "labels.csv")
+    with pytest.raises(GRMPError, match="check --images, to which they are relative, or remove the lines"):
+        read_ratings(tmp_path / "labels.csv", images=folder / "sub")
+    assert len(read_ratings(tmp_path / "labels.csv", images=folder)) == 6

@@ -163,20 +163,6 @@ def test_data_set_rows_are_lazy_and_decoded_on_demand(folder: Path) -> None:
     assert [image.getpixel((0, 0)) for _, image in iter_images(read.rows)] == [(g * 40,) * 3 for g in range(6)]
 
 
-def test_parquet_with_pictures_inside(
-    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    inside = datasets.Dataset.from_dict(
-        {"image": [{"bytes": (folder / name).read_bytes(), "path": None} for name in NAMES], "mos": RATINGS}
-    )
-    path = tmp_path_factory.mktemp("parquet") / "labels.parquet"
-    inside.to_parquet(path)
-    read = read_ratings(path)
-    assert [row.name for row in read.rows] == [f"row {number}" for number in range(1, 7)]
-    assert decode_row(read.rows[2]).getpixel((0, 0)) == (80, 80, 80)
-
-
 def test_parts_of_a_data_set_become_splits(folder: Path) -> None:
     data = embedded_pictures(folder)
     read = read_ratings(datasets.DatasetDict(train=data.select(range(4)), test=data.select([4, 5])))
@@ -228,7 +214,7 @@ def offline(*args: object, **options: object) -> None:
         (lambda folder: embedded().select([]), "got a data set without rows; check its name and parts"),
         (
             lambda folder: datasets.DatasetDict(train=embedded(), test=embedded().remove_columns("mos")),
-            'same columns in every part, got "mos" in some only; pass the one part that is rated, as a Dataset',
+            'same columns in every part, got "mos" in some only; in Python, pass the one part that is rated',
         ),
     ],
 )
@@ -238,12 +224,6 @@ def test_bad_sources_say_what_to_do(
     monkeypatch.setattr(datasets, "load_dataset", offline)
     with pytest.raises(GRMPError, match=match):
         read_ratings(make(folder))
-
-
-def test_file_that_is_no_parquet(folder: Path) -> None:
-    (folder / "labels.parquet").write_bytes(b"text")
-    with pytest.raises(GRMPError, match=r"expected a parquet file, got .*; write it again or use CSV"):
-        read_ratings(folder / "labels.parquet")
 
 
 def test_real_photographs(biq2021_folder: Path) -> None:
