@@ -157,9 +157,11 @@ def _shots(base: Scorer, train: list[Row], args: argparse.Namespace) -> Any:
 
 
 def _say(args: argparse.Namespace, *notes: str) -> None:
+    from grmp_hf.data.columns import printable
+
     if not args.quiet:
         for note in notes:
-            print(note, file=sys.stderr)
+            print(printable(note), file=sys.stderr)
 
 
 def _print(args: argparse.Namespace, metrics: dict[str, Any], notes: list[str]) -> None:

@@ -51,6 +51,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; 1 if some of the pictures could not be scored."""
+    from grmp_hf.data.columns import printable
     from grmp_hf.evaluation.metrics import evaluate_scores
 
     scored = _scores_of_model(args) if args.scores is None else _scores_of_file(args)
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         print(figures_table({f"{figures['n']} pictures": figures}))
         print(f"scored by {scored.about['scorer']}")
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
     return 1 if scored.about["failed"] else 0
 
 

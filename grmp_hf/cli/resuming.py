@@ -24,7 +24,7 @@ _SCHEMA = "grmp_hf.partial/1"
 _WIDTH = 320  # bytes of the first line, whoever holds the file
 
 
-def run_key(paths: Sequence[Path], identity: Any, batch_size: int) -> str:
+def run_key(paths: Sequence[str], identity: Any, batch_size: int) -> str:
     """Hash of all that decides about the rows: the files with their sizes and times, the scorer, the batches."""
     digest = hashlib.sha256(json.dumps([identity, batch_size], sort_keys=True).encode())
     for path in paths:

@@ -89,7 +89,7 @@ def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> 
 def _to_file(
     partial: PartialRows,
     scorer: Scorer,
-    paths: list[Path],
+    paths: list[str],
     kind: str,
     about: dict[str, Any],
     args: argparse.Namespace,
@@ -114,7 +114,7 @@ def _to_file(
 
 
 def _to_stdout(
-    scorer: Scorer, paths: list[Path], kind: str, about: dict[str, Any], args: argparse.Namespace, quiet: bool
+    scorer: Scorer, paths: list[str], kind: str, about: dict[str, Any], args: argparse.Namespace, quiet: bool
 ) -> tuple[int, float]:
     """Print rows as they come; pictures that failed, and seconds."""
     failed = 0

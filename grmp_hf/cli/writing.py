@@ -8,6 +8,7 @@ identity of the scorer lies beside the table as ``<table>.json`` and, for parque
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -79,6 +80,8 @@ def write_table(
         via: the path under which the file is written until it is whole; see `atomic_path`.
     """
     if output is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # bytes of names are kept where a reader may want them back
+            sys.stdout.reconfigure(errors="backslashreplace" if kind == "table" else "surrogateescape")
         _TEXT_WRITERS[kind](rows, sys.stdout, about, columns)
         return
     write_json(about_path(output), {"schema": SCORES, **about})  # first: a table is there when all is there
@@ -92,8 +95,10 @@ def write_table(
 
 def _write_csv(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], columns: tuple[str, ...]) -> None:
     writer = csv.DictWriter(file, columns, lineterminator="\n")
+    quoted = csv.DictWriter(file, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:  # the library quotes what ends its own lines, but a reader may take \r for an end as well
+        (quoted if any("\r" in str(cell) for cell in row.values()) else writer).writerow(row)
 
 
 def _write_jsonl(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], columns: tuple[str, ...]) -> None:
@@ -102,12 +107,14 @@ def _write_jsonl(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], co
 
 
 def _write_plain(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], columns: tuple[str, ...]) -> None:
+    from grmp_hf.data.columns import printable
+
     file.write(f"# scores from {about['scale']}, quality from 0 (worst) to 1 (best), by {about['scorer']}\n")
     file.write(f"{'score':>10} {'quality':>8}  {'status':<8} path\n")
     for row in rows:
         numbers = " " * 16 + "-" + " " * 2 if row["score"] is None else f"{row['score']:>10.4f} {row['quality']:>8.4f}"
-        path = row["path"].encode("utf-8", "backslashreplace").decode()
-        file.write(f"{numbers:<19}  {row['status']:<8} {path}{'  # ' + row['message'] if row['message'] else ''}\n")
+        message = f"  # {printable(row['message'])}" if row["message"] else ""
+        file.write(f"{numbers:<19}  {row['status']:<8} {printable(row['path'])}{message}\n")
 
 
 _TEXT_WRITERS: dict[str, Callable[[Iterable[Row], TextIO, Mapping[str, Any], tuple[str, ...]], None]] = {

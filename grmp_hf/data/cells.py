@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from grmp_hf.data.columns import (
+    BLANKS,
     IMAGE_NAMES,
     RATING_NAMES,
     NestedCell,
@@ -113,7 +114,7 @@ def picture_names(table: Table, column: str, notes: list[str]) -> list[str]:
             "write one picture a row, or name another column with --image-column"
         )
     if not is_inside(cells):
-        return [str(cell).strip() for cell in cells]
+        return [str(cell).strip(BLANKS) for cell in cells]
     for other in [name for name in table.columns if name != column and column_key(name) in IMAGE_NAMES]:
         names = [str(cell) for cell in table.columns[other]]
         if is_inside(table.columns[other]) or any(is_empty(cell) for cell in table.columns[other]):

@@ -37,6 +37,7 @@ from grmp_hf.data.scales import RatingScale
 from grmp_hf.errors import GRMPError
 
 __all__ = [
+    "BLANKS",
     "IMAGE_NAMES",
     "MIN_RATINGS",
     "OPTIONAL_NAMES",
@@ -53,8 +54,12 @@ __all__ = [
     "first_few",
     "is_empty",
     "parse_ratings",
+    "printable",
     "shown",
 ]
+
+BLANKS = " \t\u00a0"
+"""What may stand around a cell. A line break does not: a name may begin or end with one."""
 
 MIN_RATINGS = 5
 """Fewer ratings than this say nothing about a taste, and no correlation means anything."""
@@ -291,8 +296,17 @@ def shown(cell: object, limit: int = 100) -> str:
         >>> shown("a\\0b"), shown("c" * 5000, limit=10)
         ('a\\\\x00b', 'ccccccc...')
     """
-    text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in str(cell))
+    text = printable(str(cell))
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def printable(text: str) -> str:
+    """Text on one line, with escapes for signs that move a cursor, colour a terminal or cannot be encoded.
+
+    >>> print(printable("a\\nb"), printable("ü"))
+    a\\nb ü
+    """
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def is_empty(cell: object) -> bool:

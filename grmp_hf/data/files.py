@@ -19,7 +19,7 @@ PICTURE_SUFFIXES = frozenset(
 """Suffixes, in lower case, that are taken from a folder."""
 
 
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     """List the pictures that files, folders and patterns stand for, always in the same order.
 
     A folder gives the files below it with a known suffix, in natural order ("2.jpg" before "10.jpg"), hidden ones left
@@ -30,12 +30,13 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         paths: in the order wanted.
 
     Returns:
-        Paths as they were given (relative stays relative), each once, at its first place.
+        Paths as they were given ("./a.jpg" stays "./a.jpg"; those of a folder begin with its name as given, of "." with
+        nothing), each once, at its first place.
 
     Raises:
         GRMPError: nothing was given, a folder without pictures, a pattern without a match, a path that does not exist.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, str] = {}
     given = [os.fspath(path) for path in paths]
     if not given:
         raise GRMPError("expected at least one picture, folder or pattern, got none; name one")
@@ -45,11 +46,11 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return list(found.values())
 
 
-def _expand(path: str) -> list[Path]:
+def _expand(path: str) -> list[str]:
     if os.path.isdir(path):
         return _list_folder(path)
     if os.path.lexists(path):
-        return [Path(path)]
+        return [path]
     if glob.has_magic(path):
         matches = sorted(glob.glob(path, recursive=True), key=_natural_key)
         pictures = [picture for match in matches for picture in _expand_match(match)]
@@ -57,18 +58,18 @@ def _expand(path: str) -> list[Path]:
             raise GRMPError(f'pattern "{path}" matches no picture; check the spelling and the folder it starts from')
         return pictures
     if Path(path).suffix.lower() in PICTURE_SUFFIXES:
-        return [Path(path)]
+        return [path]
     raise GRMPError(f'"{path}" is neither a file nor a folder; check the spelling')
 
 
-def _expand_match(match: str) -> list[Path]:
+def _expand_match(match: str) -> list[str]:
     # Folders that match "*" may well be empty of pictures; files that match may be anything ("*" meets notes.txt too).
     if os.path.isdir(match):
         return list(_walk(match))
-    return [Path(match)] if Path(match).suffix.lower() in PICTURE_SUFFIXES else []
+    return [match] if Path(match).suffix.lower() in PICTURE_SUFFIXES else []
 
 
-def _list_folder(folder: str) -> list[Path]:
+def _list_folder(folder: str) -> list[str]:
     pictures = list(_walk(folder))
     if not pictures:
         suffixes = " ".join(sorted(PICTURE_SUFFIXES))
@@ -76,12 +77,13 @@ def _list_folder(folder: str) -> list[Path]:
     return pictures
 
 
-def _walk(folder: str) -> Iterator[Path]:
+def _walk(folder: str) -> Iterator[str]:
     for root, folders, files in os.walk(folder):
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural_key)
         for name in sorted(files, key=_natural_key):
             if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES:
-                yield Path(root, name)
+                path = os.path.join(root, name)
+                yield os.path.relpath(path, ".") if folder == "." else path
 
 
 def _natural_key(name: str) -> tuple[list[tuple[int, str]], str]:

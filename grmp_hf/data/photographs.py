@@ -66,7 +66,7 @@ def read_photographs(
     Raises:
         GRMPError: no picture in the folder, or none that can be read.
     """
-    paths = find_images([folder])
+    paths = [Path(path) for path in find_images([folder])]
     side = max(size, min(_LARGEST_SIDE, int((_MEMORY / (3 * len(paths))) ** 0.5)))
 
     def read(path: Path) -> tuple[Picture, bytes] | ImageError:

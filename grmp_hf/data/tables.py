@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from grmp_hf.data.columns import IMAGE_NAMES, RATING_NAMES, column_key, first_few, is_empty, shown
+from grmp_hf.data.columns import BLANKS, IMAGE_NAMES, RATING_NAMES, column_key, first_few, is_empty, shown
 from grmp_hf.data.files import PICTURE_SUFFIXES
 from grmp_hf.data.text import has_odd_bytes, legacy, read_text
 from grmp_hf.errors import GRMPError
@@ -94,7 +94,7 @@ def read_csv(path: Path) -> Table:
     notes += [f"{path}, line {row.line}: a quoted cell runs to line {row.end}" for row in rows if row.end > row.line][
         :3
     ]
-    named = [(name, [row.cells[at].strip() for row in rows]) for at, name in enumerate(header) if name]
+    named = [(name, [row.cells[at].strip(BLANKS) for row in rows]) for at, name in enumerate(header) if name]
     columns, repeated = _merge_columns(named)
     places = [f"line {row.line}" for row in rows]
     return Table(str(path), columns, places, path.parent, tuple(notes), repeated)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -205,3 +208,82 @@ def test_a_folder_without_pictures(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "none").mkdir()
     assert main(["score", str(tmp_path / "none")]) == 2
     assert "holds no picture" in capsys.readouterr().err
+
+
+ODD_NAMES = [
+    *(
+        "a\nb.png",
+        "\x1b[31mred\x1b[0m.png",
+        "\rstart.png",
+        "tab\t.png",
+        'q"uo"te.png',
+        "co,mma;semi|bar.png",
+        "#hash.png",
+    ),
+    *("=1+1.png", "e\u0301.png", "\u202eltr.png", "\u5199.png", os.fsdecode(b"caf\xe9.png")),
+]
+
+
+@pytest.fixture
+def odd(photos: list[Path]) -> list[Path]:
+    """The twelve pictures under names with all that a name may hold."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux allows all of these names")
+    return [path.rename(path.parent / name) for path, name in zip(photos, ODD_NAMES, strict=True)]
+
+
+def test_a_printed_table_has_one_line_a_picture_whatever_its_name(
+    score: Run, odd: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (odd[0].parent / "bad\n.png").write_bytes(b"")
+    assert score("-q") == 1
+    lines = capsys.readouterr().out.split("\n")
+    assert len(lines) == 2 + 13 + 1 and all(line.isprintable() for line in lines)
+    for shown in (r"a\nb.png", r"\x1b[31mred\x1b[0m.png", r"\rstart.png", "\u5199.png", r"caf\udce9.png", r"bad\n.png"):
+        assert sum(line.endswith(shown) or f"{shown}  #" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_scores_of_odd_names_are_joined_with_their_ratings(
+    kind: str, score: Run, odd: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / f"scores.{kind}"
+    assert score("--output", target, "-q") == 0
+    if kind != "parquet":  # whose text can hold no odd bytes: escapes stand for them
+        assert {row["path"] for row in read_kept(target)} == {str(path) for path in odd}
+    with open(odd[0].parent / "labels.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file).writerows([("image", "mos"), *((path.name, 1 + at % 5) for at, path in enumerate(odd))])
+    assert main(["evaluate", str(odd[0].parent), "--scores", str(target), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 12
+
+
+def read_kept(path: Path) -> list[dict[str, str]]:
+    """Rows with the bytes of names as Python has them."""
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("kind", ["table", "csv", "jsonl"])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_odd_names_can_be_printed(
+    kind: str, encoding: str, score: Run, odd: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if encoding == "ascii" and kind == "csv":
+        pytest.skip("there is no way to write such names")
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert score("--format", kind, "-q") == 0
+    stdout.flush()
+    content = stdout.buffer.getvalue()  # type: ignore[attr-defined]
+    assert (b"caf\xe9.png" if kind == "csv" else rb"caf\udce9.png") in content
+
+
+def test_paths_are_written_as_they_were_given(
+    adapter_folder: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(photos[0].parent)
+    given = ["./00.png", "../photos/01.png", "02.png"]
+    assert main(["score", *given, "--adapter", str(adapter_folder), "--format", "csv", "-q"]) == 0
+    assert [row["path"] for row in csv.DictReader(capsys.readouterr().out.splitlines())] == given

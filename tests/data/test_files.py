@@ -46,11 +46,26 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_what_paths_stand_for(folder: Path, given: list[str], found: list[str]) -> None:
-    assert [path.as_posix() for path in find_images(given)] == found
+    assert [path.replace("\\", "/") for path in find_images(given)] == found
 
 
 def test_absolute_stays_absolute(folder: Path) -> None:
-    assert find_images([folder / "sub"]) == [folder / "sub" / "1.png"]
+    assert find_images([folder / "sub"]) == [str(folder / "sub" / "1.png")]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("./10.jpg", "./10.jpg"),
+        ("sub/../10.jpg", "sub/../10.jpg"),
+        ("./sub", "./sub/1.png"),
+        ("sub//1.png", "sub//1.png"),
+        ("./sub/*.png", "./sub/1.png"),
+        ("https://example.org/a.jpg", "https://example.org/a.jpg"),
+    ],
+)
+def test_paths_are_as_they_were_given(folder: Path, given: str, found: str) -> None:
+    assert [path.replace("\\", "/") for path in find_images([given])] == [found]
 
 
 @pytest.mark.parametrize(
