@@ -41,7 +41,7 @@ _SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _SCORE_COLUMNS = {"path", "score", "quality", "status", "scorer"}
-_ABSENT = frozenset(("na", "n/a", "nan", "null", "-", "--", "<na>"))
+_ABSENT = frozenset(("na", "n/a", "nan", "null", "-", "--", "\u2013", "\u2014", "?", "<na>"))
 """Words that stand for an empty cell, in lower case."""
 
 
@@ -51,7 +51,7 @@ def is_score_table(table: Table) -> bool:
 
 
 def choose_images(table: Table, wanted: str | None) -> tuple[str, str | None]:
-    """The column of the pictures, and one that was passed over: because it only counts where this one names files, or
+    """The column of the pictures, and one that was passed over: because it names no files where this one does, or
     names files where this one holds pictures under an unusual name.
 
     Raises:
@@ -66,7 +66,7 @@ def choose_images(table: Table, wanted: str | None) -> tuple[str, str | None]:
     others.sort(key=lambda name: IMAGE_NAMES.index(column_key(name)))
     if wanted is None and others and inside and column_key(found) not in IMAGE_NAMES:
         passed = others[0]
-    elif wanted is None and others and not inside and _counts(table.columns[found]):
+    elif wanted is None and others and not inside and not _names_files(table.columns[found]):
         passed, found = found, others[0]
     _check_single(table, found, "--image-column")
     return found, passed
@@ -223,11 +223,6 @@ def _check_single(table: Table, column: str, option: str) -> None:
             f'{table.where}: expected each column once, got "{shown(column)}" more than once with other cells; rename '
             f"one, or name another column with {option}"
         )
-
-
-def _counts(cells: Sequence[Any]) -> bool:
-    """Say whether a column holds nothing but whole numbers, such as the number of a row."""
-    return all(isinstance(cell, int) or (isinstance(cell, str) and cell.strip().isdecimal()) for cell in cells)
 
 
 def _names_files(cells: Sequence[Any]) -> bool:

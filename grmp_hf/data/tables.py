@@ -198,8 +198,13 @@ def _is_header(cells: Sequence[str]) -> bool:
 
 
 def _split_comments(records: Sequence[_Record], width: int) -> tuple[list[_Record], list[int]]:
-    """Rows, and the lines of comments: what begins with # and does not have the cells of a row."""
-    rows = [record for record in records if not (record.cells[0].startswith("#") and record.filled < min(2, width))]
+    """Rows, and the lines of comments: what begins with # and a blank, or with # and does not have the cells of a row."""
+    rows = [
+        record
+        for record in records
+        if not record.cells[0].startswith("# ")
+        and not (record.cells[0].startswith("#") and record.filled < min(2, width))
+    ]
     kept = {row.line for row in rows}
     return rows, [record.line for record in records if record.line not in kept]
 

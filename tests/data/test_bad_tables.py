@@ -345,6 +345,8 @@ ACCEPTED: dict[str, Content] = {
     "title above that is padded": "My ratings;\n;\n" + table(";"),
     "comments above": '# mine, "all of them\n# of May, by me\n' + table(),
     "comments between": table().replace("c.png", "# tired\nc.png") + "# end\n",
+    "comments with separators": table().replace("c.png", "# tired, bored\nc.png"),
+    "words called image": table(",", ("file", "mos", "image"), [f"no. {n}" for n in range(1, 7)]),
     "header in a comment": "# ratings\n# " + table(),
     "separators at every end": table().replace("\n", ",\n"),
     "separators at the header's end": replaced("image,mos", "image,mos,,"),
@@ -503,7 +505,7 @@ def test_a_hash_in_front_of_a_name_is_no_comment(folder: Path) -> None:
 
 
 def test_words_for_nothing_in_optional_columns(folder: Path) -> None:
-    words = ["r1", "NA", "n/a", "nan", "-", "NULL"]
+    words = ["r1", "NA", "n/a", "nan", "-", "\u2013"]
     (folder / "labels.csv").write_text(table(",", ("image", "mos", "reference"), words))
     assert [row.reference for row in read_ratings(folder).rows] == ["r1"] + [None] * 5
 
