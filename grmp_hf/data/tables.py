@@ -198,7 +198,7 @@ def _is_header(cells: Sequence[str]) -> bool:
 
 
 def _split_comments(records: Sequence[_Record], width: int) -> tuple[list[_Record], list[int]]:
-    """Rows, and the lines of comments: what begins with # and a blank, or with # and does not have the cells of a row."""
+    """Rows, and the lines of comments: what begins with # and a blank, or has fewer cells than a row."""
     rows = [
         record
         for record in records

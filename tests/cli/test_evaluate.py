@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
 import grmp_hf
 from grmp_hf.cli.main import main
+from grmp_hf.cli.taught import split_of_model
 from grmp_hf.data import Row, Split
 
 
@@ -529,3 +532,24 @@ def test_scores_that_cannot_be_used(
 def test_wrong_use(options: list[str], message: str, ratings: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(ratings), *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_split_is_looked_for_in_the_snapshot_of_the_hub(
+    taught: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def download(name: str, file: str, *, revision: str | None, local_files_only: bool) -> str:
+        asked.append((f"{name}@{revision}", local_files_only))
+        if local_files_only or name == "owner/without":
+            raise LocalEntryNotFoundError("not there")
+        return str(taught / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    split, told = split_of_model("owner/mine", "owner/mine", "abc", offline=False)
+    assert split is not None and split.train == tuple(path.name for path in photos[:5]) and told == []
+    assert asked == [("owner/mine@abc", True), ("owner/mine@abc", False)]
+    split, told = split_of_model("owner/mine", "owner/mine", "abc", offline=True)
+    assert split is None and "adapter owner/mine: has no split.json beside it: whether it has learnt" in told[0]
+    assert split_of_model("owner/without", "owner/without", "abc", offline=False)[0] is None
+    assert split_of_model("owner/base", None, "abc", offline=False) == (None, [])
