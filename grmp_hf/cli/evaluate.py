@@ -126,16 +126,18 @@ def _scores_of_file(args: argparse.Namespace) -> _Scored:
     recorded = given.about.get("rating_scale")
     table, notes = _in_direction(table, args, RatingScale.from_dict(recorded) if recorded else None)
     rows = _choose_rows(table, args, notes)
-    rows = _leave_out(rows, split_of_scores(given.adapter, _places(args, given)), table, notes)
     joined = join(rows, given)
     where = f"{args.ratings} joined with {args.scores}"
     names = f"ratings name {shown(rows[0].name)}, scores {shown(given.scores[0].path)}"
     _check_enough(len(joined.rows), where, names)
-    ratings = [row.mos for row in joined.rows]
+    kept = _leave_out(joined.rows, split_of_scores(given.adapter, _places(args, given)), table, notes)
+    _check_enough(len(kept), where, "give ratings of more pictures that have not taught")
+    value_of = {row.name: value for row, value in zip(joined.rows, joined.values, strict=True)}
+    ratings, values = [row.mos for row in kept], [value_of[row.name] for row in kept]
     if given.quality:
-        scores = [table.scale.to_score(value) for value in joined.values]
+        scores = [table.scale.to_score(value) for value in values]
     else:
-        scores = joined.values if table.scale.higher_is_better else [-value for value in joined.values]
+        scores = values if table.scale.higher_is_better else [-value for value in values]
     if scores == ratings:
         notes.append(f"scores and ratings are the same numbers: is the column {given.column!r} really one of scores?")
     return _Scored(scores, ratings, {

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grmp_hf.data.cells import is_score_table
 from grmp_hf.data.columns import IMAGE_NAMES, find_column, first_few, is_empty, parse_ratings, shown
-from grmp_hf.data.identity import first_copies
+from grmp_hf.data.identity import first_copies, name_parts
 from grmp_hf.data.sources import open_table
 from grmp_hf.data.tables import Table
 from grmp_hf.errors import GRMPError
@@ -74,7 +73,10 @@ class ScoreTable:
 
 
 class Joined(NamedTuple):
-    """Rated pictures beside their scores, and notes on how they were found and on those that have none."""
+    """Rated pictures beside their scores, and notes on how they were found and on those that have none.
+
+    Where the picture of a row is not there, but that of its score is, the row has the latter.
+    """
 
     rows: list[Row]
     values: list[float]
@@ -143,7 +145,12 @@ def join(rows: Sequence[Row], table: ScoreTable) -> Joined:
     if absent := [f'"{shown(row.name)}"' for at, row in enumerate(rows) if at not in found]:
         notes.append(f"{len(absent)} of {len(rows)} rated pictures have no score and are left out: {first_few(absent)}")
     values = [table.scores[found[at]].value for at in kept]
-    return Joined([rows[at] for at in kept], [value for value in values if value is not None], len(bad), notes)
+    seen = [rows[at] if pictures[at] else _seen(rows[at], files[found[at]]) for at in kept]
+    return Joined(seen, [value for value in values if value is not None], len(bad), notes)
+
+
+def _seen(row: Row, file: Path | None) -> Row:
+    return row if file is None or not isinstance(row.image, Path) else replace(row, image=file)
 
 
 def _parse(table: Table, paths: str, column: str) -> tuple[Score, ...]:
@@ -216,7 +223,7 @@ def _join_names(
     found: dict[int, int],
 ) -> list[str]:
     """Join what is left by name, the whole of it first, then what two names end with; each score once."""
-    rated, scored = [_parts(row.name) for row in rows], [_parts(path) for path in paths]
+    rated, scored = [name_parts(row.name) for row in rows], [name_parts(path) for path in paths]
     used, ended = set(found.values()), 0
     longest = max((len(parts) for parts in (*rated, *scored)), default=0)
     for length in (None, *range(longest, 0, -1)):
@@ -240,9 +247,3 @@ def _unique(names: Iterable[tuple[str, ...]], length: int | None) -> dict[tuple[
     ends = [_end(parts, length) for parts in names]
     counts = Counter(ends)
     return {end: at for at, end in enumerate(ends) if end is not None and counts[end] == 1}
-
-
-def _parts(name: str) -> tuple[str, ...]:
-    """A name as folders and file, in one form of accents; odd bytes as parquet holds them."""
-    text = unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode())
-    return tuple(part for part in text.replace("\\", "/").split("/") if part not in ("", "."))

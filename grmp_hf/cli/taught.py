@@ -70,17 +70,16 @@ def leave_out_taught(rows: Sequence[Row], split: Split, where: str) -> tuple[lis
     Raises:
         GRMPError: none is left.
     """
-    from grmp_hf.data.identity import KnownPictures
+    from grmp_hf.data.identity import KnownPictures, name_parts
 
-    names = set(split.train)
-    known = KnownPictures(split.contents.values())
+    names, known = {name_parts(name) for name in split.train}, KnownPictures(split.contents.values())
     kept: list[Row] = []
-    by_name = 0
+    unread = 0
     for row in rows:
         taught = known.holds(row.image) if split.contents else None
+        unread += taught is None
         if taught is None:
-            taught = row.name in names
-            by_name += taught
+            taught = name_parts(row.name) in names
         if not taught:
             kept.append(row)
     left = len(rows) - len(kept)
@@ -89,10 +88,11 @@ def leave_out_taught(rows: Sequence[Row], split: Split, where: str) -> tuple[lis
             f"{where}: expected pictures that the adapter has not learnt from, got {left} from which it has; "
             "give other ratings"
         )
-    told = f", {by_name} of them told by name alone" if by_name else ""
-    notes = [f"{left} pictures are left out: the adapter has learnt from them{told}"] if left else []
+    notes = [f"{left} pictures are left out: the adapter has learnt from them"] if left else []
     if not split.contents:
         notes.append(f"{SPLIT_FILE} is of an earlier version and tells pictures by name alone")
+    elif unread:
+        notes.append(f"{unread} pictures cannot be read here: whether they have taught is told by name alone")
     return kept, notes
 
 

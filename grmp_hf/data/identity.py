@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from grmp_hf.data.images import ImageError
 if TYPE_CHECKING:
     from grmp_hf.data.columns import ImageSource
 
-__all__ = ["KnownPictures", "content_id", "first_copies"]
+__all__ = ["KnownPictures", "content_id", "first_copies", "name_parts"]
 
 _PIECE = 4096  # bytes
 
@@ -33,6 +34,16 @@ def content_id(source: ImageSource) -> str | None:
             return f"{file.tell()}-{digest}"
     except (OSError, ValueError, ImageError):  # ValueError: a name with NUL
         return None
+
+
+def name_parts(name: str) -> tuple[str, ...]:
+    """A name as folders and file, whatever its slashes and accents; odd bytes as escapes, as parquet holds them.
+
+    >>> name_parts("./photos\\\\a.jpg"), name_parts("a.jpg")
+    (('photos', 'a.jpg'), ('a.jpg',))
+    """
+    text = unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode())
+    return tuple(part for part in text.replace("\\", "/").split("/") if part not in ("", "."))
 
 
 def first_copies(sources: Sequence[ImageSource]) -> list[int]:

@@ -198,7 +198,7 @@ def test_split_of_an_earlier_version_tells_by_name(
     (taught / "split.json").write_text(json.dumps(fields))
     figures, told = evaluate(capsys, ratings, "--adapter", taught)
     assert figures["n"] == 7
-    assert "5 pictures are left out: the adapter has learnt from them, 5 of them told by name alone" in told
+    assert "5 pictures are left out: the adapter has learnt from them" in told
     assert "split.json is of an earlier version and tells pictures by name alone" in told
 
 
@@ -213,6 +213,26 @@ def test_an_adapter_without_its_split_is_told(
     figures, told = evaluate(capsys, ratings, way, given)
     assert figures["n"] == 12
     assert "has no split.json beside it: whether it has learnt from these pictures is not known" in told
+
+
+def test_pictures_that_taught_are_known_by_the_files_of_their_scores(
+    rated: list[dict[str, Any]],
+    photos: list[Path],
+    taught: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    elsewhere, scores = tmp_path / "elsewhere", tmp_path / "scores.csv"
+    elsewhere.mkdir()
+    table = write_csv(elsewhere / "labels.csv", [{**row, "image": f"./any/{row['image']}"} for row in rated])
+    assert main(["score", str(photos[0].parent), "--adapter", str(taught), "-o", str(scores), "-q"]) == 0
+    assert evaluate(capsys, table, "--scores", scores)[0]["n"] == 7
+    for path in photos:  # neither file is there: the names are all that is left
+        path.unlink()
+    write_csv(table, [{**row, "image": f"./{row['image']}"} for row in rated])
+    figures, told = evaluate(capsys, table, "--scores", scores)
+    assert figures["n"] == 7
+    assert "12 pictures cannot be read here: whether they have taught is told by name alone" in told
 
 
 def test_a_split_of_another_run_is_told(ratings: Path, taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
