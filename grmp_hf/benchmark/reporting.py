@@ -13,7 +13,7 @@ from grmp_hf.benchmark.config import BenchmarkConfig
 from grmp_hf.benchmark.planning import Cell
 from grmp_hf.benchmark.results import ResultStore
 from grmp_hf.data import ImageError, decode_row
-from grmp_hf.evaluation.metrics import paired_over_draws
+from grmp_hf.evaluation.comparisons import paired_over_draws
 from grmp_hf.evaluation.report import benchmark_table
 from grmp_hf.evaluation.report_html import Predictions, write_report
 from grmp_hf.storing import atomic_path, write_json

@@ -196,7 +196,7 @@ def _places(args: argparse.Namespace, given: ScoreTable) -> list[Path]:
 
 
 def _check_enough(count: int, where: str, remedy: str) -> None:
-    from grmp_hf.data.columns import MIN_RATINGS
+    from grmp_hf.data.numbers import MIN_RATINGS
 
     if count < MIN_RATINGS:
         raise GRMPError(f"{where}: expected at least {MIN_RATINGS} rated pictures with a score, got {count}; {remedy}")

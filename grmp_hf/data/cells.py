@@ -11,16 +11,15 @@ from grmp_hf.data.columns import (
     BLANKS,
     IMAGE_NAMES,
     RATING_NAMES,
-    NestedCell,
     column_key,
     find_column,
     find_optional,
     first_few,
     is_empty,
-    parse_ratings,
     shown,
 )
 from grmp_hf.data.files import PICTURE_SUFFIXES
+from grmp_hf.data.numbers import NestedCell, parse_ratings
 from grmp_hf.data.tables import Table
 from grmp_hf.data.text import legacy
 from grmp_hf.errors import GRMPError

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grmp_hf.data.columns import OPTIONAL_NAMES, NestedCell, shown
+from grmp_hf.data.columns import OPTIONAL_NAMES, shown
 from grmp_hf.data.images import ImageError
+from grmp_hf.data.numbers import NestedCell
 from grmp_hf.data.parquet import is_name
 from grmp_hf.data.tables import Table
 from grmp_hf.errors import GRMPError

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from grmp_hf.data.columns import parse_ratings
+from grmp_hf.data.numbers import parse_ratings
 from grmp_hf.data.tables import Table, read_csv
 from grmp_hf.errors import GRMPError
 

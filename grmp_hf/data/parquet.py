@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grmp_hf.data.columns import NestedCell, first_few, shown
+from grmp_hf.data.columns import first_few, shown
 from grmp_hf.data.images import ImageError
+from grmp_hf.data.numbers import NestedCell
 from grmp_hf.data.tables import Table
 from grmp_hf.data.text import describe_foreign, legacy
 from grmp_hf.errors import GRMPError

@@ -19,10 +19,11 @@ from grmp_hf.data.cells import (
     picture_names,
     rating_cells,
 )
-from grmp_hf.data.columns import RatedTable, Row, check_ratings, first_few, parse_ratings, shown
+from grmp_hf.data.columns import RatedTable, Row, first_few, shown
 from grmp_hf.data.embedded import load_hub_table, table_from_dataset
 from grmp_hf.data.files import PictureFolders
 from grmp_hf.data.images import MAX_PIXELS, ImageError, decode_image
+from grmp_hf.data.numbers import check_ratings, parse_ratings
 from grmp_hf.data.parquet import read_parquet
 from grmp_hf.data.scales import RatingScale, infer_scale
 from grmp_hf.data.tables import Table, read_csv, read_jsonl

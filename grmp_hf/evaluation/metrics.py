@@ -1,4 +1,4 @@
-"""Agreement of scores with ratings, each figure with a bootstrap interval, and paired comparison of two methods.
+"""Agreement of scores with ratings, each figure with a bootstrap interval.
 
 All functions take arrays and return floats. Two conventions hold throughout: a constant array carries no order, so any
 correlation with it is 0.0 (not NaN: tables, JSON and resamples stay finite), and no function ever warns. "Constant" is
@@ -17,22 +17,23 @@ from scipy.stats import kendalltau
 
 from grmp_hf.errors import GRMPError
 
-from .arrays import FloatArray, finite_array, is_constant, paired_arrays
+from .arrays import FloatArray, is_constant, paired_arrays
 from .logistic import fit_logistic
 from .weighted import BLOCK, WeightedMetric, weighted_krcc, weighted_plcc, weighted_rmse, weighted_srcc
 
 __all__ = [
-    "Comparison",
     "Interval",
+    "Metric",
     "bootstrap_interval",
     "caveats",
+    "checked_count",
     "evaluate_scores",
     "krcc",
-    "paired_difference",
-    "paired_over_draws",
+    "percentiles",
     "plcc",
     "plcc_logistic",
     "point_figures",
+    "resampled_metric",
     "rmse",
     "rmse_logistic",
     "srcc",
@@ -48,15 +49,6 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
-
-
-class Comparison(NamedTuple):
-    """Difference of two methods, its interval, and the share of resamples in which the first had the larger value."""
-
-    difference: float
-    low: float
-    high: float
-    share: float
 
 
 def srcc(scores: npt.ArrayLike, mos: npt.ArrayLike) -> float:
@@ -189,83 +181,8 @@ def bootstrap_interval(
     True
     """
     x, y = paired_arrays(scores, mos)
-    values = _resampled(metric, x, y, _checked_count(resamples, level), seed)
-    return Interval(metric(x, y), *_percentiles(values, level))
-
-
-def paired_difference(
-    metric: Metric,
-    first: npt.ArrayLike,
-    second: npt.ArrayLike,
-    mos: npt.ArrayLike,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Comparison:
-    """Paired bootstrap of metric(first) - metric(second) over the same pictures, and over draws if there are several.
-
-    Both methods see the same resampled pictures, so what is hard for both cancels. With `(d, n)` scores, row k of both
-    methods belongs to the same draw of labels; the difference is the mean over draws, and draws are resampled as well.
-
-    Args:
-        metric: function of (scores, mos).
-        first: `(n,)` or `(d, n)` scores of one method.
-        second: the same shape, scores of the other method.
-        mos: `(n,)`.
-        resamples: at least 1.
-        seed: same seed, same interval.
-        level: in (0, 1).
-
-    Raises:
-        GRMPError: shapes that do not match, a level outside (0, 1), no resamples.
-    """
-    methods = [finite_array(np.atleast_2d(np.asarray(s)), n, 2) for s, n in ((first, "first"), (second, "second"))]
-    if methods[0].shape != methods[1].shape:
-        raise GRMPError(f"Expected scores of one shape, got {methods[0].shape} and {methods[1].shape}")
-    y = paired_arrays(methods[0][0], mos)[1]
-    count, draws = _checked_count(resamples, level), len(methods[0])
-    plain = [np.array([metric(row, y) for row in method]) for method in methods]  # (d,) each
-    many = [np.stack([_resampled(metric, row, y, count, seed) for row in method]) for method in methods]  # (d, R) each
-    chosen = np.random.default_rng([seed, 1]).integers(draws, size=(draws, count))
-    differences = np.take_along_axis(many[0] - many[1], chosen, axis=0).mean(axis=0)  # (R,)
-    return _compared(float((plain[0] - plain[1]).mean()), differences, level)
-
-
-def paired_over_draws(
-    first: npt.ArrayLike,
-    second: npt.ArrayLike,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Comparison:
-    """Paired bootstrap of the mean of first - second over draws, each with shots and test pictures of its own.
-
-    For figures of which only the value in each draw is comparable; where all draws are tested on the same pictures,
-    `paired_difference` also resamples these. The interval holds the spread over draws alone, and is too narrow for
-    fewer than about ten.
-
-    Args:
-        first: `(d,)`, d >= 2, a metric of one method in each draw.
-        second: `(d,)`, the same metric of the other method in the same draws.
-        resamples: at least 1.
-        seed: same seed, same interval.
-        level: in (0, 1).
-
-    Raises:
-        GRMPError: different lengths, fewer than two draws, NaN or infinity, a level outside (0, 1), no resamples.
-
-    >>> found = paired_over_draws([0.60, 0.64, 0.61], [0.58, 0.60, 0.62])
-    >>> [round(value, 3) for value in found[:3]]
-    [0.017, -0.01, 0.04]
-    """
-    a, b = finite_array(first, "first"), finite_array(second, "second")
-    if len(a) != len(b) or len(a) < 2:
-        raise GRMPError(f"Expected values of both methods in the same draws, at least two, got {len(a)} and {len(b)}")
-    each = a - b
-    chosen = np.random.default_rng(seed).integers(len(each), size=(_checked_count(resamples, level), len(each)))
-    return _compared(float(each.mean()), each[chosen].mean(axis=1), level)
+    values = resampled_metric(metric, x, y, checked_count(resamples, level), seed)
+    return Interval(metric(x, y), *percentiles(values, level))
 
 
 def evaluate_scores(
@@ -303,8 +220,8 @@ def evaluate_scores(
     figures: dict[str, int | float | list[float] | None] = {"n": len(x)}
     for at, (name, metric, values, _) in enumerate(inputs):
         part = None if tell is None else functools.partial(_tell_part, tell, at / len(inputs), 1 / len(inputs))
-        resampled = _resampled(metric, values, y, _checked_count(resamples, level), seed, part)
-        value, (low, high) = metric(values, y), _percentiles(resampled, level)
+        resampled = resampled_metric(metric, values, y, checked_count(resamples, level), seed, part)
+        value, (low, high) = metric(values, y), percentiles(resampled, level)
         empty = is_constant(y) or (is_constant(x) and metric is not rmse)
         figures |= {name: value, f"{name}_interval": None if empty else [low, high]}
     return figures
@@ -344,7 +261,8 @@ def _once(weighted: WeightedMetric, scores: npt.ArrayLike, mos: npt.ArrayLike) -
     return float(weighted(x, y, np.ones((1, len(x))))[0])
 
 
-def _checked_count(resamples: int, level: float) -> int:
+def checked_count(resamples: int, level: float) -> int:
+    """The number of resamples; raises if it, or the level, cannot be one."""
     if not 0 < level < 1:
         raise GRMPError(f"level: expected a number between 0 and 1, got {level}")
     if resamples < 1:
@@ -352,17 +270,13 @@ def _checked_count(resamples: int, level: float) -> int:
     return resamples
 
 
-def _percentiles(values: FloatArray, level: float) -> tuple[float, float]:
+def percentiles(values: FloatArray, level: float) -> tuple[float, float]:
+    """The ends of the middle share `level` of resampled values."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def _compared(difference: float, resampled: FloatArray, level: float) -> Comparison:
-    share = float((resampled > 0).mean() + 0.5 * (resampled == 0).mean())
-    return Comparison(difference, *_percentiles(resampled, level), share)
-
-
-def _resampled(
+def resampled_metric(
     metric: Metric, x: FloatArray, y: FloatArray, count: int, seed: int, tell: Callable[[float], None] | None = None
 ) -> FloatArray:
     """The metric on `count` resamples of the pictures, `(count,)`; a function of (n, count, seed) and the data."""

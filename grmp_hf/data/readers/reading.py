@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from grmp_hf.data.benchmarks import OptionValue, find_benchmark
-from grmp_hf.data.columns import RatedTable, Row, check_ratings, first_few
+from grmp_hf.data.columns import RatedTable, Row, first_few
+from grmp_hf.data.numbers import check_ratings
 from grmp_hf.data.official import OfficialFolder, fold, open_archive
 from grmp_hf.data.readers import authentic, distorted
 from grmp_hf.data.readers.labels import Labels
