@@ -9,10 +9,12 @@ from types import TracebackType
 __all__ = ["Progress"]
 
 _TERMINAL, _FILE = 0.2, 15.0
+_FIRST = 2.0  # seconds after which something is said for the first time
 
 
 class Progress:
-    """Counts pictures; on a terminal one line is rewritten, elsewhere a line is written every quarter of a minute.
+    """Counts pictures; on a terminal one line is rewritten, elsewhere a line is written after two
+    seconds and every quarter of a minute.
 
     Args:
         label: what is done.
@@ -25,7 +27,7 @@ class Progress:
         self.label, self.total, self.done, self.quiet = label, total, done, quiet
         self._before, self._start = done, time.monotonic()
         self._live = sys.stderr.isatty()
-        self._next = self._start + (_TERMINAL if self._live else _FILE)
+        self._next = self._start + (_TERMINAL if self._live else _FIRST)
 
     def __enter__(self) -> Progress:
         return self

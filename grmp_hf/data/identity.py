@@ -52,10 +52,21 @@ def first_copies(sources: Sequence[ImageSource]) -> list[int]:
     Files are compared by size first, then by three small pieces; only what still agrees is read whole. A picture that
     cannot be read is a copy of none.
     """
-    keys: tuple[Callable[[ImageSource], object], ...] = (_size, _pieces, content_id)
+    inside = {at: content_id(source) for at, source in enumerate(sources) if not isinstance(source, Path)}
+
+    def size(at: int) -> object:
+        found = inside.get(at)
+        return _size(sources[at]) if at not in inside else found and int(found.partition("-")[0])
+
+    def pieces(at: int) -> object:
+        return _pieces(sources[at])
+
+    def whole(at: int) -> object:
+        return inside[at] if at in inside else content_id(sources[at])
+
     groups = [list(range(len(sources)))]
-    for key in keys:
-        groups = [part for group in groups for part in _parted(group, sources, key)]
+    for key in (size, whole) if inside else (size, pieces, whole):
+        groups = [part for group in groups for part in _parted(group, key)]
     first = list(range(len(sources)))
     for group in groups:
         for at in group:
@@ -84,30 +95,26 @@ class KnownPictures:
         return None if found is None else found in self._ids
 
 
-def _parted(
-    group: Sequence[int], sources: Sequence[ImageSource], key: Callable[[ImageSource], object]
-) -> list[list[int]]:
+def _parted(group: Sequence[int], key: Callable[[int], object]) -> list[list[int]]:
     """Those of a group that agree in a key with another one, together."""
     parts: dict[object, list[int]] = {}
     for at in group:
-        found = key(sources[at])
+        found = key(at)
         if found is not None:
             parts.setdefault(found, []).append(at)
     return [part for part in parts.values() if len(part) > 1]
 
 
-def _size(source: ImageSource) -> object:
-    if not isinstance(source, Path):  # to know the length is to read it
-        return content_id(source)
+def _size(source: ImageSource) -> int | None:
     try:
-        return os.stat(source).st_size
+        return os.stat(source).st_size if isinstance(source, Path) else None
     except (OSError, ValueError):
         return None
 
 
-def _pieces(source: ImageSource) -> object:
+def _pieces(source: ImageSource) -> tuple[bytes, ...] | None:
     if not isinstance(source, Path):
-        return content_id(source)
+        return None
     try:
         with open(source, "rb") as file:
             size = os.fstat(file.fileno()).st_size

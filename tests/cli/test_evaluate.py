@@ -10,6 +10,8 @@ from typing import Any
 
 import huggingface_hub
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
@@ -573,3 +575,15 @@ def test_the_split_is_looked_for_in_the_snapshot_of_the_hub(
     assert split is None and "adapter owner/mine: has no split.json beside it: whether it has learnt" in told[0]
     assert split_of_model("owner/without", "owner/without", "abc", offline=False)[0] is None
     assert split_of_model("owner/base", None, "abc", offline=False) == (None, [])
+
+
+def test_pictures_inside_a_table_are_joined_and_left_out_by_content(
+    rated: list[dict[str, Any]], photos: list[Path], taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inside, scores = tmp_path / "inside.parquet", tmp_path / "scores.csv"
+    columns = {"image": [path.read_bytes() for path in photos], "mos": [row["mos"] for row in rated]}
+    pq.write_table(pa.table(columns), inside)
+    assert main(["score", str(photos[0].parent), "--adapter", str(taught), "-o", str(scores), "-q"]) == 0
+    for way, given in (("--scores", scores), ("--adapter", taught)):
+        figures, told = evaluate(capsys, inside, way, given)
+        assert figures["n"] == 7 and "5 pictures are left out: the adapter has learnt from them" in told
