@@ -130,7 +130,8 @@ def _scores_of_file(args: argparse.Namespace) -> _Scored:
     where = f"{args.ratings} joined with {args.scores}"
     names = f"ratings name {shown(rows[0].name)}, scores {shown(given.scores[0].path)}"
     _check_enough(len(joined.rows), where, names)
-    kept = _leave_out(joined.rows, split_of_scores(given.adapter, _places(args, given)), table, notes)
+    found = split_of_scores(given.adapter, args.adapter, _places(given))
+    kept = _leave_out(joined.rows, found, table, notes)
     _check_enough(len(kept), where, "give ratings of more pictures that have not taught")
     value_of = {row.name: value for row, value in zip(joined.rows, joined.values, strict=True)}
     ratings, values = [row.mos for row in kept], [value_of[row.name] for row in kept]
@@ -187,12 +188,11 @@ def _leave_out(rows: list[Row], found: Found, table: RatedTable, notes: list[str
     return rows
 
 
-def _places(args: argparse.Namespace, given: ScoreTable) -> list[Path]:
+def _places(given: ScoreTable) -> list[Path]:
     """Where the adapter that has given a table of scores may lie."""
-    name = given.adapter.get("adapter", "")
-    told = [args.adapter, given.about.get("adapter_folder")]
+    name, told = (given.adapter or {}).get("adapter", ""), given.about.get("adapter_folder")
     beside = [Path(name), given.file.parent, given.file.parent / name, given.file.parent.parent / name]
-    return [Path(place) for place in told if place] + beside
+    return [Path(told), *beside] if told else beside
 
 
 def _check_enough(count: int, where: str, remedy: str) -> None:

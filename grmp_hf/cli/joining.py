@@ -64,13 +64,13 @@ class ScoreTable:
     notes: tuple[str, ...]
 
     @property
-    def adapter(self) -> dict[str, str]:
-        """Name and weights' hash, or its beginning, of the adapter that scored; empty for a base or if not known."""
+    def adapter(self) -> dict[str, str] | None:
+        """Name and weights' hash, or its beginning, of the adapter that scored; empty for a base, None if not known."""
         identity = self.about.get("identity") or {}
         if identity.get("adapter"):
             return {"adapter": identity["adapter"], "adapter_sha256": identity["adapter_sha256"]}
         told = re.search(r" \+ (?P<adapter>.+)@(?P<adapter_sha256>[0-9a-f]{12})$", self.scorer)
-        return told.groupdict() if told else {}
+        return told.groupdict() if told else None if self.scorer == _UNKNOWN else {}
 
 
 class Joined(NamedTuple):

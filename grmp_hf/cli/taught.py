@@ -41,24 +41,33 @@ def split_of_model(place: str, adapter: str | None, revision: str | None, *, off
     )
 
 
-def split_of_scores(about: Mapping[str, Any], places: Iterable[Path]) -> Found:
+def split_of_scores(about: Mapping[str, Any] | None, given: str | None, places: Iterable[Path]) -> Found:
     """The split of the adapter that has given a table of scores.
 
     Args:
-        about: ``adapter``, its name, and ``adapter_sha256``, or the beginning of it; nothing for a base.
-        places: folders where the adapter may lie; one counts if it holds the same weights.
+        about: ``adapter``, its name, and ``adapter_sha256``, or the beginning of it; nothing for a base; None where
+            the table does not say who has scored.
+        given: where the user says that the adapter is.
+        places: other folders where it may lie; one counts if it holds the same weights.
+
+    Raises:
+        GRMPError: another adapter is where the user says that it is.
     """
+    if about is None:
+        who = "whoever has given the scores is not named in their table"
+        return _read_split(Path(given), f"adapter {given}") if given else (None, [f"{who}: {_UNKNOWN}"])
     if not about.get("adapter"):
         return None, []
     who, wanted = f"adapter {about['adapter']}, which has given the scores", str(about["adapter_sha256"])
-    for folder in places:
-        try:
-            with open(folder / _WEIGHTS, "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
-            continue
-        if found.startswith(wanted):
+    for folder in [Path(given)] if given else places:
+        found = _weights_sha256(folder)
+        if found is not None and found.startswith(wanted):
             return _read_split(folder, who)
+    if given:
+        raise GRMPError(
+            f"--adapter {given}: expected the adapter that has given the scores, {about['adapter']} with weights "
+            f"{wanted[:12]}, found another one or none; name its folder, or leave --adapter out"
+        )
     return None, [f"{who}, is not found here (--adapter DIR says where it is): {_UNKNOWN}"]
 
 
@@ -106,6 +115,14 @@ def _read_split(folder: Path | None, who: str) -> Found:
     if recorded != split.hash:
         return None, [f"{who}: the {SPLIT_FILE} beside it is of another run: {_UNKNOWN}"]
     return split, []
+
+
+def _weights_sha256(folder: Path) -> str | None:
+    try:
+        with open(folder / _WEIGHTS, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _provenance(folder: Path) -> dict[str, Any]:

@@ -260,6 +260,16 @@ def test_the_adapter_of_scores_is_found_and_told_where_it_is_not(
     assert figures["n"] == 12
     assert "adapter taught, which has given the scores, is not found here (--adapter DIR says where it is)" in told
     assert evaluate(capsys, ratings, "--scores", printed, "--adapter", moved)[0]["n"] == 7
+    with open(moved / "adapter_model.safetensors", "ab") as file:
+        file.write(b" ")
+    assert main(["evaluate", str(ratings), "--scores", str(printed), "--adapter", str(moved)]) == 2
+    assert "expected the adapter that has given the scores, taught with weights" in capsys.readouterr().err
+    with open(printed, newline="") as file:
+        rows = [{"path": row["path"], "score": row["score"]} for row in csv.DictReader(file)]
+    nameless = write_csv(tmp_path / "nameless.csv", rows)
+    figures, told = evaluate(capsys, ratings, "--scores", nameless)
+    assert figures["n"] == 12 and "whoever has given the scores is not named in their table: whether it has" in told
+    assert evaluate(capsys, ratings, "--scores", nameless, "--adapter", moved)[0]["n"] == 7
 
 
 def test_a_baked_scorer_has_learnt_what_its_adapter_has(
