@@ -199,14 +199,15 @@ def _is_header(cells: Sequence[str]) -> bool:
 
 def _split_comments(records: Sequence[_Record], width: int) -> tuple[list[_Record], list[int]]:
     """Rows, and the lines of comments: what begins with # and a blank, or has fewer cells than a row."""
-    rows = [
-        record
-        for record in records
-        if not record.cells[0].startswith("# ")
-        and not (record.cells[0].startswith("#") and record.filled < min(2, width))
-    ]
+    rows = [record for record in records if not _is_comment(record, width)]
     kept = {row.line for row in rows}
     return rows, [record.line for record in records if record.line not in kept]
+
+
+def _is_comment(record: _Record, width: int) -> bool:
+    first = record.cells[0].strip()
+    words = first.startswith("# ") and Path(first).suffix.lower() not in PICTURE_SUFFIXES
+    return words or (first.startswith("#") and record.filled < min(2, width))
 
 
 def _check_row(path: Path, row: _Record, header: Sequence[str]) -> None:

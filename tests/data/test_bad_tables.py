@@ -498,10 +498,11 @@ def test_the_line_is_that_of_the_file_whatever_is_above(folder: Path) -> None:
             read_ratings(folder)
 
 
-def test_a_hash_in_front_of_a_name_is_no_comment(folder: Path) -> None:
-    (folder / "c.png").rename(folder / "#c.png")
-    (folder / "labels.csv").write_text(replaced("c.png", "#c.png"))
-    assert read_ratings(folder).rows[2].name == "#c.png"
+@pytest.mark.parametrize("name", ["#c.png", "# c.png", "#"])
+def test_a_hash_in_front_of_a_name_is_no_comment(name: str, folder: Path) -> None:
+    (folder / "c.png").rename(folder / name)
+    (folder / "labels.csv").write_text(replaced("c.png", name))
+    assert read_ratings(folder).rows[2].name == name
 
 
 def test_words_for_nothing_in_optional_columns(folder: Path) -> None:
