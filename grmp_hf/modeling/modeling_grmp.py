@@ -68,6 +68,8 @@ def assemble_output(
     image_embeds: Tensor, logits: Tensor, semantic: Tensor | None, labels: Tensor | None, levels: Sequence[float]
 ) -> GRMPOutput:
     """What follows from quality logits ``(B, A)``: quality, and the loss where there are labels ``(B,)``."""
+    if labels is not None and not torch.compiler.is_compiling():
+        _check_labels(labels)
     return GRMPOutput(
         loss=None if labels is None else quality_cross_entropy(logits, labels.flatten(), levels),
         quality=expected_quality(logits, levels),
@@ -75,6 +77,14 @@ def assemble_output(
         semantic_logits=semantic,
         image_embeds=image_embeds,
     )
+
+
+def _check_labels(labels: Tensor) -> None:
+    if not bool(((labels >= 0) & (labels <= 1)).all()):  # false of NaN too
+        raise GRMPError(
+            f"Expected labels that are a quality in [0, 1], 1 = best, got {labels.min():g} to {labels.max():g}. Map "
+            "ratings with RatingScale.to_quality, or read them with grmp_hf.read_ratings and take their quality."
+        )
 
 
 def adapter_state(module: nn.Module) -> tuple[Any, ...]:
@@ -206,6 +216,9 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
             labels: ``(B,)`` or ``(B, 1)``, quality in [0, 1].
             output_semantic: also give the scene logits.
             image_embeds: ``(B, D)`` from :meth:`get_image_embeds`, instead of ``pixel_values``.
+
+        Raises:
+            GRMPError: labels outside [0, 1], such as ratings from 1 to 5, or NaN.
         """
         if kwargs.pop("return_dict", True) is not True or kwargs:
             raise TypeError(f"forward() got unexpected arguments {sorted(kwargs) or ['return_dict=False']}.")

@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
+from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.functional import semantic_cross_entropy
 from grmp_hf.modeling.peft_prompts import teacher_mode
 from grmp_hf.training.arguments import GRMPTrainingArguments
@@ -122,6 +123,9 @@ class GRMPTrainer(Trainer):
 
         Returns:
             The mean loss over all pictures, or queries, of the step on its last micro-batch, else 0.
+
+        Raises:
+            GRMPError: loss or gradient are not finite.
         """
         model.train()
         if inputs:  # a process may have no part in the last batch of an epoch
@@ -132,6 +136,7 @@ class GRMPTrainer(Trainer):
         names = [parameters, parameters if self._rule is not None else {}]
         means = self._accumulator.reduce(names, functools.partial(self.accelerator.reduce, reduction="sum"))
         gradients = means.task if self._rule is None else self._rule(means.task, means.semantic)
+        _refuse_not_finite(means.loss, gradients, self.state.global_step)
         for name, parameter in parameters.items():
             parameter.grad = gradients[name]
             if name in self._start:
@@ -252,6 +257,17 @@ class GRMPTrainer(Trainer):
         self._load_from_checkpoint(str(checkpoint if best is None else checkpoint.with_name(Path(best).name)))
         self.callback_handler.on_train_end(self.args, self.state, self.control)
         return TrainOutput(state.global_step, 0.0, {})
+
+
+def _refuse_not_finite(loss: Tensor, gradients: Gradients, step: int) -> None:
+    """Raise rather than step into weights that are not numbers any more."""
+    if bool(torch.stack([loss.isfinite(), *(gradient.isfinite().all() for gradient in gradients.values())]).all()):
+        return
+    raise GRMPError(
+        f"Expected a finite loss and gradient, got a loss of {loss.item():g} or a gradient that is not finite in step "
+        f"{step + 1}. Lower learning_rate, train in full precision (bf16=False), and look for pictures that are not "
+        "finite. The weights are those of the step before."
+    )
 
 
 def _collate(collator: Callable[[list[Any]], dict[str, Any]], rows: list[Any]) -> dict[str, Any]:

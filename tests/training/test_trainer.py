@@ -384,3 +384,26 @@ def test_nothing_to_resume_is_a_fresh_start(make_adapted: MakeAdapted, tmp_path:
     model = make_adapted()
     GRMPTrainer(model, arguments(tmp_path, max_steps=2), train_dataset=Pictures(6)).train(resume_from_checkpoint=True)
     assert distance(trained(model), train(make_adapted(), tmp_path, Pictures(6), max_steps=2)) == 0
+
+
+@pytest.mark.parametrize("labels", [[1.0, 5.0, 3.0], [0.2, float("nan"), 0.4], [-0.1, 0.5, 1.0]])
+def test_ratings_are_refused_where_a_quality_is_expected(
+    labels: list[float], make_adapted: MakeAdapted, tmp_path: Path
+) -> None:
+    data, model = Pictures(3), make_adapted()
+    data.labels = torch.tensor(labels)
+    before = trained(model)
+    trainer = GRMPTrainer(model, arguments(tmp_path, max_steps=3), train_dataset=data, eval_dataset=data)
+    for go in (trainer.train, trainer.evaluate):
+        with pytest.raises(GRMPError, match=r"quality in \[0, 1\].*RatingScale.to_quality"):
+            go()
+    assert distance(before, trained(model)) == 0
+
+
+def test_a_step_into_weights_that_are_no_numbers_is_refused(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+    data, model = Pictures(4), make_adapted()
+    data.pixels[2, 0, 0, 0] = float("nan")
+    before = trained(model)
+    with pytest.raises(GRMPError, match="finite loss and gradient, got a loss of nan"):
+        train(model, tmp_path, data, max_steps=2, **SGD)
+    assert distance(before, trained(model)) == 0
