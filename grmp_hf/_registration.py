@@ -6,6 +6,7 @@ through a finder at the head of ``sys.meta_path``.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -14,8 +15,11 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
+from grmp_hf.embedded import EMBEDDED, embedded_folder
+
 __all__ = ["register_when_imported"]
 
+_SCORER_CONFIG = "scorer_config.json"
 _CONFIGS = {
     "grmp": ("grmp_hf.modeling.configuration_grmp", "GRMPConfig"),
     "grmp_baked": ("grmp_hf.modeling.baking", "GRMPBakedConfig"),
@@ -53,8 +57,44 @@ def _add_pipeline(_: ModuleType) -> None:
     importlib.import_module("grmp_hf.pipelines")
 
 
+def _add_embedded(hub: ModuleType) -> None:
+    """Let every loader of transformers find the base inside the package by its name, and never ask a hub for it.
+
+    All of them look for files through two functions of one module, which has no hook for names; modules that have taken
+    these functions from it already are given the new ones too.
+    """
+    if hasattr(hub.cached_files, "__wrapped__"):
+        return
+    found = {"cached_files": _wrap_cached_files(hub.cached_files), "resolve_revision": _wrap_revision(hub)}
+    for module in [m for name, m in list(sys.modules.items()) if name.partition(".")[0] == "transformers"]:
+        for name, function in found.items():
+            if vars(module).get(name) is function.__wrapped__:
+                setattr(module, name, function)
+
+
+def _wrap_cached_files(cached_files: Callable[..., Any]) -> Any:
+    @functools.wraps(cached_files)
+    def find(path_or_repo_id: Any, filenames: list[str], **options: Any) -> Any:
+        if path_or_repo_id != EMBEDDED:
+            return cached_files(path_or_repo_id, filenames, **options)
+        # A loader that knows nothing of the package takes a plain CLIP's configuration for another model's.
+        names = [_SCORER_CONFIG if name == "config.json" else name for name in filenames]
+        return cached_files(embedded_folder(), names, **options)
+
+    return find
+
+
+def _wrap_revision(hub: ModuleType) -> Any:
+    @functools.wraps(hub.resolve_revision)
+    def resolve(path_or_repo_id: Any, revision: str | None = None, **options: Any) -> Any:
+        return revision if path_or_repo_id == EMBEDDED else resolve.__wrapped__(path_or_repo_id, revision, **options)
+
+    return resolve
+
+
 _LISTENERS: dict[str, Callable[[ModuleType], None]] = {
     "peft": _add_method,
+    "transformers.utils.hub": _add_embedded,
     "transformers.models.auto.configuration_auto": _add_config,
     "transformers.pipelines": _add_pipeline,
 }

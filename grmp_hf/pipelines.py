@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from PIL import Image
 from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from grmp_hf.data.images import decode_image, to_rgb
+from grmp_hf.data.images import decode_image, to_rgb, upright
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.hub import load
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
@@ -47,10 +48,10 @@ class ImageQualityAssessmentPipeline(Pipeline):
     def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
         processor = kwargs.pop("image_processor", None)
         super().__init__(model, *args, **kwargs)
-        adapter = _active_config(self.model)
-        scale = getattr(adapter, "rating_scale", None)
+        record = _active_config(self.model) or self.model.config  # a baked scorer's own configuration is its record
+        scale = getattr(record, "rating_scale", None)
         self.scale = RatingScale(0.0, 1.0) if scale is None else RatingScale.from_dict(scale)
-        self.image_processor = processor or _preprocessing(self.model, getattr(adapter, "preprocessing", None))
+        self.image_processor = processor or _preprocessing(self.model, getattr(record, "preprocessing", None))
         if self.image_processor.view_weights is not None:
             self.model.config.view_weights = list(self.image_processor.view_weights)
 
@@ -61,7 +62,7 @@ class ImageQualityAssessmentPipeline(Pipeline):
 
     def preprocess(self, input_: Any, **_: Any) -> Any:
         """Views of one picture."""
-        picture = to_rgb(input_) if hasattr(input_, "getbands") else decode_image(input_)
+        picture = to_rgb(upright(input_)) if isinstance(input_, Image.Image) else decode_image(input_)
         return self.image_processor(picture)
 
     def _forward(self, input_tensors: Any, **_: Any) -> Any:
@@ -87,7 +88,7 @@ def _preprocessing(model: Any, settings: dict[str, Any] | None) -> GRMPImageProc
     try:
         found: GRMPImageProcessor = GRMPImageProcessor.from_pretrained(model.config._name_or_path)
     except OSError:  # a model without a folder, or one without preprocessing: CLIP's own at the model's size
-        size = model.config.clip_config.vision_config.image_size
+        size = getattr(model.config, "clip_config", model.config).vision_config.image_size
         return GRMPImageProcessor(size, shortest_edge_limit=max(size, 768))
     return found
 

@@ -6,8 +6,10 @@ Letters in shapes: B pictures, V views, S side of a view.
 from __future__ import annotations
 
 import collections
+import functools
 import math
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from grmp_hf.data.columns import Row
-from grmp_hf.data.images import MAX_PIXELS, ImageError, decode_image, to_rgb
+from grmp_hf.data.images import MAX_PIXELS, ImageError, decode_image, to_rgb, upright
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.sources import decode_row
 from grmp_hf.errors import GRMPError
@@ -31,13 +33,36 @@ __all__ = ["Picture", "ScoredPicture", "Scorer", "Scores", "iter_views", "large_
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 """What can be scored: a file, its content, a PIL image of any mode, a uint8 array ``(H, W, 3)`` or ``(H, W)``."""
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
 _UNIT = RatingScale(0.0, 1.0)
 # A picture of 100 megapixels takes 0.8 GB while it is decoded, and a thread keeps what it once needed for its next one:
 # all pictures above 32 megapixels go through one thread.
 _LARGE = 2**25
-_one_at_a_time = ThreadPoolExecutor(1)
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
+
+
+class _OneThread:
+    """A thread through which large pictures go one after the other; each process has its own, a forked one too."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew: the thread of a parent process is not there after a fork, and its locks may be held for ever."""
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def run(self, function: Callable[[], _Result]) -> _Result:
+        """What a function returns or raises."""
+        with self._lock:
+            self._pool = self._pool or ThreadPoolExecutor(1)
+        return self._pool.submit(function).result()
+
+
+_one_thread = _OneThread()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_one_thread.forget)
 
 
 class Scores(NamedTuple):
@@ -161,7 +186,7 @@ class Scorer:
         if isinstance(picture, np.ndarray):
             return self.processor.pixels(to_rgb(_from_array(picture)))
         if isinstance(picture, Image.Image):
-            return self.processor.pixels(to_rgb(picture))
+            return self.processor.pixels(to_rgb(upright(picture)))
 
         def decode(max_pixels: int) -> Tensor:
             if isinstance(picture, Row):
@@ -198,7 +223,7 @@ def large_alone(decode: Callable[[int], _Result]) -> _Result:
     except ImageError as error:
         if error.code != "too_large":
             raise
-    return _one_at_a_time.submit(decode, MAX_PIXELS).result()
+    return _one_thread.run(functools.partial(decode, MAX_PIXELS))
 
 
 def iter_views(
@@ -211,7 +236,8 @@ def iter_views(
 
     Args:
         items: whatever ``views`` takes.
-        views: gives uint8 ``(V, 3, S, S)`` or raises an ``ImageError``, which is handed on in the place of the views.
+        views: gives uint8 ``(V, 3, S, S)``. Whatever it raises is handed on in the place of the views, as an
+            ``ImageError``.
         batch_size: at least 1.
         workers: threads; the number of cores, at most 8, if None.
     """
@@ -221,10 +247,20 @@ def iter_views(
     def decode(item: _Item) -> tuple[_Item, Tensor | ImageError]:
         try:
             return item, views(item)
-        except ImageError as error:
-            return item, error
+        except Exception as error:
+            return item, _as_image_error(error)
 
     return _chunks(_read_ahead(decode, items, batch_size, workers), batch_size)
+
+
+def _as_image_error(error: Exception) -> ImageError:
+    """What is wrong with one picture, whatever was raised: it must not end a run over many."""
+    if isinstance(error, ImageError):
+        return error
+    if isinstance(error, MemoryError):
+        return ImageError("there is not enough memory for this picture; shrink it", "too_large")
+    said = str(error) or type(error).__name__
+    return ImageError(said if isinstance(error, GRMPError) else f"cannot be used ({said}); save it again", "unreadable")
 
 
 def _read_ahead(

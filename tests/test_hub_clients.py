@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, unquote
 import pytest
 
 import grmp_hf
+from grmp_hf.modeling.configuration_grmp import EMBEDDED_PROMPTS
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -33,11 +34,13 @@ class _Handler(BaseHTTPRequestHandler):
     root: Path
     address: str
     created: list[dict[str, Any]]
+    asked: list[str]
 
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def do_GET(self) -> None:
+        self.asked.append(unquote(self.path))
         path = unquote(self.path.partition("?")[0])
         parts = path.strip("/").removeprefix("datasets/").split("/")
         if parts[:2] in (["api", "models"], ["api", "datasets"]) and (self.root / "/".join(parts[2:4])).is_dir():
@@ -89,6 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, content, {"ETag": etag, "X-Repo-Commit": COMMIT})
 
     def do_POST(self) -> None:
+        self.asked.append(unquote(self.path))
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = unquote(self.path.partition("?")[0])
         parts = path.strip("/").split("/")
@@ -135,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def fake_hub(root: Path) -> Iterator[tuple[str, type[_Handler]]]:
     """Serve `root` while the block lasts; gives the address, and the handler."""
-    handler = type("Handler", (_Handler,), {"root": root, "created": []})
+    handler = type("Handler", (_Handler,), {"root": root, "created": [], "asked": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     handler.address = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -164,7 +168,7 @@ assert main(["score", picture, "--model", "owner/none"]) == 2
 OFFLINE = ONLINE.replace("print(grmp_hf.hub.push(", "(lambda *_: None)((").replace("owner/mine", "owner/stars")
 
 
-def run(code: str, home: Path, endpoint: str, *arguments: Path, offline: bool) -> tuple[list[str], str]:
+def run(code: str, home: Path, endpoint: str, *arguments: Path | str, offline: bool) -> tuple[list[str], str]:
     """Lines of stdout, and the last line of stderr."""
     environment = {
         **os.environ,
@@ -214,6 +218,56 @@ def test_load_and_push_with_the_real_clients_then_load_from_their_cache(
         assert message.startswith(
             "grmp-iqa: error: 'owner/none' is no folder here and could not be loaded from the Hub"
         )
+
+
+DOORS = """
+import sys, json
+if sys.argv[3] == "transformers first":
+    import transformers.pipelines, transformers.models.auto, peft
+import grmp_hf, grmp_hf.data.images, torch
+from peft import AutoPeftModel, PeftModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
+folder, picture = sys.argv[1:3]
+pixels = grmp_hf.load().processor(grmp_hf.data.images.decode_image(picture))["pixel_values"]
+
+def quality(model):
+    with torch.inference_mode():
+        return model.eval()(pixel_values=pixels).quality.item()
+
+found, allowed = {}, ["grmp_hf.modeling.modeling_grmp"]
+for name in (folder, "owner/mine"):
+    found["load", name] = grmp_hf.load(name).score(picture).quality.item()
+    found["pipeline", name] = pipeline("image-quality-assessment", model=name)(picture)["quality"]
+    found["auto", name] = quality(AutoModelForImageClassification.from_pretrained(name))
+    found["ours", name] = quality(grmp_hf.GRMPForImageQualityAssessment.from_pretrained(name))
+    found["peft", name] = quality(PeftModel.from_pretrained(grmp_hf.load().model, name))
+    found["auto peft", name] = quality(AutoPeftModel.from_pretrained(name, import_allowlist=allowed))
+base = grmp_hf.load().score(picture).quality.item()
+plain = [pipeline("image-quality-assessment", model="grmp_hf/tiny")(picture)["quality"]]
+plain.append(quality(AutoModelForImageClassification.from_pretrained("grmp_hf/tiny")))
+assert AutoConfig.from_pretrained("grmp_hf/tiny").model_type == "grmp"
+AutoImageProcessor.from_pretrained("grmp_hf/tiny")
+print(json.dumps([base, plain, [[*key, value] for key, value in found.items()]]))
+"""
+
+
+@pytest.mark.parametrize("order", ["transformers first", "grmp_hf first"])
+def test_the_embedded_base_is_found_by_every_door_and_no_hub_hears_of_it(
+    order: str, photos: list[Path], tmp_path: Path
+) -> None:
+    hub, folder = tmp_path / "hub", tmp_path / "mine"
+    shutil.copytree(EMBEDDED_PROMPTS, folder)
+    shutil.copytree(folder, hub / "owner" / "mine")
+    with fake_hub(hub) as (endpoint, handler):
+        (line,), _ = run(DOORS, tmp_path / "home", endpoint, folder, photos[0], order, offline=False)
+    base, plain, found = json.loads(line)
+    assert plain == pytest.approx([base] * 2, abs=1e-6)
+    expected = grmp_hf.load(folder).score(photos[0]).quality.item()
+    assert abs(expected - base) > 1e-4
+    for door, name, value in found:
+        assert value == pytest.approx(expected, abs=1e-6), (door, name)
+    assert any("owner/mine" in path for path in handler.asked)
+    assert not [path for path in handler.asked if "tiny" in path]
 
 
 DATA = """

@@ -8,6 +8,7 @@ from PIL import Image
 from transformers import pipeline
 
 import grmp_hf
+from grmp_hf.cli.main import main
 from grmp_hf.data import ImageError
 from grmp_hf.pipelines import TASK, ImageQualityAssessmentPipeline, register
 
@@ -57,3 +58,13 @@ def test_registering_twice_is_harmless(caplog: Any) -> None:
     register()
     register()
     assert not caplog.records
+
+
+def test_a_baked_scorer_keeps_its_scale_and_preprocessing(
+    adapter_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    assert main(["bake", str(tmp_path / "baked"), "--model", str(adapter_folder)]) == 0
+    expected = grmp_hf.load(adapter=adapter_folder).score(photos).score
+    for model in (str(tmp_path / "baked"), grmp_hf.load(tmp_path / "baked").model):
+        found = pipeline(TASK, model=model)([str(path) for path in photos])
+        assert [row["score"] for row in found] == pytest.approx(expected, abs=1e-5)

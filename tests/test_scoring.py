@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageOps
+from transformers import pipeline
 
 import grmp_hf
 from grmp_hf import scoring
 from grmp_hf.data import IMAGE_ERROR_CODES, ImageError, RatingScale
+from grmp_hf.data.images import to_rgb
 from grmp_hf.errors import GRMPError
 from grmp_hf.scoring import Scorer, iter_views
 
@@ -121,3 +127,83 @@ def test_large_pictures_are_decoded_one_at_a_time_and_score_the_same(
     expected = scorer.score(photos).quality
     monkeypatch.setattr(scoring, "_LARGE", 3000)
     assert np.array_equal(scorer.score(photos).quality, expected)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(MemoryError(), "too_large"), (OverflowError("too wide"), "unreadable"), (RecursionError(), "unreadable")],
+)
+def test_whatever_one_picture_raises_is_its_row(
+    error: Exception, code: str, scorer: Scorer, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = scoring.decode_image
+
+    def failing(source: Path, **options: int) -> Image.Image:
+        if source == photos[2]:
+            raise error
+        return decode(source, **options)
+
+    monkeypatch.setattr(scoring, "decode_image", failing)
+    (rows,) = scorer.iter_scores(photos, batch_size=50)
+    assert [row.status for row in rows] == ["ok", "ok", code, *["ok"] * (len(photos) - 3)]
+    with pytest.raises(ImageError):
+        scorer.score(photos)
+
+
+def test_thin_pictures_are_scored(scorer: Scorer, tmp_path: Path) -> None:
+    for size in ((1, 65_000), (4000, 1)):
+        Image.new("RGB", size, (10, 200, 30)).save(tmp_path / f"{size[0]}.png")
+    (rows,) = scorer.iter_scores([tmp_path / "1.png", tmp_path / "4000.png"])
+    assert [row.status for row in rows] == ["ok", "ok"]
+
+
+_FORKED = """
+import os, sys, grmp_hf
+from grmp_hf import scoring
+scoring._LARGE = 3000
+scorer = grmp_hf.load(adapter=sys.argv[1])
+before = scorer.score(sys.argv[2]).quality[0]
+child = os.fork()
+if child == 0:
+    import torch
+    torch.set_num_threads(1)
+    os._exit(0 if scorer.views(sys.argv[2]).shape[0] == len(scorer.processor.views) else 1)
+for _ in range(300):
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        sys.exit(os.waitstatus_to_exitcode(status))
+    import time; time.sleep(0.1)
+os.kill(child, 9)
+sys.exit(3)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_worker_decodes_large_pictures(adapter_folder: Path, photos: list[Path]) -> None:
+    done = subprocess.run([sys.executable, "-c", _FORKED, str(adapter_folder), str(photos[5])], timeout=120)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA"])
+def test_a_picture_is_turned_once_whatever_the_door(
+    mode: str, orientation: int, scorer: Scorer, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
+    stored = Image.fromarray(noise).resize((90, 50), Image.Resampling.BICUBIC).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.png"
+    stored.save(path, exif=exif)
+    shown = ImageOps.exif_transpose(Image.open(path))
+    assert shown.size == ((90, 50) if orientation < 5 else (50, 90))
+    opened = Image.open(path)
+    forms = [path, path.read_bytes(), opened, np.asarray(to_rgb(shown)), shown]
+    assert np.ptp(scorer.score(forms).quality) < 1e-6
+    by_pipeline = pipeline("image-quality-assessment", model=scorer.model)
+    for form in (str(path), opened, shown):
+        assert by_pipeline(form)["quality"] == pytest.approx(scorer.score(path).quality[0], abs=1e-6)
+    if mode == "RGB":
+        assert torch.equal(
+            scorer.processor(opened)["pixel_values"], scorer.prepare(scorer.views(path)).squeeze(0)[None]
+        )

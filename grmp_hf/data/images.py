@@ -35,6 +35,7 @@ from PIL import (
     Image,
     ImageCms,
     ImageFile,
+    ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
@@ -51,6 +52,7 @@ __all__ = [
     "ImageErrorCode",
     "decode_image",
     "to_rgb",
+    "upright",
 ]
 
 MAX_PIXELS = 2**27
@@ -85,15 +87,6 @@ _DECODERS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
 _FORMAT_NAMES = "JPEG, PNG, WEBP, BMP, TIFF, GIF or PPM"
 
 _ORIENTATION_TAG = 0x0112
-_ORIENTATIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class ImageError(GRMPError):
@@ -137,8 +130,7 @@ def decode_image(source: str | os.PathLike[str] | bytes | BinaryIO, *, max_pixel
     with _open_stream(source, name) as stream, _pillow_errors(name):
         image = _read_header(stream, name, max_pixels)
         _load_pixels(image)
-        upright = _apply_orientation(image)
-        rgb = to_rgb(upright)
+        rgb = to_rgb(upright(image))
         if rgb is image:
             rgb = image.copy()  # a plain picture, free of the file
     rgb.info = {}
@@ -255,13 +247,20 @@ def _load_pixels(image: ImageFile.ImageFile) -> None:
         image.load()
 
 
-def _apply_orientation(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its orientation tag says, and take the tag away so that nobody turns it again.
+
+    Args:
+        image: as Pillow opens it.
+
+    Returns:
+        The same object where there is nothing to turn; an unreadable tag counts as none.
+    """
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
     except Exception:  # a damaged tag block says nothing about the pixels; Pillow raises nearly anything here
         return image
-    method = _ORIENTATIONS.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
 
 
 def _scale_to_grey(image: Image.Image, *, white: int) -> Image.Image:

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import CLIPConfig, CLIPTokenizer, PreTrainedConfig
 
+from grmp_hf.embedded import EMBEDDED, embedded_folder
 from grmp_hf.errors import GRMPError
 
 __all__ = [
@@ -22,9 +23,6 @@ __all__ = [
     "anchor_length",
     "model_place",
 ]
-
-EMBEDDED = "grmp_hf/tiny"
-"""Name of the base inside the package, the same on every machine; taken wherever a model's name is."""
 
 EMBEDDED_PROMPTS = Path(str(files("grmp_hf") / "assets" / "tiny_prompts"))
 """Folder of the pre-trained prompts of that base, where the package has some."""
@@ -45,7 +43,7 @@ _CLIP_SEMANTIC_IDS = [[_START, 320, 1125, 539, 320, *scene, _END] for scene in _
 
 def model_place(name: Any) -> Any:
     """Where a model lies: the folder inside the package for :data:`EMBEDDED`, else ``name`` itself."""
-    return str(files("grmp_hf") / "assets" / "tiny") if name == EMBEDDED else name
+    return embedded_folder() if name == EMBEDDED else name
 
 
 def anchor_length(ids: Sequence[int], eos_token_id: int) -> int:

@@ -6,13 +6,15 @@ same views. Letters in shapes: B pictures, V views.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoImageProcessor, BatchFeature
@@ -34,6 +36,11 @@ _CROPS = {  # share of the free space left of and above the crop
     "bottom_right": (1.0, 1.0),
 }
 VIEWS = ("whole", "stretched", *_CROPS)
+_ORIENTATION_TAG = 0x0112
+
+_LARGE = 2**24
+"""Pixels up to which a picture may grow when it is enlarged; of a larger one, crops are made without the rest."""
+
 _MARGIN = 20
 """The reference stores pictures 20 pixels larger than its crops (244 for 224)."""
 
@@ -140,7 +147,8 @@ class GRMPImageProcessor(BaseImageProcessor):
         """Views of one picture or a list of them.
 
         Args:
-            images: RGB PIL images, or uint8 arrays ``(H, W, 3)``. Other modes: ``grmp_hf.data.images.to_rgb`` first.
+            images: RGB PIL images, which are turned as their orientation tag says, or uint8 arrays ``(H, W, 3)``.
+                Other modes: ``grmp_hf.data.images.to_rgb`` first.
             return_tensors: only ``"pt"``.
 
         Returns:
@@ -165,44 +173,70 @@ class GRMPImageProcessor(BaseImageProcessor):
     def pixels(self, image: Image.Image | np.ndarray[Any, Any]) -> Tensor:
         """The views ``(V, 3, size, size)`` of one picture before normalisation, uint8."""
         picture = _rgb(image)
-        native: Image.Image | None = None
         views = np.empty((len(self.views), 3, self.size, self.size), np.uint8)
+        native, whole = self._native(picture), _Resized(picture, self.size)
         for at, view in enumerate(self.views):
-            if view == "whole":
-                views[at] = _planes(_crop(_resize_shorter(picture, self.size), self.size, (0.5, 0.5)))
-            elif view == "stretched":
+            if view == "stretched":
                 views[at] = _stretched(picture, self.size)
             else:
-                native = native or self._native(picture)
-                views[at] = _planes(_crop(native, self.size, _CROPS[view]))
+                place = (0.5, 0.5) if view == "whole" else _CROPS[view]
+                views[at] = _planes((whole if view == "whole" else native).crop(self.size, place))
         return torch.from_numpy(views)
 
     def uncropped(self, image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
-        """The picture from which the first view is cut: sides of at least ``size``.
+        """The picture from which the first view is cut: sides of at least ``size``; of a thin picture, the view alone.
 
         Training that cuts at other places of it sees pixels of the same kind as scoring does.
         """
         picture = _rgb(image)
-        if self.views[0] == "whole":
-            return _resize_shorter(picture, self.size)
         if self.views[0] == "stretched":
             return Image.fromarray(np.ascontiguousarray(_stored(picture, self.size).transpose(1, 2, 0)))
-        return self._native(picture)
+        resized = _Resized(picture, self.size) if self.views[0] == "whole" else self._native(picture)
+        if resized.is_large:  # a thin one: its middle
+            return resized.crop(self.size, (0.5, 0.5))
+        return resized.picture
 
-    def _native(self, picture: Image.Image) -> Image.Image:
+    def _native(self, picture: Image.Image) -> _Resized:
         shorter = min(picture.size)
-        if shorter < self.size:
-            return _resize_shorter(picture, self.size)
-        if self.shortest_edge_limit is not None and shorter > self.shortest_edge_limit:
-            return _resize_shorter(picture, self.shortest_edge_limit)
-        return picture
+        limit = self.shortest_edge_limit
+        return _Resized(picture, self.size if shorter < self.size else min(shorter, limit or shorter))
+
+
+class _Resized:
+    """A picture resized so that its shorter side has ``target`` pixels, made when it is first needed.
+
+    Of a picture that would become large, such as a thin one, each crop is made alone: memory depends on the crop.
+    """
+
+    def __init__(self, source: Image.Image, target: int) -> None:
+        width, height = source.size
+        shorter = min(width, height)
+        self.source = source
+        self.size = (int(width * target / shorter), int(height * target / shorter))  # cut off as CLIP does
+        self.is_large = math.prod(self.size) > max(_LARGE, width * height)
+
+    @functools.cached_property
+    def picture(self) -> Image.Image:
+        same = self.size == self.source.size
+        return self.source if same else self.source.resize(self.size, Image.Resampling.BICUBIC)
+
+    def crop(self, size: int, place: tuple[float, float]) -> Image.Image:
+        """A square of ``size`` pixels with a share ``place`` of the free space left of and above it."""
+        left, top = (int((side - size) * share) for side, share in zip(self.size, place, strict=True))
+        box = (left, top, left + size, top + size)
+        if not self.is_large:
+            return self.picture if self.size == (size, size) else self.picture.crop(box)
+        across, down = (side / full for side, full in zip(self.source.size, self.size, strict=True))
+        in_source = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+        return self.source.resize((size, size), Image.Resampling.BICUBIC, box=in_source)
 
 
 def _rgb(image: Any) -> Image.Image:
     if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
         return Image.fromarray(image)
     if isinstance(image, Image.Image) and image.mode == "RGB":
-        return image
+        turned = image.getexif().get(_ORIENTATION_TAG, 1) in range(2, 9)
+        return ImageOps.exif_transpose(image) if turned else image
     got = f"mode {image.mode}" if isinstance(image, Image.Image) else f"{type(image).__name__}"
     shape = f" {image.dtype} {image.shape}" if isinstance(image, np.ndarray) else ""
     raise GRMPError(
@@ -211,31 +245,16 @@ def _rgb(image: Any) -> Image.Image:
     )
 
 
-def _resize_shorter(picture: Image.Image, target: int) -> Image.Image:
-    width, height = picture.size
-    shorter = min(width, height)
-    if shorter == target:
-        return picture
-    size = (int(width * target / shorter), int(height * target / shorter))  # cut off as CLIP does
-    return picture.resize(size, Image.Resampling.BICUBIC)
-
-
-def _crop(picture: Image.Image, size: int, place: tuple[float, float]) -> Image.Image:
-    if picture.size == (size, size):
-        return picture
-    left = int((picture.width - size) * place[0])
-    top = int((picture.height - size) * place[1])
-    return picture.crop((left, top, left + size, top + size))
-
-
 def _stored(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     """Pixels ``(3, size + 20, size + 20)`` of a picture as the reference stores it."""
     stored = size + _MARGIN
-    pixels = _planes(picture)
-    if pixels.shape[1:] != (stored, stored):
-        values = torch.from_numpy(pixels.astype(np.float32))[None]
+    if picture.size == (stored, stored):
+        return _planes(picture)
+    pixels = np.empty((3, stored, stored), np.uint8)
+    for channel, plane in enumerate(picture.split()):  # one at a time: as floats they take four times the memory
+        values = torch.from_numpy(np.asarray(plane).astype(np.float32))[None, None]
         resized = F.interpolate(values, (stored, stored), mode="bicubic", align_corners=False)
-        pixels = resized[0].round().clamp(0, 255).to(torch.uint8).numpy()
+        pixels[channel] = resized[0, 0].round().clamp(0, 255).to(torch.uint8).numpy()
     return pixels
 
 

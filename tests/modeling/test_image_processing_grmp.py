@@ -14,6 +14,7 @@ from transformers import AutoImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling import image_processing_grmp
 from grmp_hf.modeling.image_processing_grmp import VIEWS, GRMPImageProcessor, authors_training_view, normalize
 
 
@@ -134,3 +135,31 @@ def test_views_are_cut_from_the_uncropped_picture(view: str) -> None:
         (got,) = processor.pixels(source)
         windows = np.lib.stride_tricks.sliding_window_view(np.asarray(uncropped), (32, 32, 3))
         assert (windows == got.permute(1, 2, 0).numpy()).all(axis=(-1, -2, -3)).any()
+
+
+@pytest.mark.parametrize("size", [(1, 65_000), (65_000, 1), (4000, 1), (3, 30_000)])
+@pytest.mark.parametrize("views", [[view] for view in VIEWS] + [list(VIEWS)], ids=lambda views: "+".join(views))
+def test_memory_does_not_depend_on_the_shape(size: tuple[int, int], views: list[str]) -> None:
+    processor = GRMPImageProcessor(224, views)
+    resized: list[int] = []
+    original = Image.Image.resize
+
+    def watched(self: Image.Image, to: tuple[int, int], *arguments: Any, **given: Any) -> Image.Image:
+        resized.append(to[0] * to[1])
+        return original(self, to, *arguments, **given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image.Image, "resize", watched)
+        assert processor.pixels(picture(*size)).shape == (len(views), 3, 224, 224)
+        assert min(processor.uncropped(picture(*size)).size) >= 224
+    assert max(resized, default=0) <= 2**24
+
+
+@pytest.mark.parametrize("size", [(300, 40), (31, 33), (64, 2000)])
+def test_a_crop_without_the_rest_shows_the_same(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    smooth = picture(9, 9).resize(size, Image.Resampling.BICUBIC)
+    processor = GRMPImageProcessor(96, list(VIEWS))
+    expected = processor.pixels(smooth)
+    monkeypatch.setattr(image_processing_grmp, "_LARGE", 0)
+    difference = (processor.pixels(smooth).int() - expected.int()).abs()
+    assert difference.max() <= 2  # of 255: Pillow holds the place of a crop in single precision
