@@ -109,7 +109,7 @@ class GRMPConfig(PreTrainedConfig):
             self.quality_input_ids = self._default_ids("quality", QUALITY_ANCHORS, _CLIP_QUALITY_IDS)
         if self.semantic_input_ids is None:
             self.semantic_input_ids = self._default_ids("semantic", SEMANTIC_ANCHORS, _CLIP_SEMANTIC_IDS)
-        self._check()
+        self.check()
         super().__post_init__(**kwargs)
 
     def _default_ids(self, kind: str, texts: Sequence[str], ids: list[list[int]]) -> list[list[int]]:
@@ -125,7 +125,12 @@ class GRMPConfig(PreTrainedConfig):
             )
         return [list(row) for row in ids]
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise unless anchors, levels, ids and weights fit together.
+
+        Raises:
+            GRMPError: names those that do not.
+        """
         anchors, levels, weights = self.quality_anchors, self.quality_levels, self.view_weights
         if len(anchors) != len(levels) or len(anchors) != len(self.quality_input_ids):
             raise GRMPError(
@@ -168,7 +173,8 @@ class GRMPConfig(PreTrainedConfig):
         if any(unknown in row[1:-1] for rows in ids.values() for row in rows):
             raise GRMPError(
                 "Expected a tokenizer that knows the words of the anchors, got unknown tokens. CLIPTokenizer comes up "
-                "empty where its files are missing: put tokenizer.json, or vocab.json and merges.txt, beside the CLIP."
+                "empty where its files are missing: put tokenizer.json, or vocab.json and merges.txt, beside the CLIP, or "
+                "give quality_input_ids and semantic_input_ids as well."
             )
         marker = list(tokenizer([PLACEHOLDER])["input_ids"][0])
         if len(marker) != 3:
@@ -186,13 +192,14 @@ class GRMPConfig(PreTrainedConfig):
         pretrained_model_name_or_path = model_place(pretrained_model_name_or_path)
         names = ("cache_dir", "revision", "token", "local_files_only", "subfolder")
         hub_kwargs: dict[str, Any] = {name: kwargs[name] for name in names if name in kwargs}
+        own = {name: kwargs.pop(name) for name in _OWN if name in kwargs}
         values, rest = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        if values.get("model_type") == cls.model_type or not values:
-            return values, rest
-        if values.get("model_type") != "clip":
+        kind = values.get("model_type")
+        if kind == cls.model_type or not values:
+            return cls._with_own(values, own, pretrained_model_name_or_path, hub_kwargs), rest
+        if kind != "clip":
             raise GRMPError(
-                f"Expected a CLIP or a GRMP model at {str(pretrained_model_name_or_path)!r}, got model_type "
-                f"{values.get('model_type')!r}."
+                f"Expected a CLIP or a GRMP model at {str(pretrained_model_name_or_path)!r}, got model_type {kind!r}."
             )
         clip = CLIPConfig(**{k: v for k, v in values.items() if k != "model_type"})
         weights = _view_weights(pretrained_model_name_or_path, hub_kwargs)
@@ -200,11 +207,51 @@ class GRMPConfig(PreTrainedConfig):
             config = cls(clip_config=clip, view_weights=weights)
         else:
             config = cls.from_clip(clip, _tokenizer(pretrained_model_name_or_path, hub_kwargs), view_weights=weights)
-        nested = config.to_dict()
+        nested = cls._with_own(config.to_dict(), own, pretrained_model_name_or_path, hub_kwargs)
         nested["_commit_hash"] = values.get("_commit_hash")
         return nested, rest
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """A configuration from its dictionary, with fields that ``kwargs`` give instead.
 
+        Raises:
+            GRMPError: other texts of anchors without their ids, which would change nothing.
+        """
+        own = {name: kwargs.pop(name) for name in _OWN if name in kwargs}
+        for kind in _DEFAULT_ANCHORS:
+            texts = own.get(f"{kind}_anchors")
+            if (
+                texts is not None
+                and f"{kind}_input_ids" not in own
+                and list(texts) != config_dict.get(f"{kind}_anchors")
+            ):
+                raise GRMPError(
+                    f"Expected {kind}_input_ids beside {kind}_anchors: scores come from the ids. Use "
+                    "GRMPConfig.from_pretrained or GRMPForImageQualityAssessment.from_pretrained, which tokenise them."
+                )
+        return super().from_dict({**config_dict, **own}, **kwargs)
+
+    @classmethod
+    def _with_own(
+        cls, values: dict[str, Any], own: dict[str, Any], name: Any, hub_kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Values with the fields that somebody gives; texts are tokenised where their ids are not given."""
+        untold = [kind for kind in _DEFAULT_ANCHORS if f"{kind}_anchors" in own and f"{kind}_input_ids" not in own]
+        if values and untold:
+            texts = {f"{kind}_anchors": own[f"{kind}_anchors"] for kind in untold}
+            levels = {key: own[key] for key in ("quality_levels",) if key in own}
+            clip = CLIPConfig(**{k: v for k, v in values["clip_config"].items() if k != "model_type"})
+            read = cls.from_clip(clip, _tokenizer(name, hub_kwargs), **texts, **levels)
+            own = own | {f"{kind}_input_ids": getattr(read, f"{kind}_input_ids") for kind in untold}
+            own["placeholder_token_id"] = read.placeholder_token_id
+        return values | own
+
+
+_OWN = (
+    *("quality_anchors", "quality_levels", "semantic_anchors"),
+    *("quality_input_ids", "semantic_input_ids", "placeholder_token_id", "view_weights"),
+)
 _DEFAULT_ANCHORS = {"quality": QUALITY_ANCHORS, "semantic": SEMANTIC_ANCHORS}
 
 
@@ -213,9 +260,8 @@ def _tokenizer(name: Any, hub_kwargs: dict[str, Any]) -> Any:
         return CLIPTokenizer.from_pretrained(name, **hub_kwargs)
     except (OSError, ValueError, TypeError) as error:
         raise GRMPError(
-            f"Expected a tokenizer beside the CLIP at {str(name)!r}, since its vocabulary is not CLIP's own: {error} "
-            "Add tokenizer.json, or build a GRMPConfig with quality_input_ids and semantic_input_ids and pass it as "
-            "config."
+            f"Expected a tokenizer beside the CLIP at {str(name)!r}, to tokenise anchors with: {error} "
+            "Add tokenizer.json, or give quality_input_ids and semantic_input_ids as well."
         ) from error
 
 

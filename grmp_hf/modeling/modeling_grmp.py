@@ -162,6 +162,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
 
     def __init__(self, config: GRMPConfig) -> None:
         super().__init__(config)
+        config.check()  # its fields may have been set since it was made
         self.clip = CLIPModel._from_config(config.clip_config)
         self.readout = Readout()
         self._anchors: dict[str, WeightCache[Tensor]] = {"quality": WeightCache(), "semantic": WeightCache()}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoConfig, CLIPConfig, CLIPTokenizer
 
 from grmp_hf.errors import GRMPError
@@ -116,3 +117,36 @@ def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
     with pytest.raises(GRMPError, match=r"a CLIP or a GRMP model at .* got model_type 'vit'"):
         GRMPConfig.from_pretrained(tmp_path)
+
+
+def test_anchors_given_while_loading_are_tokenised_and_change_the_scores() -> None:
+    import grmp_hf
+
+    texts, levels = ["X a photo of high quality.", "X a photo.", "X a photo of low quality."], [1.0, 0.5, 0.0]
+    plain = grmp_hf.GRMPForImageQualityAssessment.from_pretrained("grmp_hf/tiny").eval()
+    own = grmp_hf.GRMPForImageQualityAssessment.from_pretrained(
+        "grmp_hf/tiny", quality_anchors=texts, quality_levels=levels
+    ).eval()
+    assert own.config.quality_anchors == texts and len(own.config.quality_input_ids) == 3
+    assert own.config.quality_input_ids != plain.config.quality_input_ids
+    embeds = torch.nn.functional.normalize(torch.randn(4, 128), dim=-1)
+    with torch.inference_mode():
+        assert own(image_embeds=embeds).quality_logits.shape == (4, 3)
+        assert not torch.allclose(own(image_embeds=embeds).quality, plain(image_embeds=embeds).quality)
+    weighted = grmp_hf.GRMPForImageQualityAssessment.from_pretrained("grmp_hf/tiny", view_weights=[0.5, 0.5])
+    assert weighted.config.view_weights == [0.5, 0.5]
+    assert weighted.config.quality_input_ids == plain.config.quality_input_ids
+
+
+def test_anchors_that_cannot_be_tokenised_or_do_not_fit_are_refused(
+    make_scorer: Callable[..., Any], tmp_path: Path
+) -> None:
+    model = make_scorer()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(GRMPError, match=r"tokenizer.*quality_input_ids"):
+        type(model).from_pretrained(tmp_path, quality_anchors=["X fine", "X bad"])
+    with pytest.raises(GRMPError, match="Expected quality_input_ids beside quality_anchors: scores come from the ids"):
+        AutoConfig.from_pretrained(tmp_path, quality_anchors=["X fine", "X bad"])
+    model.config.quality_anchors = ["a", "b", "c"]
+    with pytest.raises(GRMPError, match="each of the 3 quality anchors, got 2 levels and 2 lists"):
+        type(model)(model.config)
