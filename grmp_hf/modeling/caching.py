@@ -37,6 +37,11 @@ def _fingerprint(weights: Sequence[Tensor]) -> tuple[Hashable, ...] | None:
     )
 
 
+def _autocast(device: str) -> Hashable:
+    """In which type a kind of device computes at this moment; None for that of the weights."""
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
 class WeightCache(Generic[T]):
     """One value computed from weights, kept until a weight is replaced, moved, cast or written in place.
 
@@ -66,8 +71,7 @@ class WeightCache(Generic[T]):
         fingerprint = None if torch.is_grad_enabled() else _fingerprint(weights)
         if fingerprint is None:
             return compute()
-        mode = (torch.is_inference_mode_enabled(), *map(torch.is_autocast_enabled, ("cpu", "cuda")))
-        key = (fingerprint, extra, mode)
+        key = (fingerprint, extra, torch.is_inference_mode_enabled(), *map(_autocast, {w.device.type for w in weights}))
         if self._value is None or key != self._key:
             self._value, self._key = compute(), key
             self._storages = [weight.untyped_storage() for weight in weights]

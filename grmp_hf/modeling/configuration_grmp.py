@@ -173,7 +173,7 @@ class GRMPConfig(PreTrainedConfig):
         if any(unknown in row[1:-1] for rows in ids.values() for row in rows):
             raise GRMPError(
                 "Expected a tokenizer that knows the words of the anchors, got unknown tokens. CLIPTokenizer comes up "
-                "empty where its files are missing: put tokenizer.json, or vocab.json and merges.txt, beside the CLIP, or "
+                "empty where its files are missing: put tokenizer.json, or vocab.json and merges.txt, beside it, or "
                 "give quality_input_ids and semantic_input_ids as well."
             )
         marker = list(tokenizer([PLACEHOLDER])["input_ids"][0])

@@ -157,8 +157,19 @@ def from_authors_state_dict(
     model = get_peft_model(base, adapter)
     source["image_encoder.prompt_embeddings"] = source["image_encoder.prompt_embeddings"][0]
     prompts = {f"base_model.model.clip.{key}": source[name] for name, key in _PROMPTS.items()}
-    model.load_state_dict(prompts, strict=False)
+    _load_prompts(model, prompts)
     return model.eval()
+
+
+def _load_prompts(model: PeftModel, prompts: Mapping[str, Tensor]) -> None:
+    """Load the tensors of a new adapter, all of them and nothing else."""
+    own = {name for name in model.state_dict() if ".grmp_" in name}
+    if own != prompts.keys():
+        raise GRMPError(
+            f"Expected the prompts {sorted(own)}, got {sorted(prompts)}. The version of peft may name them otherwise: "
+            "install one that grmp_hf supports."
+        )
+    model.load_state_dict(prompts, strict=False)  # the base has its weights already
 
 
 def to_authors_state_dict(model: PeftModel) -> dict[str, Tensor]:
@@ -171,14 +182,14 @@ def to_authors_state_dict(model: PeftModel) -> dict[str, Tensor]:
     """
     name = model.active_adapters[0]
     inactive = re.compile(rf"\.(grmp_text|grmp_visual|modules_to_save)\.(?!{re.escape(name)}\.)")
-    grouped: dict[str, list[Tensor]] = {}
+    grouped: dict[str, dict[str, Tensor]] = {}
     copied = f".modules_to_save.{name}"
     copies = {key.replace(copied, "") for key, _ in model.named_parameters() if f"{copied}." in key}
     for key, weight in model.named_parameters():
         if inactive.search(key) or key.replace(".original_module", "") in copies - {key}:
             continue
         try:
-            grouped.setdefault(to_authors_name(key), []).append(weight.detach())
+            grouped.setdefault(to_authors_name(key), {})[key] = weight.detach()
         except KeyError as error:
             raise GRMPError(f"Expected text and visual prompts, as the reference has them, got {key}.") from error
     packed = {key: _pack(pieces) for key, pieces in grouped.items()}
@@ -190,9 +201,12 @@ def to_authors_state_dict(model: PeftModel) -> dict[str, Tensor]:
     return result | _redundant(result, model.get_base_model().config)
 
 
-def _pack(pieces: list[Tensor]) -> Tensor:
-    # named_parameters gives k, v, q, in the order in which CLIP's attention declares them.
-    return torch.cat([pieces[2], pieces[0], pieces[1]]) if len(pieces) == 3 else pieces[0]
+def _pack(pieces: Mapping[str, Tensor]) -> Tensor:
+    """One tensor of the reference from ours: q, k and v of an attention lie in this order in it."""
+    if len(pieces) == 1:
+        return next(iter(pieces.values()))
+    letters = {found[1]: weight for name, weight in pieces.items() if (found := re.search(r"\.([qkv])_proj\.", name))}
+    return torch.cat([letters[letter] for letter in "qkv"])
 
 
 def load_authors_file(path: str | Path) -> dict[str, Tensor]:

@@ -53,7 +53,10 @@ class GRMPTrainingArguments(TrainingArguments):
         default=0.0,
         metadata={"help": "Strength of (pull / 2) |theta - theta_start|^2, added after the rule; 0 for none."},
     )
-
+    joint_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "Pictures of a batch over all processes; else per_device_train_batch_size of each."},
+    )
     pull_exempt: list[str] = field(
         default_factory=lambda: ["offset"],
         metadata={"help": "Last words of the names of tensors that are not pulled."},

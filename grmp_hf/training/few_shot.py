@@ -344,7 +344,8 @@ def _train(
         logging_strategy="no",
         disable_tqdm=True,
     )
-    arguments.per_device_train_batch_size = math.ceil(min(recipe.batch_size, len(shots)) / arguments.world_size)
+    arguments.joint_batch_size = min(recipe.batch_size, len(shots))
+    arguments.per_device_train_batch_size = math.ceil(arguments.joint_batch_size / arguments.world_size)
     with arguments.main_process_first(local=False):
         claimed = claim_folder(folder, run)
     with claimed:

@@ -14,13 +14,12 @@ __all__ = ["EpochDataLoader", "JointBatchSampler", "JointEpisodeSampler"]
 class JointBatchSampler(Sampler[list[Any]]):
     """Cuts every joint batch into one part for each process.
 
-    A joint batch has ``batch_size * processes`` pictures, the last of an epoch perhaps fewer. Its parts differ by at
-    most one picture and may be empty, and no picture is repeated, so that N processes see what one process with N
-    times the batch size sees. The order is a function of (seed, epoch).
+    The last joint batch of an epoch may have fewer pictures. Parts differ by at most one picture and may be empty, and
+    no picture is repeated, so that N processes see what one process sees. The order is a function of (seed, epoch).
 
     Args:
         length: of the data set.
-        batch_size: of one process.
+        joint: pictures of all processes together.
         processes: N.
         rank: of this process.
         seed: of the order.
@@ -31,7 +30,7 @@ class JointBatchSampler(Sampler[list[Any]]):
     def __init__(
         self,
         length: int,
-        batch_size: int,
+        joint: int,
         *,
         processes: int = 1,
         rank: int = 0,
@@ -39,8 +38,8 @@ class JointBatchSampler(Sampler[list[Any]]):
         shuffle: bool = True,
         drop_last: bool = False,
     ) -> None:
-        self.length, self.joint = length, batch_size * processes
-        self.batch_size, self.drop_last = batch_size, drop_last
+        self.length, self.joint, self.drop_last = length, joint, drop_last
+        self.batch_size = -(-joint // processes)  # of the largest part, for accelerate
         self.processes, self.rank = processes, rank
         self.seed, self.shuffle, self.epoch = seed, shuffle, 0
 

@@ -102,7 +102,7 @@ class GRMPTrainer(Trainer):
         episodic = isinstance(self.train_dataset, Episodes)
         sampler = (JointEpisodeSampler if episodic else JointBatchSampler)(
             len(self.train_dataset),
-            self._train_batch_size,
+            args.joint_batch_size or self._train_batch_size * args.world_size,
             processes=args.world_size,
             rank=args.process_index,
             seed=args.seed if args.data_seed is None else args.data_seed,
@@ -138,7 +138,7 @@ class GRMPTrainer(Trainer):
         gradients = means.task if self._rule is None else self._rule(means.task, means.semantic)
         _refuse_not_finite(means.loss, gradients, self.state.global_step)
         for name, parameter in parameters.items():
-            parameter.grad = gradients[name]
+            parameter.grad = gradients[name].to(parameter.dtype)
             if name in self._start:
                 parameter.grad = parameter.grad + self.args.pull_to_start * (parameter.detach() - self._start[name])
         return means.loss.to(self.args.device)

@@ -109,6 +109,9 @@ def test_autocast_has_values_of_its_own(counted: Counted) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         counted.get()
     assert counted.calls == 2
+    with torch.autocast("cpu", torch.float16):
+        counted.get()
+    assert counted.calls == 3
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda cache: pickle.loads(pickle.dumps(cache))])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from grmp_hf import GRMPPromptConfig
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling import conversion
 from grmp_hf.modeling.conversion import (
     from_authors_state_dict,
     load_authors_file,
@@ -172,3 +173,22 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
         with pytest.raises(GRMPError, match=message):
             load_authors_file(tmp_path / name)
     assert not (tmp_path / "made").exists()
+
+
+def test_q_k_and_v_are_packed_by_their_names(model: PeftModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = to_authors_state_dict(model)
+    named = list(model.named_parameters())
+    monkeypatch.setattr(model, "named_parameters", lambda: reversed(named))
+    found = to_authors_state_dict(model)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+def test_prompts_that_find_no_place_are_an_error(
+    model: PeftModel, ids: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renamed = {**conversion._PROMPTS, "prompt_learner2.ctx": "text_model.embeddings.elsewhere.context"}
+    state = to_authors_state_dict(model)
+    monkeypatch.setattr(conversion, "_PROMPTS", renamed)
+    with pytest.raises(GRMPError, match=r"Expected the prompts .*grmp_text.*elsewhere"):
+        from_authors_state_dict(state, **ids)

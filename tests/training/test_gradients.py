@@ -63,3 +63,15 @@ def test_a_process_without_pictures_takes_what_the_others_have(parameters: dict[
     torch.testing.assert_close(got.task, expected.task)
     torch.testing.assert_close(got.semantic, expected.semantic)
     assert got.count == 4
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("count", [299, 2049, 40_001])
+def test_half_precision_counts_every_picture(dtype: torch.dtype, count: int) -> None:
+    accumulator = GradientAccumulator()
+    for _ in range(count // 13):
+        accumulator.add(BatchGradients({"w": torch.ones(2, dtype=dtype)}, {}, torch.tensor(0.5, dtype=dtype), 13))
+    accumulator.add(BatchGradients({"w": torch.ones(2, dtype=dtype)}, {}, torch.tensor(0.5), count % 13))
+    means = accumulator.reduce([], same)
+    assert means.count == count
+    assert means.loss.item() == pytest.approx(0.5, abs=1e-6) and means.task["w"].tolist() == pytest.approx([1, 1])

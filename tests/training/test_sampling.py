@@ -10,7 +10,7 @@ CASES = [(12, 3, 1), (12, 3, 2), (11, 2, 2), (9, 2, 2), (1, 4, 3), (50, 7, 4)]
 def parts(length: int, batch_size: int, processes: int, **options: int | bool) -> list[list[list[int]]]:
     """Batch -> process -> indices."""
     samplers = [
-        JointBatchSampler(length, batch_size, processes=processes, rank=rank, **options)  # type: ignore[arg-type]
+        JointBatchSampler(length, batch_size * processes, processes=processes, rank=rank, **options)  # type: ignore[arg-type]
         for rank in range(processes)
     ]
     return [list(batch) for batch in zip(*samplers, strict=True)]
@@ -59,7 +59,13 @@ def test_the_loader_hands_the_epoch_on() -> None:
 
 
 def test_episodes_are_asked_for_by_epoch_and_index_in_their_own_order() -> None:
-    both = [JointEpisodeSampler(5, 2, processes=2, rank=rank, shuffle=False) for rank in (0, 1)]
+    both = [JointEpisodeSampler(5, 4, processes=2, rank=rank, shuffle=False) for rank in (0, 1)]
     for sampler in both:
         sampler.set_epoch(3)
     assert [list(sampler) for sampler in both] == [[[(3, 0), (3, 1)], [(3, 4)]], [[(3, 2), (3, 3)], []]]
+
+
+def test_a_joint_batch_need_not_be_a_multiple_of_the_processes() -> None:
+    samplers = [JointBatchSampler(400, 192, processes=5, rank=rank) for rank in range(5)]
+    assert [sum(map(len, batch)) for batch in zip(*samplers, strict=True)] == [192, 192, 16]
+    assert all(len(part) <= sampler.batch_size for sampler in samplers for part in sampler)
