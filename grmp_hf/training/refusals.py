@@ -7,11 +7,30 @@ from typing import Any
 from accelerate.utils import DistributedType
 from torch import nn
 from torch.utils.data import IterableDataset
+from transformers import Trainer
 from transformers.models.clip.modeling_clip import CLIPAttention
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.training.arguments import GRMPTrainingArguments
 
-__all__ = ["refuse_episodes", "refuse_settings"]
+__all__ = ["refuse_arguments", "refuse_episodes", "refuse_settings"]
+
+_LAYERWISE = ("lomo", "adalomo", "layerwise")
+
+
+def refuse_arguments(args: Any, kwargs: dict[str, Any]) -> None:
+    """Raise for what a trainer is given that it could not use, before anything is set up.
+
+    Raises:
+        GRMPError: names every such argument.
+    """
+    refused = {
+        f"Expected args of the type GRMPTrainingArguments, got {type(args).__name__}. It takes the same fields, and "
+        "those of the gradient rule and of episodes.": not isinstance(args, GRMPTrainingArguments),
+        "model_init makes a new model for every run, but the pull holds to the start of this one. Give the model "
+        "itself, and make a new trainer for each run.": kwargs.get("model_init") is not None,
+    }
+    _raise_for(refused)
 
 
 def refuse_settings(trainer: Any) -> None:
@@ -36,6 +55,19 @@ def refuse_settings(trainer: Any) -> None:
         "gradient_checkpointing_kwargs={'use_reentrant': False}.": bool(checkpointing),
         "A compute_loss_func and label smoothing would be passed over: the loss is the soft-label cross-entropy of "
         "the model. Leave both out.": trainer.compute_loss_func is not None or trainer.label_smoother is not None,
+        f"compute_loss of {type(trainer).__name__} would never be called: training takes the gradients of the model's "
+        "own loss. Override batch_gradients, or give a gradient_rule.": (
+            type(trainer).compute_loss is not Trainer.compute_loss
+        ),
+        "A compiled model would be passed over: gradients are taken of the model itself. Set torch_compile=False.": (
+            args.torch_compile
+        ),
+        "neftune_noise_alpha and use_liger_kernel are for language models, and would do nothing here. Leave them "
+        "out.": args.neftune_noise_alpha is not None or args.use_liger_kernel,
+        f"optim={args.optim!r} steps while it goes backward, before the gradients of the whole batch are there. Take "
+        "adamw_torch or sgd.": any(word in str(args.optim).lower() for word in _LAYERWISE),
+        f"train_sampling_strategy={args.train_sampling_strategy!r} would be passed over: pictures have no length. "
+        "Take random or sequential.": args.train_sampling_strategy not in ("random", "sequential"),
         "Processes cannot share an iterable data set without repeating pictures. Use a data set with a length.": (
             isinstance(trainer.train_dataset, IterableDataset) and args.world_size > 1
         ),
@@ -58,8 +90,6 @@ def refuse_episodes(trainer: Any) -> None:
     refused = {
         "meta_algorithm='authors' is one long inner run, which several processes cannot share. Start one process, or "
         "take another algorithm.": args.meta_algorithm == "authors" and args.world_size > 1,
-        "Compiled models have no second derivatives, which meta_algorithm='maml' needs. Set torch_compile=False, or "
-        "take another algorithm.": second_order and args.torch_compile,
         f"meta_algorithm='maml' needs second derivatives, which attention by {', '.join(sorted(kernels))} does not "
         "have. Load the model with attn_implementation='sdpa' or 'eager', or take another algorithm.": (
             second_order and not kernels <= {"sdpa", "eager"}

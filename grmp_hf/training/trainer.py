@@ -21,13 +21,14 @@ from transformers.trainer_utils import TrainOutput
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.functional import semantic_cross_entropy
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.peft_prompts import teacher_mode
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.checkpoints import last_complete_checkpoint
 from grmp_hf.training.episodes import Batch, Episode, Episodes, collate_episodes
 from grmp_hf.training.gradients import BatchGradients, GradientAccumulator, named_gradients
 from grmp_hf.training.meta_learning import ALGORITHMS, InnerLoop, LongRun, adapt_to_support
-from grmp_hf.training.refusals import refuse_episodes, refuse_settings
+from grmp_hf.training.refusals import refuse_arguments, refuse_episodes, refuse_settings
 from grmp_hf.training.regularization import UNITS, Gradients, regularize
 from grmp_hf.training.sampling import EpochDataLoader, JointBatchSampler, JointEpisodeSampler
 
@@ -68,7 +69,7 @@ class GRMPTrainer(Trainer):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | None = None,
         args: GRMPTrainingArguments | None = None,
         *,
         gradient_rule: GradientRule | None = None,
@@ -76,7 +77,9 @@ class GRMPTrainer(Trainer):
     ) -> None:
         if any(isinstance(kwargs.get(name), Episodes) for name in ("train_dataset", "eval_dataset")):
             kwargs.setdefault("data_collator", collate_episodes)
-        super().__init__(model=model, args=args or GRMPTrainingArguments(), **kwargs)
+        args = args or GRMPTrainingArguments()
+        refuse_arguments(args, kwargs)
+        super().__init__(model=model, args=args, **kwargs)
         refuse_settings(self)
         if self.data_collator is collate_episodes:
             refuse_episodes(self)
@@ -114,6 +117,8 @@ class GRMPTrainer(Trainer):
             batch_sampler=sampler,
             collate_fn=functools.partial(_collate, self.data_collator),
             num_workers=args.dataloader_num_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
             persistent_workers=args.dataloader_persistent_workers,
             pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
         )
@@ -128,6 +133,8 @@ class GRMPTrainer(Trainer):
             GRMPError: loss or gradient are not finite.
         """
         model.train()
+        if callable(getattr(self.optimizer, "train", None)):  # of the schedule-free ones
+            self.optimizer.train()
         if inputs:  # a process may have no part in the last batch of an epoch
             self._accumulator.add(self.batch_gradients(self._prepare_inputs(inputs)))
         if not self.accelerator.sync_gradients:
@@ -221,6 +228,11 @@ class GRMPTrainer(Trainer):
             return
         # The Trainer's own has PEFT look up the base on the Hub, to see whether its vocabulary has grown.
         folder = Path(output_dir or self.args.output_dir)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(str(folder))
+        if isinstance(self.processing_class, GRMPImageProcessor):  # with which the adapter has to be loaded
+            for config in self.model.peft_config.values():
+                config.preprocessing = self.processing_class.settings()
         self.model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
         torch.save(self.args, folder / "training_args.bin")
 

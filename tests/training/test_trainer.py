@@ -12,16 +12,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from peft import PeftModel
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
+from transformers import TrainingArguments
 
+import grmp_hf
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.peft_prompts import teacher_mode
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.regularization import Gradients
@@ -223,6 +228,11 @@ REFUSED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None] | None, dict[str, 
     ),
     "label smoothing": (None, {"label_smoothing_factor": 0.1}, {}, "label smoothing would be passed over"),
     "compute_loss_func": (None, {}, {"compute_loss_func": lambda *_: 0}, "compute_loss_func and label smoothing"),
+    "torch_compile": (None, {"torch_compile": True}, {}, "compiled model would be passed over"),
+    "neftune": (None, {"neftune_noise_alpha": 5.0}, {}, "neftune_noise_alpha and use_liger_kernel"),
+    "lomo": (None, {"optim": "adalomo"}, {}, "steps while it goes backward"),
+    "by length": (None, {"train_sampling_strategy": "group_by_length"}, {}, "pictures have no length"),
+    "model_init": (None, {}, {"model_init": lambda: None}, "model_init makes a new model"),
     "stream over processes": (
         two_processes,
         {"max_steps": 2},
@@ -247,6 +257,38 @@ def test_what_cannot_be_right_is_refused(
         patch(monkeypatch)
     with pytest.raises(GRMPError, match=re.escape(message)):
         GRMPTrainer(make_adapted(), args, **{"train_dataset": Pictures(4), **given})
+
+
+def test_plain_arguments_and_a_loss_of_ones_own_are_refused(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+    with pytest.raises(GRMPError, match="Expected args of the type GRMPTrainingArguments, got TrainingArguments"):
+        GRMPTrainer(make_adapted(), TrainingArguments(str(tmp_path)), train_dataset=Pictures(4))  # type: ignore[arg-type]
+
+    class Own(GRMPTrainer):
+        def compute_loss(self, *_: Any, **__: Any) -> Any:
+            raise AssertionError
+
+    with pytest.raises(GRMPError, match=r"compute_loss of Own would never be called.*gradient_rule"):
+        Own(make_adapted(), arguments(tmp_path), train_dataset=Pictures(4))
+
+
+def test_preprocessing_is_saved_with_the_adapter(
+    make_adapted: MakeAdapted, make_scorer: Callable[..., Any], tmp_path: Path
+) -> None:
+    processor = GRMPImageProcessor(16, ["center", "whole"], [0.7, 0.3], shortest_edge_limit=20)
+    base = make_scorer(view_weights=[0.7, 0.3])
+    base.save_pretrained(tmp_path / "base")
+    trainer = GRMPTrainer(
+        make_adapted(base), arguments(tmp_path, max_steps=1), train_dataset=Pictures(4), processing_class=processor
+    )
+    trainer.train()
+    trainer.save_model(str(tmp_path / "mine"))
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8))
+    with torch.inference_mode():
+        expected = trainer.model.eval()(**processor(picture)).quality.item()
+    loaded = grmp_hf.load(tmp_path / "base", adapter=tmp_path / "mine")
+    assert loaded.processor.settings() == processor.settings()
+    assert loaded.score(picture).quality.item() == pytest.approx(expected, abs=1e-6)
+    assert GRMPImageProcessor.from_pretrained(tmp_path / "mine").settings() == processor.settings()
 
 
 def test_nothing_to_train_is_refused(make_adapted: MakeAdapted, tmp_path: Path) -> None:

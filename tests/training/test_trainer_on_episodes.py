@@ -201,12 +201,6 @@ def nothing(patch: pytest.MonkeyPatch, model: PeftModel) -> None:
 
 REFUSED: dict[str, tuple[Callable[..., None], dict[str, Any], dict[str, Any], str]] = {
     "authors in two processes": (two_processes, {}, {"meta_algorithm": "authors"}, "is one long inner run"),
-    "second order, compiled": (
-        nothing,
-        {},
-        {"meta_algorithm": "maml", "torch_compile": True},
-        "Compiled models have no second derivatives",
-    ),
     "second order, attention": (
         flash_attention,
         {},
