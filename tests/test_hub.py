@@ -13,6 +13,7 @@ from transformers import CLIPConfig, CLIPModel
 import grmp_hf
 from grmp_hf import hub
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 
 
 def edited(folder: Path, target: Path, **fields: Any) -> Path:
@@ -243,3 +244,27 @@ def test_push_without_a_network_is_one_clear_error(adapter_folder: Path, tmp_pat
     folder = edited(adapter_folder, tmp_path / "mine", base_model_name_or_path="owner/clip")
     with pytest.raises(GRMPError, match=r"Could not push to 'owner/mine' \(.*Check the network"):
         hub.push(folder, "owner/mine")
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_an_adapter_finds_its_base_in_half_precision_and_refuses_another(
+    dtype: str, clip_folder: Path, adapter_folder: Path, tmp_path: Path, photos: list[Path]
+) -> None:
+    scorer = grmp_hf.load(adapter=adapter_folder, dtype=dtype)
+    full = grmp_hf.load(adapter=adapter_folder)
+    assert next(scorer.model.parameters()).dtype == {"fp16": torch.float16, "bf16": torch.bfloat16}[dtype]
+    assert scorer.identity["base_fingerprint"] == full.identity["base_fingerprint"]
+    np.testing.assert_allclose(scorer.score(photos).quality, full.score(photos).quality, atol=0.02)
+    other = GRMPForImageQualityAssessment.from_pretrained(clip_folder)
+    with torch.no_grad():
+        other.clip.visual_projection.weight.mul_(1.5)
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(GRMPError, match="other base_fingerprint"):
+        grmp_hf.load(tmp_path / "other", adapter=adapter_folder, dtype=dtype)
+
+
+@pytest.mark.parametrize("option", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize("value", ["float16", torch.float16, "auto"])
+def test_the_type_of_the_weights_goes_by_both_names(option: str, value: Any, clip_folder: Path) -> None:
+    model = GRMPForImageQualityAssessment.from_pretrained(clip_folder, **{option: value})
+    assert model.dtype == (torch.float32 if value == "auto" else torch.float16)

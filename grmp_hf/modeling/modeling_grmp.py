@@ -5,8 +5,9 @@ Letters in shapes: B pictures, V views of a picture, A quality anchors, S semant
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +33,7 @@ __all__ = [
     "GRMPOutput",
     "adapter_state",
     "assemble_output",
+    "base_fingerprint",
     "check_loaded",
     "pool_pictures",
 ]
@@ -166,6 +168,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         self.clip = CLIPModel._from_config(config.clip_config)
         self.readout = Readout()
         self._anchors: dict[str, WeightCache[Tensor]] = {"quality": WeightCache(), "semantic": WeightCache()}
+        self._before_rounding: dict[str, str] = {}  # fingerprint of rounded weights -> of what they were
         self.post_init()
 
     @classmethod
@@ -179,13 +182,22 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
             GRMPError: a weight is missing, left over or of another size.
         """
         wants_info = kwargs.pop("output_loading_info", False)
+        wanted = kwargs.pop("torch_dtype", None) or kwargs.pop("dtype", None) or torch.float32
+        if isinstance(wanted, str) and wanted != "auto":
+            wanted = getattr(torch, wanted)
+        narrow = wanted in (torch.float16, torch.bfloat16) and kwargs.get("device_map") is None
         # Sizes that differ are reported below instead of raised.
-        kwargs = {"dtype": torch.float32, **kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        kwargs["dtype"] = torch.float32 if narrow else wanted
         name, adapter = pretrained_model_name_or_path, None
         if _is_adapter_of_embedded(name):
             name, adapter = EMBEDDED, name
         model, info = super().from_pretrained(model_place(name), *args, **kwargs)
         check_loaded(info, f"a CLIP at {str(name)!r}")
+        if narrow:  # an adapter knows its base by weights that are not rounded
+            before = base_fingerprint(model)
+            model = model.to(wanted)
+            model._before_rounding = {base_fingerprint(model): before}
         if name == EMBEDDED:
             model.config._name_or_path = model.name_or_path = EMBEDDED
         if adapter is not None:
@@ -279,6 +291,30 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         for cache in getattr(self, "_anchors", {}).values():
             cache.clear()
         return super().train(mode)  # type: ignore[no-any-return]
+
+
+def base_fingerprint(model: nn.Module) -> str:
+    """Short hash of a base's weights: of the first numbers of each tensor, in bfloat16.
+
+    Of weights that were rounded while they were loaded, it is that of the weights before. An adapter's own tensors and
+    the copies of ``modules_to_save`` are left out.
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(_base_weights(model)):
+        head = weight.detach().flatten()[:64].to("cpu", torch.bfloat16)
+        digest.update(f"{name}{tuple(weight.shape)}".encode() + head.view(torch.int16).numpy().tobytes())
+    found = digest.hexdigest()[:16]
+    known: dict[str, str] = getattr(model, "_before_rounding", {})
+    return known.get(found, found)
+
+
+def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, weight in model.named_parameters():
+        if ".grmp_" not in name and ".modules_to_save." not in name:
+            yield (
+                name.replace(".base_layer", "").replace(".original_module", "").removeprefix("base_model.model."),
+                weight,
+            )
 
 
 def check_loaded(info: dict[str, Any], what: str) -> None:

@@ -7,7 +7,6 @@ encoder of the vision tower, whose layer holds everything visual, and the readou
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.caching import WeightCache
-from grmp_hf.modeling.modeling_grmp import adapter_state
+from grmp_hf.modeling.modeling_grmp import adapter_state, base_fingerprint
 from grmp_hf.modeling.prompts import (
     KeysValues,
     ReadoutPrompts,
@@ -401,27 +400,6 @@ def base_sizes(model: Any) -> dict[str, int]:
         "vocabulary": text.vocab_size,
         "projection": clip.projection_dim,
     }
-
-
-def base_fingerprint(model: nn.Module) -> str:
-    """Short hash of a base's weights: of the first numbers of each tensor, in bfloat16 so that casts do not matter.
-
-    The adapter's own tensors and the copies of ``modules_to_save`` are left out.
-    """
-    digest = hashlib.sha256()
-    for name, weight in sorted(_base_weights(model)):
-        head = weight.detach().flatten()[:64].to("cpu", torch.bfloat16)
-        digest.update(f"{name}{tuple(weight.shape)}".encode() + head.view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, weight in model.named_parameters():
-        if ".grmp_" not in name and ".modules_to_save." not in name:
-            yield (
-                name.replace(".base_layer", "").replace(".original_module", "").removeprefix("base_model.model."),
-                weight,
-            )
 
 
 def check_base(config: GRMPPromptConfig, model: Any) -> None:
