@@ -207,8 +207,7 @@ class Scorer:
 
     def outputs(self, pixels: Tensor) -> Any:
         """The model's ``GRMPOutput`` for views, uint8 ``(B, V, 3, S, S)``, nothing recorded, nothing rounded."""
-        # Convolutions on a GPU round to ten bits by default, which shows in the fourth digit of a score.
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.inference_mode():
             return self.model(pixel_values=self.prepare(pixels))
 
 

@@ -30,6 +30,7 @@ from grmp_hf.modeling.modeling_grmp import (
     check_loaded,
     pool_pictures,
 )
+from grmp_hf.modeling.patches import exact_patches
 from grmp_hf.modeling.prompts import KeysValues, prompt_attention, run_prompted_encoder
 
 __all__ = ["GRMPBakedConfig", "GRMPBakedScorer", "bake"]
@@ -113,6 +114,7 @@ class GRMPBakedScorer(PreTrainedModel):
         super().__init__(config)
         vision, width = config.vision_config, config.projection_dim
         self.vision_model = CLIPVisionModel._from_config(vision)
+        exact_patches(self.vision_model)
         if config.prompts:
             self.vision_model.encoder = _ConstantPrompts(
                 self.vision_model.encoder, config.prompted_layers, config.prompts, vision.hidden_size

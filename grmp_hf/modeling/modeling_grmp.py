@@ -27,6 +27,7 @@ from grmp_hf.modeling.functional import (
     quality_cross_entropy,
     unit_length,
 )
+from grmp_hf.modeling.patches import exact_patches
 
 __all__ = [
     "GRMPForImageQualityAssessment",
@@ -166,6 +167,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         super().__init__(config)
         config.check()  # its fields may have been set since it was made
         self.clip = CLIPModel._from_config(config.clip_config)
+        exact_patches(self.clip.vision_model)
         self.readout = Readout()
         self._anchors: dict[str, WeightCache[Tensor]] = {"quality": WeightCache(), "semantic": WeightCache()}
         self._before_rounding: dict[str, str] = {}  # fingerprint of rounded weights -> of what they were
