@@ -10,7 +10,10 @@ from typing import Any
 
 from grmp_hf.errors import GRMPError
 
-__all__ = ["write_adapter_card"]
+__all__ = ["REPOSITORY", "write_adapter_card"]
+
+REPOSITORY = "OWNER/NAME"
+"""What cards call the repository that they will lie in; a push puts its name in this place."""
 
 _METHODS = {"adapted": "this adapter", "zero_shot": "zero-shot (base alone)", "ridge": "ridge on the frozen embedding"}
 _FIGURES = {"srcc": "SRCC", "krcc": "KRCC", "plcc": "PLCC", "plcc_logistic": "PLCC after fit", "rmse": "RMSE after fit"}

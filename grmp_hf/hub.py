@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import hf_hub_download
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig
@@ -27,22 +26,15 @@ from grmp_hf.modeling.configuration_grmp import EMBEDDED, model_place
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, base_fingerprint
+from grmp_hf.places import cached_only, check_place, hub_errors, spelling
+from grmp_hf.pushing import push
 from grmp_hf.scoring import Scorer
 
 __all__ = ["EMBEDDED", "adapter_sha256", "load", "package_versions", "push", "recorded_name", "save"]
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_PUSHED = (
-    "*.safetensors",
-    "*config.json",
-    "*.safetensors.index.json",
-    "tokenizer*",
-    "README.md",
-    "metrics.json",
-    "*.png",
-)
-_HUB_ERRORS = (OSError, HfHubHTTPError, ValueError, RuntimeError, SafetensorError)
+_HUB_ERRORS: tuple[type[Exception], ...] = (*hub_errors(), SafetensorError)
 
 
 class _AdapterFiles(NamedTuple):
@@ -62,6 +54,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     local_files_only: bool | None = None,
+    torch_dtype: str | torch.dtype | None = None,
 ) -> Scorer:
     """Load a scorer.
 
@@ -76,6 +69,7 @@ def load(
         dtype: "fp32" (if None), "bf16", "fp16" or a ``torch.dtype``. Only fp32 gives the same score to 1e-5 whatever
             the batch.
         local_files_only: never ask the network; if None the environment decides (``HF_HUB_OFFLINE``).
+        torch_dtype: the older name of ``dtype``, which transformers takes too.
 
     Raises:
         GRMPError: there is no such model or adapter, it cannot be reached, or the two do not belong together.
@@ -85,23 +79,25 @@ def load(
     ('grmp_hf/tiny', '0 (worst) to 1 (best)')
     """
     name = "default" if model is None else os.fspath(model)
-    offline = bool(local_files_only)
+    wanted, offline = _as_dtype(torch_dtype if dtype is None else dtype), bool(local_files_only)
+    check_place(name, "model")
+    place = _as_device(device)
     found = None
     if adapter is not None:
+        check_place(os.fspath(adapter), "adapter")
         found = _find_adapter(os.fspath(adapter), adapter_revision, offline)
         if found is None:
             raise GRMPError(
                 f"Expected an adapter ({_CONFIG}, {_WEIGHTS}) at {os.fspath(adapter)!r}, found none or could not "
-                "reach it. Check the spelling; without a network it has to be a folder or in the local cache."
+                f"reach it. {spelling(os.fspath(adapter))} Without a network it has to be a folder or in the cache."
             )
     elif name not in ("default", EMBEDDED):
         found = _find_adapter(name, adapter_revision or revision, offline)
         name, revision = ("default", None) if found else (name, revision)
     config = None if found is None else _adapter_config(found)
     if found is not None and config is not None and name == "default":
-        name, revision = _recorded_base(found.folder, config), revision or config.revision
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    base, processor = _load_base(name, revision, _as_dtype(dtype), offline)
+        name, revision = _recorded_base(found, config), revision or config.revision
+    base, processor = _load_base(name, revision, wanted, offline)
     fingerprint = base_fingerprint(base)
     commit = _commit(name, revision)
     network, scale = base.to(place), None
@@ -124,7 +120,7 @@ def load(
         "adapter_revision": found.revision if found else None,
         "adapter_sha256": adapter_sha256(found.folder) if found else None,
         "preprocessing": processor.settings(),
-        "dtype": str(_as_dtype(dtype)).removeprefix("torch."),
+        "dtype": str(wanted).removeprefix("torch."),
         "versions": package_versions(),
     }
     return Scorer(network.eval(), processor, scale, identity)
@@ -138,63 +134,6 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
     else:
         scorer.model.save_pretrained(os.fspath(folder))  # type: ignore[operator]
         scorer.processor.save_pretrained(os.fspath(folder))
-
-
-def push(
-    folder: str | os.PathLike[str],
-    repo_id: str,
-    *,
-    private: bool = True,
-    revision: str | None = None,
-    token: str | None = None,
-    message: str = "Upload with grmp_hf",
-) -> str:
-    """Upload the folder of an adapter or model to the Hub: weights, settings, card and figures, no list of pictures.
-
-    Args:
-        folder: what :func:`save` or ``grmp-iqa adapt`` wrote.
-        repo_id: "owner/name"; made if it does not exist.
-        private: who may see it; a repository that exists is never made public by this, nor used if it is public.
-        revision: branch to commit to.
-        token: else the one that the Hub's client has stored.
-        message: of the commit.
-
-    Returns:
-        Address of the commit.
-
-    Raises:
-        GRMPError: nothing to push, a base that nobody else could load, no network, or no permission.
-    """
-    source = Path(folder)
-    if not any((source / name).is_file() for name in (_CONFIG, "config.json")):
-        raise GRMPError(
-            f"Expected {_CONFIG} or config.json in the folder {str(folder)!r}, found neither. Save there first."
-        )
-    if (source / _CONFIG).is_file():
-        recorded = json.loads((source / _CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
-        if recorded != EMBEDDED and (not recorded or os.path.isabs(recorded) or (source / recorded).exists()):
-            raise GRMPError(
-                f"Expected an adapter of a base that others can load, got one of {recorded!r} on this machine. Push "
-                f"the base first and write its id as base_model_name_or_path into {_CONFIG}."
-            )
-    api = HfApi(token=token)
-    try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        if private and not api.model_info(repo_id).private:
-            raise GRMPError(
-                f"Expected {repo_id!r} to be private, but it is public. Choose another name, or allow it: --public."
-            )
-        done = api.upload_folder(
-            folder_path=source, repo_id=repo_id, revision=revision, commit_message=message, allow_patterns=list(_PUSHED)
-        )
-    except GRMPError:
-        raise
-    except _HUB_ERRORS as error:
-        raise GRMPError(
-            f"Could not push to {repo_id!r} ({_first_line(error)}). "
-            "Check the network, the name and your token (`hf auth login`)."
-        ) from error
-    return str(done.commit_url)
 
 
 def recorded_name(model: str | os.PathLike[str] | None) -> str:
@@ -222,11 +161,25 @@ def package_versions() -> dict[str, str]:
 
 
 def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    if isinstance(dtype, torch.dtype):
+    if isinstance(dtype, torch.dtype) and dtype in _DTYPES.values():
         return dtype
-    if dtype is not None and dtype not in _DTYPES:
-        raise GRMPError(f"Expected a dtype out of {', '.join(_DTYPES)}, got {dtype!r}.")
-    return _DTYPES[dtype or "fp32"]
+    word = str(dtype or "fp32").removeprefix("torch.")
+    found = _DTYPES.get(word) or next((kind for kind in _DTYPES.values() if str(kind) == f"torch.{word}"), None)
+    if found is None:
+        raise GRMPError(f"Expected a dtype out of {', '.join(_DTYPES)}, got {str(dtype)!r}.")
+    return found
+
+
+def _as_device(device: str | torch.device | None) -> torch.device:
+    """A device of this machine, tried before anything is loaded."""
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise GRMPError(
+            f"Expected a device of this machine, such as cpu, got {str(device)!r} ({_first_line(error)})."
+        ) from error
+    return place
 
 
 def _first_line(error: BaseException) -> str:
@@ -245,6 +198,7 @@ def _find_adapter(name: str, revision: str | None, offline: bool) -> _AdapterFil
             )
         return _AdapterFiles(folder, folder.resolve().name, None)
     try:
+        offline = cached_only(name, revision, offline=offline)
         path = Path(hf_hub_download(name, _CONFIG, revision=revision, local_files_only=offline))
         hf_hub_download(name, _WEIGHTS, revision=path.parent.name, local_files_only=offline)
     except _HUB_ERRORS:
@@ -265,18 +219,26 @@ def _adapter_config(adapter: _AdapterFiles) -> GRMPPromptConfig:
     return GRMPPromptConfig.from_pretrained(str(adapter.folder))  # type: ignore[no-any-return]
 
 
-def _recorded_base(folder: Path, config: GRMPPromptConfig) -> str:
+def _recorded_base(adapter: _AdapterFiles, config: GRMPPromptConfig) -> str:
     recorded = config.base_model_name_or_path
     if not recorded or recorded == EMBEDDED:
         return EMBEDDED
-    return str(folder / recorded) if (folder / recorded).is_dir() else recorded
+    if (adapter.folder / recorded).is_dir():
+        return str(adapter.folder / recorded)
+    try:
+        check_place(recorded, f"the base of adapter {adapter.name!r}")
+    except GRMPError as error:
+        raise GRMPError(f"{error} Name the base beside the adapter (--model, or model=).") from error
+    return str(recorded)
 
 
 def _load_base(
     name: str, revision: str | None, dtype: torch.dtype, offline: bool
 ) -> tuple[GRMPForImageQualityAssessment | GRMPBakedScorer, GRMPImageProcessor]:
     place = EMBEDDED if name == "default" else name
-    options = {"revision": None if place == EMBEDDED else revision, "local_files_only": offline}
+    inside = place == EMBEDDED
+    offline = offline if inside else cached_only(place, revision, offline=offline)
+    options = {"revision": None if inside else revision, "local_files_only": offline}
     with _clear_errors(name, place):
         kind = PreTrainedConfig.get_config_dict(model_place(place), **options)[0].get("model_type")
         if kind == GRMPBakedConfig.model_type:
@@ -304,7 +266,7 @@ def _clear_errors(name: str, place: str) -> Iterator[None]:
             ) from error
         raise GRMPError(
             f"{name!r} is no folder here and could not be loaded from the Hub or its cache ({_first_line(error)}). "
-            "Check the spelling; without a network, name a folder, or leave --model out for the embedded default."
+            f"{spelling(name)} Without a network, name a folder, or leave --model out for the embedded default."
         ) from error
 
 

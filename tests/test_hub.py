@@ -176,8 +176,15 @@ BAD = [
     (case_not_a_clip, r"Expected a CLIP or a GRMP model at .*, got model_type 'bert'"),
     (case_incomplete, r"missing keys: .*visual_projection"),
     (case_size, r"Expected preprocessing to the model's 32 pixels, got 64"),
-    (lambda a, t: {"model": "owner/never-published"}, r"'owner/never-published' is no folder here .*without a network"),
-    (lambda a, t: {"model": "no/such/folder"}, r"'no/such/folder' is no folder here"),
+    (lambda a, t: {"model": "owner/never-published"}, r"'owner/never-published' is no folder here .*Without a network"),
+    (lambda a, t: {"model": "no/such/folder"}, r"model: 'no/such/folder' is no folder here and no Hub id"),
+    (lambda a, t: {"adapter": str(a) + "z"}, r"adapter: '.*starsz' is no folder here .* Did you mean '.*stars'"),
+    (lambda a, t: {"adapter": a / "README.md"}, r"adapter: expected a folder .*, got the file"),
+    (
+        lambda a, t: {"adapter": edited(a, t / "lost", base_model_name_or_path=str(t / "lost-base"))},
+        r"the base of adapter 'lost': '.*lost-base' is no folder here .* Name the base beside the adapter",
+    ),
+    (lambda a, t: {"device": "gpu"}, r"Expected a device of this machine, such as cpu, got 'gpu'"),
     (lambda a, t: {"dtype": "float128"}, r"Expected a dtype out of fp32, bf16, fp16, got 'float128'"),
 ]
 
@@ -186,64 +193,6 @@ BAD = [
 def test_what_cannot_be_loaded_says_why(make: Any, message: str, adapter_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(GRMPError, match=message):
         grmp_hf.load(**make(adapter_folder, tmp_path))
-
-
-class FakeApi:
-    """Takes the place of the Hub's client and keeps what it was told."""
-
-    calls: list[tuple[str, dict[str, Any]]] = []
-    is_private = True
-
-    def __init__(self, token: str | None = None) -> None:
-        type(self).calls = []
-
-    def create_repo(self, repo_id: str, **options: Any) -> None:
-        self.calls.append(("create", {"repo_id": repo_id, **options}))
-
-    def model_info(self, repo_id: str) -> Any:
-        return type("Info", (), {"private": self.is_private})
-
-    def upload_folder(self, **options: Any) -> Any:
-        from huggingface_hub.utils import filter_repo_objects
-
-        names = [path.name for path in sorted(Path(options["folder_path"]).iterdir())]
-        kept = list(filter_repo_objects(names, allow_patterns=options["allow_patterns"]))
-        self.calls.append(("upload", {**options, "kept": kept}))
-        return type("Commit", (), {"commit_url": "https://example.org/commit/1"})
-
-
-def test_push_is_private_and_leaves_tables_of_pictures_at_home(
-    adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hub, "HfApi", FakeApi)
-    folder = edited(adapter_folder, tmp_path / "mine", base_model_name_or_path=hub.EMBEDDED)
-    for name in ("scores.csv", "split.json", "metrics.json", "scatter.png"):
-        (folder / name).touch()
-    assert hub.push(folder, "owner/mine") == "https://example.org/commit/1"
-    (_, created), (_, uploaded) = FakeApi.calls
-    assert created == {"repo_id": "owner/mine", "private": True, "exist_ok": True}
-    wanted = {"README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json", "scatter.png"}
-    assert set(uploaded["kept"]) == wanted
-
-
-def test_push_refuses_what_nobody_could_load_or_everybody_could_see(
-    adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hub, "HfApi", FakeApi)
-    with pytest.raises(GRMPError, match="an adapter of a base that others can load"):
-        hub.push(adapter_folder, "owner/mine")
-    with pytest.raises(GRMPError, match=r"adapter_config.json or config.json in the folder .* found neither"):
-        hub.push(tmp_path, "owner/mine")
-    folder = edited(adapter_folder, tmp_path / "mine", base_model_name_or_path="owner/clip")
-    monkeypatch.setattr(FakeApi, "is_private", False)
-    with pytest.raises(GRMPError, match="Expected 'owner/mine' to be private, but it is public"):
-        hub.push(folder, "owner/mine")
-
-
-def test_push_without_a_network_is_one_clear_error(adapter_folder: Path, tmp_path: Path) -> None:
-    folder = edited(adapter_folder, tmp_path / "mine", base_model_name_or_path="owner/clip")
-    with pytest.raises(GRMPError, match=r"Could not push to 'owner/mine' \(.*Check the network"):
-        hub.push(folder, "owner/mine")
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
@@ -268,3 +217,12 @@ def test_an_adapter_finds_its_base_in_half_precision_and_refuses_another(
 def test_the_type_of_the_weights_goes_by_both_names(option: str, value: Any, clip_folder: Path) -> None:
     model = GRMPForImageQualityAssessment.from_pretrained(clip_folder, **{option: value})
     assert model.dtype == (torch.float32 if value == "auto" else torch.float16)
+
+
+def test_a_dtype_has_its_names_of_torch_and_its_older_keyword(clip_folder: Path) -> None:
+    for given in ({"torch_dtype": torch.bfloat16}, {"torch_dtype": "bfloat16"}, {"dtype": "bf16"}):
+        scorer = grmp_hf.load(clip_folder, **given)  # type: ignore[arg-type]
+        assert scorer.identity["dtype"] == "bfloat16"
+        model = grmp_hf.GRMPForImageQualityAssessment.from_pretrained(clip_folder, torch_dtype=torch.bfloat16)
+        assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    assert grmp_hf.load(clip_folder).identity["dtype"] == "float32"

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grmp_hf.cli.options import positive
+from grmp_hf.cli.options import device, positive
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
 
@@ -49,7 +49,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--thumbnails", action="store_true", help="show the worst cases in the report, as small pictures"
     )
-    parser.add_argument("--device", help="such as cpu or cuda (default: cuda where there is one)")
+    parser.add_argument("--device", type=device, help="such as cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--offline", action="store_true", help="never ask the Hub: folders and the local cache only")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON lines instead of the table")
     parser.add_argument("--quiet", "-q", action="store_true", help="no progress and no notes")

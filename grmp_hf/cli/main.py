@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 
 from grmp_hf.cli import adapt, bake, benchmark, convert, data, evaluate, pretrain, push, score
+from grmp_hf.cli.options import check_names
 from grmp_hf.errors import GRMPError
 
 __all__ = ["build_parser", "main"]
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         args = _parse(list(sys.argv[1:] if argv is None else argv))
+        check_names(args)
         with warnings.catch_warnings():  # of one library about another: nothing that the reader could change
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
             return int(args.run(args))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.places import check_place
 
 if TYPE_CHECKING:
     from grmp_hf.data import RatedTable
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = [
     "add_model_options",
     "add_rating_options",
+    "check_names",
+    "device",
     "find_start",
     "join_processes",
     "load_scorer",
@@ -29,6 +33,25 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
     return number
+
+
+def device(text: str) -> str:
+    """Name of a device, for argparse; whether this machine has it is found where torch is loaded."""
+    if not re.fullmatch(r"(cpu|cuda|mps|xpu|hpu|npu)(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"expected a device such as cpu, cuda or cuda:1, got {text!r}")
+    return text
+
+
+def check_names(args: argparse.Namespace) -> None:
+    """Refuse names of models that lead nowhere, before anything heavy is loaded.
+
+    Raises:
+        GRMPError: such a name, with its option.
+    """
+    for option in ("model", "adapter"):
+        name = getattr(args, option, None)
+        if name is not None:
+            check_place(name, f"--{option}")
 
 
 def join_processes(args: argparse.Namespace) -> None:
@@ -51,7 +74,7 @@ def add_model_options(parser: argparse.ArgumentParser, *, adapter: bool = True, 
     if adapter:
         group.add_argument("--adapter", metavar="DIR", help="folder or Hub id of an adapter; it knows its base")
         group.add_argument("--adapter-revision", metavar="REV", help="branch, tag or commit of --adapter")
-    group.add_argument("--device", help="such as cpu or cuda (default: cuda where there is one)")
+    group.add_argument("--device", type=device, help="such as cpu or cuda (default: cuda where there is one)")
     group.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="default fp32, the only exact one")
     if batches:
         group.add_argument("--batch-size", type=positive, default=16, metavar="N", help="pictures at once (default 16)")
@@ -145,4 +168,5 @@ def read_table(source: str, args: argparse.Namespace, *, need_pictures: bool = T
         unit=args.unit,
         revision=args.data_revision,
         need_pictures=need_pictures,
+        local_files_only=getattr(args, "offline", False),
     )

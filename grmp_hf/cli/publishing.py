@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grmp_hf.cards import REPOSITORY
 from grmp_hf.errors import GRMPError
 
 if TYPE_CHECKING:
@@ -74,21 +75,24 @@ def write_set(table: RatedTable, spec: BenchmarkSpec, folder: Path) -> list[Path
 
 
 def upload_set(folder: Path, repo_id: str, *, private: bool) -> str:
-    """Upload what `write_set` wrote as a data set of the Hub; return the address of the commit.
+    """Upload what `write_set` wrote as a data set of the Hub, with its name in the card; return the commit's address.
 
     Raises:
         GRMPError: the repository is public although a private one was asked for, no network, or no permission.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+
+    from grmp_hf.places import hub_errors
 
     api = HfApi()
     try:
-        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        repo_id = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
         if private and not api.dataset_info(repo_id).private:
             raise GRMPError(
                 f"Expected {repo_id!r} to be private, but it is public. Choose another name, or allow it: --public."
             )
+        card = folder / "README.md"
+        card.write_text(card.read_text(encoding="utf-8").replace(REPOSITORY, repo_id), encoding="utf-8")
         done = api.upload_folder(
             folder_path=folder,
             repo_id=repo_id,
@@ -99,7 +103,7 @@ def upload_set(folder: Path, repo_id: str, *, private: bool) -> str:
         )
     except GRMPError:
         raise
-    except (OSError, HfHubHTTPError, ValueError, RuntimeError) as error:
+    except hub_errors() as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise GRMPError(
             f"Could not push to {repo_id!r} ({reason}). Check the network, the name and your token (`hf auth login`)."
@@ -173,6 +177,6 @@ its authors, whose terms hold here too.
 ```python
 import datasets
 
-data = datasets.load_dataset("OWNER/NAME", split="{first}")  # the name of this repository
+data = datasets.load_dataset("{REPOSITORY}", split="{first}")  # the name of this repository
 ```
 """

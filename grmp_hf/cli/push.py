@@ -19,7 +19,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="what adapt or convert wrote")
-    parser.add_argument("repo", metavar="OWNER/NAME", help="repository; made if it does not exist")
+    parser.add_argument(
+        "repo", metavar="OWNER/NAME", help="repository; made if it does not exist; NAME alone is one of your own"
+    )
     parser.add_argument("--public", action="store_true", help="for everybody to see (default: private)")
     parser.add_argument("--revision", metavar="REV", help="branch to commit to")
     parser.add_argument("--json", action="store_true", help="print the address as JSON")
@@ -28,7 +30,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command."""
-    from grmp_hf.hub import push
+    from grmp_hf.pushing import push
 
     address = push(args.folder, args.repo, private=not args.public, revision=args.revision)
     print(json.dumps({"url": address}) if args.json else address)

@@ -138,11 +138,12 @@ def _provenance(folder: Path) -> dict[str, Any]:
 def _hub_folder(name: str, revision: str | None, offline: bool) -> Path | None:
     """The snapshot of an adapter of the Hub, with its split where there is one."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
 
-    for cached in (True,) if offline else (True, False):
+    from grmp_hf.places import cached_only, hub_errors
+
+    for cached in (True,) if cached_only(name, revision, offline=offline) else (True, False):
         try:
             return Path(hf_hub_download(name, SPLIT_FILE, revision=revision, local_files_only=cached)).parent
-        except (OSError, HfHubHTTPError, ValueError):
+        except hub_errors():
             continue
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from grmp_hf.data.numbers import NestedCell
 from grmp_hf.data.parquet import is_name
 from grmp_hf.data.tables import Table
 from grmp_hf.errors import GRMPError
+from grmp_hf.places import cached_only
 
 if TYPE_CHECKING:
     import datasets
@@ -41,13 +44,16 @@ class DatasetPicture:
         return Path(entry["path"])
 
 
-def load_hub_table(name: str, *, config: str | None = None, revision: str | None = None) -> Table:
+def load_hub_table(
+    name: str, *, config: str | None = None, revision: str | None = None, local_files_only: bool = False
+) -> Table:
     """Load all parts of a data set of the Hub, or of the local cache, with the part's name in a column `split`.
 
     Args:
         name: "owner/name".
         config: configuration, for data sets that have several.
         revision: branch, tag or commit.
+        local_files_only: never ask the network.
 
     Raises:
         GRMPError: it does not exist or cannot be reached.
@@ -55,7 +61,8 @@ def load_hub_table(name: str, *, config: str | None = None, revision: str | None
     import datasets
 
     try:
-        loaded = datasets.load_dataset(name, config, revision=revision)
+        with _cache_alone(cached_only(name, revision, offline=local_files_only, dataset=True)):
+            loaded = datasets.load_dataset(name, config, revision=revision)
     except Exception as error:  # the errors of the network, of the Hub and of the format have no common base
         reason = " ".join(str(error).split()) or type(error).__name__
         raise GRMPError(
@@ -63,6 +70,19 @@ def load_hub_table(name: str, *, config: str | None = None, revision: str | None
             "check the spelling and the network, or give a table or folder on this machine"
         ) from error
     return table_from_dataset(loaded, where=name)
+
+
+@contextmanager
+def _cache_alone(needed: bool) -> Iterator[None]:
+    """Where it is needed, `datasets` looks into its cache at once; it has no argument for that."""
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = needed or before
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
 
 
 def table_from_dataset(data: Any, *, where: str) -> Table:

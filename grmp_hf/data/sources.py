@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from grmp_hf.data.scales import RatingScale, infer_scale
 from grmp_hf.data.tables import Table, read_csv, read_jsonl
 from grmp_hf.data.text import legacy
 from grmp_hf.errors import GRMPError
+from grmp_hf.places import is_hub_id, spelling
 
 __all__ = ["LABEL_FILES", "decode_row", "iter_images", "open_table", "read_ratings"]
 
@@ -57,6 +57,7 @@ def read_ratings(
     config: str | None = None,
     revision: str | None = None,
     need_pictures: bool = True,
+    local_files_only: bool = False,
 ) -> RatedTable:
     """Read rated pictures; unless told otherwise every picture has been seen to exist, none has been decoded.
 
@@ -77,6 +78,7 @@ def read_ratings(
         revision: branch, tag or commit of a Hub data set.
         need_pictures: False where the ratings alone are needed: a picture that is not there keeps the path where it was
             looked for first.
+        local_files_only: never ask the Hub: what is here and in its cache only.
 
     Returns:
         The rows in the order of the source, with notes on all that was found and assumed. Rows that repeat a picture
@@ -85,7 +87,7 @@ def read_ratings(
     Raises:
         GRMPError: whatever keeps the table from being used, with the lines and what to do.
     """
-    table, notes = open_table(source, config=config, revision=revision)
+    table, notes = open_table(source, config=config, revision=revision, local_files_only=local_files_only)
     notes += table.notes
     image_column, passed = choose_images(table, image_column)
     rating_column, rivals = choose_ratings(table, rating_column)
@@ -119,11 +121,13 @@ def read_ratings(
     return RatedTable(dataset, merged, scale, tuple(notes))
 
 
-def open_table(source: Any, *, config: str | None = None, revision: str | None = None) -> tuple[Table, list[str]]:
+def open_table(
+    source: Any, *, config: str | None = None, revision: str | None = None, local_files_only: bool = False
+) -> tuple[Table, list[str]]:
     """Open a table of whatever kind, with notes on the choice.
 
     Args:
-        source, config, revision: as for `read_ratings`.
+        source, config, revision, local_files_only: as for `read_ratings`.
 
     Raises:
         GRMPError: there is none, or it cannot be read.
@@ -140,9 +144,11 @@ def open_table(source: Any, *, config: str | None = None, revision: str | None =
                 f'{path}: expected a table ending in {" ".join(_READERS)}, got "{suffix}"; rename or convert it'
             )
         return _READERS[suffix](path), []
-    if suffix not in _READERS and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)):
-        return load_hub_table(str(source), config=config, revision=revision), []
-    raise GRMPError(f"{path}: no such file or folder; check the path (data sets of the Hub are named owner/name)")
+    if suffix not in _READERS and is_hub_id(str(source)):
+        return load_hub_table(str(source), config=config, revision=revision, local_files_only=local_files_only), []
+    raise GRMPError(
+        f"{path}: no such file or folder (data sets of the Hub are named owner/name). {spelling(str(source))}"
+    )
 
 
 def decode_row(row: Row, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -138,7 +138,7 @@ class GRMPBakedScorer(PreTrainedModel):
         Raises:
             GRMPError: a weight is missing or left over.
         """
-        kwargs = {"dtype": torch.float32, **kwargs}
+        kwargs = {"dtype": kwargs.pop("torch_dtype", None) or torch.float32, **kwargs}
         wants_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         check_loaded(info, f"a baked scorer at {str(pretrained_model_name_or_path)!r}")

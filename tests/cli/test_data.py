@@ -154,14 +154,16 @@ class FakeApi:
     told: list[tuple[str, dict[str, Any]]]
     private = True
 
-    def create_repo(self, repo_id: str, **given: Any) -> None:
+    def create_repo(self, repo_id: str, **given: Any) -> Any:
         self.told.append(("create", {"repo": repo_id, **given}))
+        return type("Url", (), {"repo_id": repo_id})
 
     def dataset_info(self, repo_id: str) -> Any:
         return type("Info", (), {"private": self.private})
 
     def upload_folder(self, **given: Any) -> Any:
         given["files"] = sorted(path.name for path in Path(given["folder_path"]).rglob("*") if path.is_file())
+        given["card"] = (given["folder_path"] / "README.md").read_text()
         self.told.append(("upload", given))
         return type("Commit", (), {"commit_url": "https://example.org/commit/1"})
 
@@ -185,6 +187,7 @@ def test_push_shows_the_terms_and_is_private_unless_told(
     assert created == {"repo": "me/biq", "repo_type": "dataset", "private": not options, "exist_ok": True}
     assert uploaded["repo_type"] == "dataset"
     assert uploaded["files"] == ["README.md", "test-00000-of-00001.parquet", "train-00000-of-00001.parquet"]
+    assert 'load_dataset("me/biq"' in uploaded["card"]
     assert not Path(uploaded["folder_path"]).exists()
 
 

@@ -578,6 +578,7 @@ def test_the_split_is_looked_for_in_the_snapshot_of_the_hub(
         return str(taught / file)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr("grmp_hf.places.cached_only", lambda *_, offline: offline)
     split, told = split_of_model("owner/mine", "owner/mine", "abc", offline=False)
     assert split is not None and split.train == tuple(path.name for path in photos[:5]) and told == []
     assert asked == [("owner/mine@abc", True), ("owner/mine@abc", False)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from grmp_hf import hub
+from grmp_hf import pushing
 from grmp_hf.cli.main import main
 
 
@@ -20,7 +20,7 @@ def test_the_options_reach_the_client(
         told.update(folder=folder, repo=repo, **given)
         return "https://example.org/commit/1"
 
-    monkeypatch.setattr(hub, "push", push)
+    monkeypatch.setattr(pushing, "push", push)
     assert main(["push", "mine", "owner/mine", "--json", *options]) == 0
     assert json.loads(capsys.readouterr().out) == {"url": "https://example.org/commit/1"}
     assert told == {"folder": Path("mine"), "repo": "owner/mine", "private": private, "revision": None}

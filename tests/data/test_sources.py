@@ -206,8 +206,8 @@ def offline(*args: object, **options: object) -> None:
     ("make", "match"),
     [
         (lambda folder: folder, r"expected one of metadata\.csv, .* in this folder, found none; name the table itself"),
-        (lambda folder: folder / "x.csv", r"x\.csv: no such file or folder; check the path"),
-        (lambda folder: "nowhere", r"nowhere: no such file or folder; check the path"),
+        (lambda folder: folder / "x.csv", r"x\.csv: no such file or folder .*Check the spelling"),
+        (lambda folder: "nowhere", r"nowhere: no such file or folder .*Check the spelling"),
         (lambda folder: folder / "a.png", r'expected a table ending in \.csv .*, got "\.png"; rename or convert it'),
         (lambda folder: "owner/name", r"could not be loaded .* \(offline mode\); check the spelling and the network"),
         (lambda folder: 7, "expected a path, a Hub name, a Dataset or a DatasetDict, got a int"),

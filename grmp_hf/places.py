@@ -1,0 +1,99 @@
+"""Names of models, adapters and data sets: which may be asked of the Hub, and whether the Hub can be asked at all."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+from grmp_hf.embedded import EMBEDDED
+from grmp_hf.errors import GRMPError
+
+__all__ = ["cached_only", "check_place", "hub_errors", "is_hub_id", "spelling"]
+
+_WORD = r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?"
+_HUB_ID = re.compile(rf"{_WORD}/{_WORD}", re.ASCII)
+_FILE = re.compile(r"\.(bin|ckpt|csv|gz|json|jsonl|md|onnx|parquet|pth?|py|safetensors|tar|tsv|txt|ya?ml|zip)$", re.I)
+_PROBE_SECONDS = 10.0
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name can be that of a repository, and has not the look of a path.
+
+    >>> is_hub_id("openai/clip-vit-base-patch16"), is_hub_id("Qwen/Qwen2.5"), is_hub_id("runs/best.pt")
+    (True, True, False)
+    >>> [is_hub_id(name) for name in ("./a/b", "a/b/c", "a", "~/a", "C:\\\\a", "a/b/", "/a/b")]
+    [False, False, False, False, False, False, False]
+    """
+    return bool(_HUB_ID.fullmatch(name)) and not _FILE.search(name) and "--" not in name and ".." not in name
+
+
+def check_place(name: str, what: str) -> None:
+    """Refuse a name that is no folder here and is never asked of the Hub.
+
+    Args:
+        name: of a model or an adapter.
+        what: how to call it in a message.
+
+    Raises:
+        GRMPError: it has the look of a path, or is a file.
+    """
+    if name in ("default", EMBEDDED) or os.path.isdir(name):
+        return
+    if os.path.exists(name):
+        raise GRMPError(f"{what}: expected a folder or a Hub id (owner/name), got the file {name!r}; name its folder.")
+    if not is_hub_id(name):
+        raise GRMPError(f"{what}: {name!r} is no folder here and no Hub id (owner/name). {spelling(name)}")
+
+
+def spelling(name: str) -> str:
+    """Advice about a name that led nowhere: the file or folder here that it nearly is, where there is one.
+
+    >>> spelling("no/such/place")
+    'Check the spelling.'
+    """
+    path = Path(name).expanduser()
+    if path.exists():  # a shell leaves a quoted ~ as it is
+        return f"Did you mean {str(path)!r}?"
+    try:
+        close = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1, cutoff=0.75)
+    except OSError:
+        close = []
+    return f"Did you mean {str(path.parent / close[0])!r}?" if close else "Check the spelling."
+
+
+def hub_errors() -> tuple[type[Exception], ...]:
+    """What the Hub's client raises: its own errors, and those of the library that it sends requests with."""
+    return (ValueError, RuntimeError, *_network_errors())
+
+
+def cached_only(name: str, revision: str | None = None, *, offline: bool = False, dataset: bool = False) -> bool:
+    """Whether a repository's files can come from the cache alone: one question, where the clients retry for a minute.
+
+    Args:
+        name: "owner/name"; a folder's files are here anyway.
+        revision: branch, tag or commit.
+        offline: ask nobody.
+        dataset: the repository is one of a data set.
+    """
+    if offline or os.path.isdir(name):
+        return offline
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    ask = HfApi().dataset_info if dataset else HfApi().model_info
+    try:
+        ask(name, revision=revision, timeout=_PROBE_SECONDS)
+    except HfHubHTTPError as error:  # an answer, if only that it does not exist
+        return error.response is not None and error.response.status_code >= 500
+    except _network_errors():
+        return True
+    return False
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # Its base is the error of the client's own library, whose name differs between versions.
+    return (OSError, *(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"))

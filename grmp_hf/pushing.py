@@ -1,0 +1,114 @@
+"""``push``: the folder of an adapter or model -> the Hub; nothing heavy is imported for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from grmp_hf.cards import REPOSITORY
+from grmp_hf.embedded import EMBEDDED
+from grmp_hf.errors import GRMPError
+from grmp_hf.places import hub_errors, is_hub_id
+
+__all__ = ["push"]
+
+_ADAPTER, _MODEL, _CARD = "adapter_config.json", "config.json", "README.md"
+_PUSHED = (
+    "*.safetensors",
+    "*config.json",
+    "*.safetensors.index.json",
+    "tokenizer*",
+    _CARD,
+    "metrics.json",
+    "*.png",
+)
+
+
+def push(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    private: bool = True,
+    revision: str | None = None,
+    token: str | None = None,
+    message: str = "Upload with grmp_hf",
+) -> str:
+    """Upload the folder of an adapter or model to the Hub: weights, settings, card and figures, no list of pictures.
+
+    The card says the repository's own name where it said ``OWNER/NAME``. Checkpoints and hidden folders stay here.
+
+    Args:
+        folder: what :func:`grmp_hf.hub.save` or ``grmp-iqa adapt`` wrote.
+        repo_id: "owner/name", or "name" alone for one of your own; made if it does not exist.
+        private: who may see it; a repository that exists is never made public by this, nor used if it is public.
+        revision: branch to commit to.
+        token: else the one that the Hub's client has stored.
+        message: of the commit.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        GRMPError: nothing to push, a base that nobody else could load, no network, or no permission.
+    """
+    source = Path(folder)
+    _check(source, repo_id)
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi(token=token)
+    try:
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id  # with the owner of a bare name
+        if private and not api.model_info(repo_id).private:
+            raise GRMPError(
+                f"Expected {repo_id!r} to be private, but it is public. Choose another name, or allow it: --public."
+            )
+        operations = [CommitOperationAdd(name, _content(source / name, repo_id)) for name in _names(source)]
+        done = api.create_commit(repo_id, operations, commit_message=message, revision=revision)
+    except GRMPError:
+        raise
+    except hub_errors() as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise GRMPError(
+            f"Could not push to {repo_id!r} ({reason}). Check the network, the name and your token (`hf auth login`)."
+        ) from error
+    return str(done.commit_url)
+
+
+def _check(source: Path, repo_id: str) -> None:
+    """Refuse what cannot be pushed, before anybody is asked."""
+    if not any((source / name).is_file() for name in (_ADAPTER, _MODEL)):
+        raise GRMPError(
+            f"Expected {_ADAPTER} or {_MODEL} in the folder {str(source)!r}, found neither. Save there first."
+        )
+    if not is_hub_id(repo_id if "/" in repo_id else f"me/{repo_id}"):
+        raise GRMPError(f"Expected the name of a repository, owner/name, got {repo_id!r}. Use letters, digits, - . _")
+    if (source / _ADAPTER).is_file():
+        try:
+            recorded = json.loads((source / _ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        except (OSError, ValueError, AttributeError) as error:
+            raise GRMPError(f"Expected settings in {_ADAPTER} of {str(source)!r}, got {error}.") from error
+        inside = bool(recorded) and re.fullmatch(r"[\w-]+", recorded) and (source / recorded).is_dir()
+        if recorded != EMBEDDED and not inside and not is_hub_id(recorded or ""):
+            raise GRMPError(
+                f"Expected an adapter of a base that others can load, got one of {recorded!r} on this machine. Push "
+                f"the base first and write its id as base_model_name_or_path into {_ADAPTER}."
+            )
+
+
+def _names(source: Path) -> list[str]:
+    """Files to upload, relative to the folder."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    files = (path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file())
+    kept = [name for name in files if not any(part.startswith((".", "checkpoint-")) for part in name.parts)]
+    return list(filter_repo_objects([name.as_posix() for name in kept], allow_patterns=list(_PUSHED)))
+
+
+def _content(path: Path, repo_id: str) -> Any:
+    """What is uploaded of a file: the file, or the text of a card."""
+    if path.name != _CARD:
+        return str(path)
+    return path.read_text(encoding="utf-8").replace(REPOSITORY, repo_id).encode()
