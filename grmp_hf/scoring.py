@@ -10,6 +10,7 @@ import functools
 import math
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from grmp_hf.data.columns import Row
+from grmp_hf.data.image_errors import ImageWarning
 from grmp_hf.data.images import MAX_PIXELS, ImageError, decode_image, to_rgb, upright
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.sources import decode_row
@@ -86,6 +88,7 @@ class ScoredPicture(NamedTuple):
         quality: in [0, 1], 1 = best, rounded to six digits; None for a bad picture.
         status: "ok", "not_finite", or one of ``grmp_hf.data.IMAGE_ERROR_CODES``.
         message: what is wrong and what to do; empty for a good picture.
+        warning: "damaged" for a picture that was scored although a part of its data is lost; else empty.
     """
 
     path: str
@@ -93,6 +96,7 @@ class ScoredPicture(NamedTuple):
     quality: float | None
     status: str
     message: str
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,13 +164,19 @@ class Scorer:
             batch_size: rows of each list (the last may be shorter).
             workers: decoding threads; the number of cores, at most 8, if None.
         """
-        for part in iter_views(paths, self.views, batch_size=batch_size, workers=workers):
+        warned: dict[int, str] = {}
+
+        def look(item: tuple[int, str | os.PathLike[str]]) -> Tensor:
+            return self.views(item[1], warn=functools.partial(warned.__setitem__, item[0]))
+
+        for part in iter_views(enumerate(paths), look, batch_size=batch_size, workers=workers):
             good = [views for _, views in part if isinstance(views, Tensor)]
             quality = iter(self.quality(torch.stack(good)) if good else ())
-            yield [
-                self.row(os.fspath(path), views if isinstance(views, ImageError) else next(quality))
-                for path, views in part
-            ]
+            rows = []
+            for (at, path), views in part:
+                row = self.row(os.fspath(path), views if isinstance(views, ImageError) else next(quality))
+                rows.append(row._replace(warning=warned.pop(at, "") if row.status == "ok" else ""))
+            yield rows
 
     def row(self, path: str, found: float | ImageError) -> ScoredPicture:
         """The row of one picture, from its quality or from what is wrong with it."""
@@ -177,8 +187,13 @@ class Scorer:
             return ScoredPicture(path, None, None, "not_finite", "the model gave no number; use --dtype fp32")
         return ScoredPicture(path, round(self.unit.to_score(quality), 6), round(quality, 6), "ok", "")
 
-    def views(self, picture: Picture | Row) -> Tensor:
+    def views(self, picture: Picture | Row, *, warn: Callable[[str], None] | None = None) -> Tensor:
         """The views of a picture, or of that of a rated row, before normalisation: uint8 ``(V, 3, S, S)``.
+
+        Args:
+            picture: see :data:`Picture`.
+            warn: told "damaged" of a file that can be read although a part of its data is lost; a Python warning if
+                None.
 
         Raises:
             ImageError: it cannot be read.
@@ -188,10 +203,11 @@ class Scorer:
         if isinstance(picture, Image.Image):
             return self.processor.pixels(to_rgb(upright(picture)))
 
+        tell = warn or functools.partial(_warn, picture)
+
         def decode(max_pixels: int) -> Tensor:
-            if isinstance(picture, Row):
-                return self.processor.pixels(decode_row(picture, max_pixels=max_pixels))
-            return self.processor.pixels(decode_image(picture, max_pixels=max_pixels))
+            decoder: Any = decode_row if isinstance(picture, Row) else decode_image
+            return self.processor.pixels(decoder(picture, max_pixels=max_pixels, warn=tell))
 
         return large_alone(decode)
 
@@ -209,6 +225,13 @@ class Scorer:
         """The model's ``GRMPOutput`` for views, uint8 ``(B, V, 3, S, S)``, nothing recorded, nothing rounded."""
         with torch.inference_mode():
             return self.model(pixel_values=self.prepare(pixels))
+
+
+def _warn(picture: Any, code: str) -> None:
+    name = (
+        picture.name if isinstance(picture, Row) else "a picture" if isinstance(picture, bytes) else os.fspath(picture)
+    )
+    warnings.warn(f"{name}: a part of its data is lost ({code}); it is scored as it is", ImageWarning, stacklevel=2)
 
 
 def large_alone(decode: Callable[[int], _Result]) -> _Result:

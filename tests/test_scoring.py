@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import random
 import subprocess
@@ -15,6 +16,7 @@ from transformers import pipeline
 import grmp_hf
 from grmp_hf import scoring
 from grmp_hf.data import IMAGE_ERROR_CODES, ImageError, RatingScale
+from grmp_hf.data.image_errors import ImageWarning
 from grmp_hf.data.images import to_rgb
 from grmp_hf.errors import GRMPError
 from grmp_hf.scoring import Scorer, iter_views
@@ -207,3 +209,14 @@ def test_a_picture_is_turned_once_whatever_the_door(
         assert torch.equal(
             scorer.processor(opened)["pixel_values"], scorer.prepare(scorer.views(path)).squeeze(0)[None]
         )
+
+
+def test_a_damaged_picture_is_scored_with_a_warning(scorer: Scorer, photos: list[Path], tmp_path: Path) -> None:
+    path, sound = tmp_path / "damaged.jpg", io.BytesIO()
+    Image.open(photos[9]).resize((200, 160)).save(sound, "JPEG")
+    content = sound.getvalue()
+    path.write_bytes(content[: len(content) // 2] + bytes(300) + content[len(content) // 2 + 300 :])
+    (rows,) = scorer.iter_scores([photos[0], path, tmp_path / "gone.jpg"])
+    assert [(row.status, row.warning) for row in rows] == [("ok", ""), ("ok", "damaged"), ("not_found", "")]
+    with pytest.warns(ImageWarning, match=r"damaged\.jpg: a part of its data is lost"):
+        scorer.score(path)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import os
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from grmp_hf.cli import adapt, bake, benchmark, convert, data, evaluate, pretrain, push, score
 from grmp_hf.cli.options import check_names
@@ -66,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_names(args)
         with warnings.catch_warnings():  # of one library about another: nothing that the reader could change
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
+            warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
             return int(args.run(args))
     except SystemExit as leaving:  # argparse, after --help or a wrong option
         return leaving.code if isinstance(leaving.code, int) else 2
@@ -79,6 +82,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough, as in `grmp-iqa score ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _show_warning(usual: Any, message: Any, category: type[Warning], *place: Any) -> None:
+    """One line for what is said of a picture; all else as Python does."""
+    if category.__name__ == "ImageWarning":
+        print(f"note: {message}", file=sys.stderr)
+    else:
+        usual(message, category, *place)
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

@@ -1,8 +1,8 @@
 """Tables of scores in four formats, written whole or not at all.
 
-Columns: ``path, score, quality, status, message, scale, scorer``, and those that a command adds before ``scale``. The
-last two stand in every row, so that rows of different runs can be put together and still be told apart; the whole
-identity of the scorer lies beside the table as ``<table>.json`` and, for parquet, in the file's own metadata.
+Columns: ``path, score, quality, status, message, warning, scale, scorer``, and those that a command adds before
+``scale``. The last two stand in every row, so that rows of different runs can be put together and still be told apart;
+the whole identity of the scorer lies beside the table as ``<table>.json`` and, for parquet, in the file's own metadata.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from grmp_hf.storing import atomic_path, write_json
 
 __all__ = ["COLUMNS", "FORMATS", "SCORES", "about_path", "choose_format", "describe_scorer", "write_table"]
 
-COLUMNS = ("path", "score", "quality", "status", "message", "scale", "scorer")
+COLUMNS = ("path", "score", "quality", "status", "message", "warning", "scale", "scorer")
 SCORES = "grmp_hf.scores/1"
 """What the file beside a table of ours says that it is."""
 FORMATS = ("table", "csv", "jsonl", "parquet")
@@ -113,7 +113,8 @@ def _write_plain(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], co
     file.write(f"{'score':>10} {'quality':>8}  {'status':<8} path\n")
     for row in rows:
         numbers = " " * 16 + "-" + " " * 2 if row["score"] is None else f"{row['score']:>10.4f} {row['quality']:>8.4f}"
-        message = f"  # {printable(row['message'])}" if row["message"] else ""
+        said = row["message"] or row["warning"]
+        message = f"  # {printable(said)}" if said else ""
         file.write(f"{numbers:<19}  {row['status']:<8} {printable(row['path'])}{message}\n")
 
 
@@ -128,7 +129,7 @@ def _write_parquet(rows: Iterable[Row], path: Path, about: Mapping[str, Any], co
     import pyarrow
     import pyarrow.parquet
 
-    text = {"path", "status", "message", "scale", "scorer"}
+    text = {"path", "status", "message", "warning", "scale", "scorer"}
     fields = [(name, pyarrow.string() if name in text else pyarrow.float64()) for name in columns]
     schema = pyarrow.schema(fields, metadata={"grmp_hf": json.dumps(about)})
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:

@@ -12,7 +12,11 @@ What happens to a picture, always the same way:
 | CMYK, inverted CMYK of Adobe's JPEG | Pillow's conversion without colour profiles |
 | 16 bit grey | divided by 257 and rounded, so that 65535 is white (Pillow itself would clip at 255) |
 | 16 bit colour | Pillow's decoder keeps the upper byte |
-| 32 bit integer | as 16 bit; a value outside 0..65535 is an error |
+| TIFF: white is zero | turned round |
+| TIFF: raw files, previews, samples of unknown meaning, wide separate planes, signed or 32 bit integers | refused |
+| 32 bit integer (PPM, and from Python) | as 16 bit; a value outside 0..65535 is an error |
+| JPEG whose data are damaged | decoded as far as they go, with a warning |
+| AVIF; HEIC where pillow-heif is installed | decoded |
 | float | 0.0 is black, 1.0 is white; a value outside is an error, since its scale cannot be known |
 | YCbCr, HSV, CIELAB | converted to sRGB |
 | embedded colour profile | ignored, as in the training of every public CLIP |
@@ -25,25 +29,16 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Iterator
-from typing import Any, BinaryIO, Literal, TypeAlias, cast, get_args
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, cast
 
 import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageCms,
-    ImageFile,
-    ImageOps,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin
 
-from grmp_hf.errors import GRMPError
+from grmp_hf.data.damage import DAMAGED, is_damaged_jpeg
+from grmp_hf.data.formats import PREFIX, find_decoder
+from grmp_hf.data.image_errors import IMAGE_ERROR_CODES, ImageError, ImageErrorCode
+from grmp_hf.data.tiff import check_tiff, inverted
 
 __all__ = [
     "IMAGE_ERROR_CODES",
@@ -58,59 +53,23 @@ __all__ = [
 MAX_PIXELS = 2**27
 """Default limit of width x height (134 million). Pillow holds 4 bytes a pixel; alpha or rotation need a second copy."""
 
-ImageErrorCode: TypeAlias = Literal[
-    "not_found",
-    "is_a_directory",
-    "permission",
-    "empty",
-    "unsupported_format",
-    "too_large",
-    "truncated",
-    "unreadable",
-]
-IMAGE_ERROR_CODES: tuple[ImageErrorCode, ...] = get_args(ImageErrorCode)
-"""Every value that `ImageError.code` can take."""
-
 BACKGROUND = (255, 255, 255)
-
-# The first bytes decide, never the suffix. The decoders are called directly, not through `Image.open`, whose check of
-# the size warns first and names neither width nor height.
-_DECODERS: tuple[tuple[re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
-    (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
-    (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
-    (re.compile(rb"II\*\0|MM\0\*|II\+\0|MM\0\+"), TiffImagePlugin.TiffImageFile),
-    (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
-    (re.compile(rb"P[1-6f]\s"), PpmImagePlugin.PpmImageFile),
-)
-_FORMAT_NAMES = "JPEG, PNG, WEBP, BMP, TIFF, GIF or PPM"
 
 _ORIENTATION_TAG = 0x0112
 
 
-class ImageError(GRMPError):
-    """A picture that cannot be scored.
-
-    Attributes:
-        code: one of `IMAGE_ERROR_CODES`, short enough for the status column of a table.
-    """
-
-    def __init__(self, message: str, code: ImageErrorCode) -> None:
-        super().__init__(message)
-        self.code: ImageErrorCode = code
-
-    def __reduce__(self) -> tuple[type[ImageError], tuple[str, ImageErrorCode]]:
-        # The default would call the class with the message alone when a worker process sends the error back.
-        return type(self), (str(self), self.code)
-
-
-def decode_image(source: str | os.PathLike[str] | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(
+    source: str | os.PathLike[str] | bytes | BinaryIO,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    warn: Callable[[str], None] | None = None,
+) -> Image.Image:
     """Decode one picture to RGB, upright, as the table at the head of this module says.
 
     Args:
         source: path, content of a file, or binary file object (read from its position, left open).
         max_pixels: largest width x height, read from the header before any pixel is decoded.
+        warn: told the code of what a decoder passes over in silence ("damaged": a part of the data is lost).
 
     Returns:
         RGB picture, fully loaded, without metadata (nobody can apply the orientation twice).
@@ -128,11 +87,17 @@ def decode_image(source: str | os.PathLike[str] | bytes | BinaryIO, *, max_pixel
     """
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else str(getattr(source, "name", "picture"))
     with _open_stream(source, name) as stream, _pillow_errors(name):
+        start = stream.tell()
         image = _read_header(stream, name, max_pixels)
         _load_pixels(image)
-        rgb = to_rgb(upright(image))
+        mended = inverted(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
+        rgb = to_rgb(upright(image) if mended is None else mended)
         if rgb is image:
             rgb = image.copy()  # a plain picture, free of the file
+        if warn is not None:
+            stream.seek(start)
+            if is_damaged_jpeg(stream.read()):
+                warn(DAMAGED)
     rgb.info = {}
     return rgb
 
@@ -156,7 +121,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     mode = image.mode
     if mode == "I" or mode.startswith("I;16"):
-        return _scale_to_grey(image, white=65535)
+        grey = _scale_to_grey(image, white=65535)
+        transparent = image.info.get("transparency")  # one value of 16 bits, of which Pillow makes nothing
+        if isinstance(transparent, int):
+            grey.paste(BACKGROUND, mask=Image.fromarray(np.asarray(image) == transparent))
+        return grey
     if mode == "F":
         return _scale_to_grey(image, white=1)
     if mode == "LAB":
@@ -219,20 +188,14 @@ def _pillow_errors(name: str) -> Iterator[None]:
 
 def _read_header(stream: BinaryIO, name: str, max_pixels: int) -> ImageFile.ImageFile:
     start = stream.tell()
-    prefix = stream.read(16)
+    prefix = stream.read(PREFIX)
     stream.seek(start)
-    if not prefix:
-        raise ImageError("the file is empty; copy it again or leave it out", "empty")
-    decoder = next((decoder for magic, decoder in _DECODERS if magic.match(prefix)), None)
-    if decoder is None:
-        raise ImageError(f"expected {_FORMAT_NAMES}, got bytes of another kind; convert it", "unsupported_format")
-    image = decoder(stream, name)
+    image = find_decoder(prefix)(stream, name)
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageError(
-            f"{width} x {height} pixels are over the limit of {max_pixels} pixels; shrink it or raise the limit",
-            "too_large",
-        )
+        raise ImageError(f"{width} x {height} pixels are over the limit of {max_pixels} pixels; shrink it", "too_large")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        check_tiff(image, prefix)
     return image
 
 

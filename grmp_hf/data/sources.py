@@ -151,17 +151,18 @@ def open_table(
     )
 
 
-def decode_row(row: Row, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode the picture of a row to RGB.
+def decode_row(row: Row, *, max_pixels: int = MAX_PIXELS, warn: Callable[[str], None] | None = None) -> Image.Image:
+    """Decode the picture of a row to RGB; options are those of `decode_image`.
 
     Raises:
         ImageError: as `decode_image`; for pictures inside a data set the message names the row.
     """
     source = row.image
     if isinstance(source, Path):
-        return decode_image(source, max_pixels=max_pixels)
+        return decode_image(source, max_pixels=max_pixels, warn=warn)
     try:
-        return decode_image(source if isinstance(source, bytes) else source.read(), max_pixels=max_pixels)
+        content = source if isinstance(source, bytes) else source.read()
+        return decode_image(content, max_pixels=max_pixels, warn=warn)
     except ImageError as error:
         raise ImageError(f"{row.name}: {error}", error.code) from error
 

@@ -1,0 +1,245 @@
+"""Odd files, each against the pixels that went into it: read rightly or refused by name, never otherwise.
+
+The pixels are known because tifffile, or bytes laid by hand, wrote them: nothing of Pillow has a part in what is
+expected, but for the conversion of CMYK, which is documented as Pillow's.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from grmp_hf.data.damage import is_damaged_jpeg
+from grmp_hf.data.formats import find_decoder
+from grmp_hf.data.images import ImageError, decode_image
+
+Pixels = NDArray[Any]
+_NOISE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+RGB: Pixels = np.asarray(Image.fromarray(_NOISE).resize((40, 30), Image.Resampling.BICUBIC))
+GREY: Pixels = RGB[..., 0]
+ALPHA: Pixels = np.repeat(np.array([0, 128, 255], np.uint8), 10)[:, None].repeat(40, axis=1)
+
+
+def wide(pixels: Pixels) -> Pixels:
+    return pixels.astype(np.uint16) * 257
+
+
+def over_white(pixels: Pixels) -> Pixels:
+    share = (ALPHA / 255).reshape(ALPHA.shape + (1,) * (pixels.ndim - 2))
+    return np.rint(pixels * share + 255 * (1 - share))  # type: ignore[no-any-return]
+
+
+def tiff(pixels: Pixels, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, pixels, **options)
+    return stream.getvalue()
+
+
+def png(pixels: Pixels, colour: int, transparent: Any = None) -> bytes:
+    """A PNG laid by hand: colour type 0 grey, 2 RGB, 4 grey with alpha, 6 RGB with alpha."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    depth = 8 * pixels.dtype.itemsize
+    rows = b"".join(b"\0" + row.astype(f">u{pixels.dtype.itemsize}").tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], depth, colour, 0, 0, 0)
+    extra = b"" if transparent is None else chunk(b"tRNS", np.atleast_1d(transparent).astype(">u2").tobytes())
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+
+
+def transparent_case(pixels: Pixels, shown: Pixels, colour: int) -> tuple[bytes, Pixels]:
+    key = pixels[4, 4]
+    hit = (pixels == key).all(-1, keepdims=True) if pixels.ndim == 3 else pixels == key
+    return png(pixels, colour, key), np.where(hit, 255, shown)
+
+
+def renamed(content: bytes, tag: int, other: int = 65000) -> bytes:
+    """A little-endian TIFF one of whose tags is called otherwise."""
+    data, (start,) = bytearray(content), struct.unpack_from("<I", content, 4)
+    for entry in range(struct.unpack_from("<H", content, start)[0]):
+        if struct.unpack_from("<H", content, start + 2 + 12 * entry)[0] == tag:
+            struct.pack_into("<H", data, start + 2 + 12 * entry, other)
+    return bytes(data)
+
+
+Case = tuple[str, bytes, Pixels | None]
+"""Name, content, and what has to be seen; None where the file has to be refused."""
+
+
+def tiff_cases() -> Iterator[Case]:
+    kinds: dict[str, tuple[Pixels, Pixels, dict[str, Any]]] = {
+        "grey 8": (GREY, GREY, {"photometric": "minisblack"}),
+        "grey 16": (wide(GREY), GREY, {"photometric": "minisblack"}),
+        "white is zero 8": (255 - GREY, GREY, {"photometric": "miniswhite"}),
+        "white is zero 16": (65535 - wide(GREY), GREY, {"photometric": "miniswhite"}),
+        "rgb 8": (RGB, RGB, {"photometric": "rgb"}),
+        "rgb 16": (wide(RGB), RGB, {"photometric": "rgb"}),
+    }
+    for (name, (stored, seen, options)), order, big in itertools.product(kinds.items(), "<>", (False, True)):
+        layouts: dict[str, dict[str, Any]] = {
+            "strips": {"rowsperstrip": 7},
+            "one strip": {},
+            "tiles": {"tile": (16, 16)},
+            "deflate": {"compression": "zlib"},
+            "deflate, predicted": {"compression": "zlib", "predictor": True},
+        }
+        for layout, how in layouts.items():
+            content = tiff(stored, byteorder=order, bigtiff=big, **options, **how)
+            yield f"TIFF {name}, {order}, {'big, ' if big else ''}{layout}", content, seen
+    bits = GREY < 128
+    yield "TIFF white is zero 1", tiff(bits, photometric="miniswhite"), np.where(bits, 0, 255)
+    yield "TIFF black is zero 1", tiff(~bits, photometric="minisblack"), np.where(bits, 0, 255)
+    apart = {"photometric": "rgb", "planarconfig": "separate"}
+    yield "TIFF planes 8", tiff(RGB.transpose(2, 0, 1), **apart), RGB
+    for order in "<>":
+        yield f"TIFF planes 16 {order}", tiff(wide(RGB).transpose(2, 0, 1), byteorder=order, **apart), None
+    joined = {"photometric": "rgb", "planarconfig": "contig"}
+    held = {"photometric": "minisblack", "planarconfig": "contig"}
+    premultiplied = np.rint(RGB * (ALPHA / 255)[..., None]).astype(np.uint8)
+    for deep in (lambda pixels: pixels, wide):
+        four, two = np.dstack([RGB, ALPHA]), np.dstack([GREY, ALPHA])
+        depth = "16" if deep is wide else "8"
+        yield f"TIFF alpha {depth}", tiff(deep(four), extrasamples=["unassalpha"], **joined), over_white(RGB)
+        multiplied = deep(np.dstack([premultiplied, ALPHA]))
+        yield f"TIFF premultiplied {depth}", tiff(multiplied, extrasamples=["assocalpha"], **joined), over_white(RGB)
+        infrared = tiff(deep(four), extrasamples=["unspecified"], **joined)
+        yield f"TIFF a fourth channel {depth}", infrared, RGB
+        yield f"TIFF a fourth channel untold {depth}", renamed(infrared, 338), None
+        yield f"TIFF grey alpha {depth}", tiff(deep(two), extrasamples=["unassalpha"], **held), over_white(GREY)
+        yield f"TIFF grey, a second channel {depth}", tiff(deep(two), extrasamples=["unspecified"], **held), GREY
+        untold = renamed(tiff(deep(two), extrasamples=["unspecified"], **held), 338)
+        yield f"TIFF grey, a second channel untold {depth}", untold, None
+        five = np.dstack([four, ALPHA])
+        yield f"TIFF five channels {depth}", tiff(deep(five), extrasamples=["unspecified"] * 2, **joined), RGB
+    yield "TIFF float", tiff((GREY / 255).astype(np.float32), photometric="minisblack"), GREY
+    for kind in (np.float16, np.float64):
+        yield f"TIFF {kind.__name__}", tiff((GREY / 255).astype(kind), photometric="minisblack"), GREY
+    yield "TIFF float rgb", tiff((RGB / 255).astype(np.float32), photometric="rgb"), RGB
+    for number in (np.int8, np.int16, np.int32, np.uint32):
+        yield f"TIFF {number.__name__}", tiff((GREY // 2).astype(number), photometric="minisblack"), None
+    colours = (np.arange(256, dtype=np.uint16)[::-1] * 257)[None].repeat(3, axis=0)
+    yield "TIFF palette", tiff(255 - GREY, photometric="palette", colormap=colours), GREY
+    cmyk = np.asarray(Image.fromarray(RGB).convert("CMYK"))
+    seen = np.asarray(Image.frombytes("CMYK", (40, 30), cmyk.tobytes()).convert("RGB"))
+    yield "TIFF CMYK 8", tiff(cmyk, photometric="separated"), seen
+    yield "TIFF CMYK 16", tiff(wide(cmyk), photometric="separated"), seen
+    yield "TIFF two pages", tiff(np.stack([RGB, 255 - RGB]), photometric="rgb"), RGB
+    yield "TIFF preview", tiff(RGB, photometric="rgb", subfiletype=1), None
+    yield "TIFF sensor", tiff(wide(GREY), photometric="cfa"), None
+    yield "TIFF DNG", tiff(RGB, photometric="rgb", extratags=[(50706, "B", 4, (1, 4, 0, 0), True)]), None
+    makers = [(271, "s", 0, "NIKON", True), (65000, "I", 1, 8, True)]
+    yield "TIFF raw with directories", renamed(tiff(RGB, photometric="rgb", extratags=makers), 65000, 330), None
+
+
+def png_cases() -> Iterator[Case]:
+    for depth, deep in (("8", lambda pixels: pixels), ("16", wide)):
+        yield f"PNG grey {depth}", png(deep(GREY), 0), GREY
+        yield f"PNG rgb {depth}", png(deep(RGB), 2), RGB
+        yield f"PNG grey alpha {depth}", png(deep(np.dstack([GREY, ALPHA])), 4), over_white(GREY)
+        yield f"PNG rgb alpha {depth}", png(deep(np.dstack([RGB, ALPHA])), 6), over_white(RGB)
+        yield f"PNG grey transparent {depth}", *transparent_case(deep(GREY), GREY, 0)
+        yield f"PNG rgb transparent {depth}", *transparent_case(deep(RGB), RGB, 2)
+
+
+CASES = [*tiff_cases(), *png_cases()]
+_READ = 110  # of them at least; the others may be refused
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_what_is_read_is_what_was_written() -> None:
+    wrong, read = [], 0
+    for name, content, expected in CASES:
+        try:
+            found = np.asarray(decode_image(content)).astype(int)
+        except ImageError as error:
+            if expected is None and error.code not in ("unsupported_format", "unreadable"):
+                wrong.append(f"{name}: {error}")
+            continue
+        read += 1
+        if expected is None:
+            wrong.append(f"{name}: read, and should be refused")
+            continue
+        seen = expected[..., None].repeat(3, axis=2) if expected.ndim == 2 else expected
+        if found.shape != seen.shape or np.abs(found - seen).max() > 1:
+            wrong.append(f"{name}: other pixels")
+    assert not wrong
+    assert len(CASES) > 160 and read >= _READ
+
+
+def jpeg(quality: int = 90, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    large = Image.fromarray(RGB).resize((160, 120), Image.Resampling.BICUBIC)
+    large.convert(options.pop("mode", "RGB")).save(stream, "JPEG", quality=quality, **options)
+    return stream.getvalue()
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "lost sector": lambda data: data[: len(data) // 2] + bytes(512) + data[len(data) // 2 + 512 :],
+    "other data": lambda data: data[: len(data) // 2] + RGB.tobytes()[:512] + data[len(data) // 2 + 512 :],
+    "missing sector": lambda data: data[: len(data) // 2] + data[len(data) // 2 + 700 :],
+    "early end": lambda data: data[: len(data) * 2 // 3] + b"\xff\xd9",
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"mode": "L"}], ids=str)
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_lost_data_of_a_jpeg_are_told(damage: Callable[[bytes], bytes], options: dict[str, Any]) -> None:
+    said: list[str] = []
+    sound = jpeg(**options)
+    decode_image(sound, warn=said.append)
+    decode_image(sound + b"trailing bytes", warn=said.append)
+    assert not said and not is_damaged_jpeg(sound)
+    try:
+        decode_image(damage(sound), warn=said.append)
+    except ImageError:  # other data may hold a marker that no decoder takes
+        return
+    assert said == ["damaged"]
+
+
+@pytest.mark.parametrize("options", [{"mode": "CMYK"}, {"subsampling": 0}, {"subsampling": 2}, {"optimize": True}])
+def test_sound_jpegs_of_every_kind_are_not_damaged(options: dict[str, Any]) -> None:
+    assert not is_damaged_jpeg(jpeg(**options))
+    assert not is_damaged_jpeg(png(RGB, 2))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("form", ["PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG", "AVIF"])
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_what_ends_too_early_is_never_read(form: str, share: float) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(RGB).save(stream, form)
+    content = stream.getvalue()
+    assert decode_image(content).size == (40, 30)
+    with pytest.raises(ImageError) as caught:
+        decode_image(content[: int(len(content) * share)])
+    assert caught.value.code in ("truncated", "unreadable", "unsupported_format")
+
+
+def test_heic_is_read_where_its_decoder_is_and_else_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(RGB)).save(stream, quality=-1, chroma=444)
+    content = stream.getvalue()
+    assert np.abs(np.asarray(decode_image(content)).astype(int) - RGB).max() <= 2  # through YCbCr of 8 bits
+    monkeypatch.setattr("grmp_hf.data.formats._heif", lambda: None)
+    with pytest.raises(ImageError, match=r"pip install 'grmp_hf\[heic\]'"):
+        decode_image(content)
+
+
+def test_formats_that_are_not_read_are_named() -> None:
+    for prefix in (b"\xff\x0a1234", b"\0\0\0\x0cJXL \r\n\x87\n"):
+        with pytest.raises(ImageError, match="JXL is not read; convert it to JPEG or PNG"):
+            find_decoder(prefix)
