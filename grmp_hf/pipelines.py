@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from PIL import Image
+import torch
 from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from grmp_hf.data.images import decode_image, to_rgb, upright
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.hub import load
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
+from grmp_hf.pictures import each_picture, is_data_set, is_picture, read_picture
+from grmp_hf.scoring import warn_of
 
 __all__ = ["TASK", "ImageQualityAssessmentPipeline", "register"]
 
@@ -28,7 +31,10 @@ class _AnyScorer:
 
 
 class ImageQualityAssessmentPipeline(Pipeline):
-    """Scores pictures: files, PIL images or lists of them -> ``{"quality": ..., "score": ...}`` for each.
+    """Scores pictures -> ``{"quality": ..., "score": ...}`` for each.
+
+    It takes what ``Scorer.score`` takes: one picture of any kind, or many of them (a list, a generator, a batch as
+    array, a column of a data set or the data set).
 
     ``quality`` is in [0, 1], 1 = best; ``score`` is the same on the scale of the adapter's ratings, or the quality
     where there is none. The model is a folder, a Hub id, a ``GRMPForImageQualityAssessment`` or a ``PeftModel`` around
@@ -60,10 +66,19 @@ class ImageQualityAssessmentPipeline(Pipeline):
             raise TypeError(f"{TASK} takes no options, got {sorted(kwargs)}")
         return {}, {}, {}
 
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        """A dictionary for one picture, an iterator of them for an iterator or torch data set, else a list."""
+        if isinstance(inputs, Mapping):
+            return super().__call__([inputs], **kwargs)[0]
+        plain = isinstance(inputs, list | torch.utils.data.Dataset) and not is_data_set(inputs)
+        if plain or is_picture(inputs):
+            return super().__call__(inputs, **kwargs)
+        found = super().__call__((picture for picture in each_picture(inputs)), **kwargs)
+        return found if isinstance(inputs, Iterator) else list(found)
+
     def preprocess(self, input_: Any, **_: Any) -> Any:
         """Views of one picture."""
-        picture = to_rgb(upright(input_)) if isinstance(input_, Image.Image) else decode_image(input_)
-        return self.image_processor(picture)
+        return self.image_processor(read_picture(input_, warn=functools.partial(warn_of, input_)))
 
     def _forward(self, input_tensors: Any, **_: Any) -> Any:
         return {"quality": self.model(**input_tensors).quality}

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -19,21 +19,18 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from grmp_hf.data.columns import Row
 from grmp_hf.data.image_errors import ImageWarning
-from grmp_hf.data.images import MAX_PIXELS, ImageError, decode_image, to_rgb, upright
+from grmp_hf.data.images import MAX_PIXELS, ImageError
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.sources import decode_row
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
+from grmp_hf.pictures import Picture, each_picture, is_picture, read_picture
 
-__all__ = ["Picture", "ScoredPicture", "Scorer", "Scores", "iter_views", "large_alone"]
-
-Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
-"""What can be scored: a file, its content, a PIL image of any mode, a uint8 array ``(H, W, 3)`` or ``(H, W)``."""
+__all__ = ["Picture", "ScoredPicture", "Scorer", "Scores", "iter_views", "large_alone", "warn_of"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -127,11 +124,12 @@ class Scorer:
         """The scale on which scores are given; 0 (worst) to 1 (best) where the scorer has none."""
         return self.scale or _UNIT
 
-    def score(self, pictures: Picture | Sequence[Picture], *, batch_size: int = 16) -> Scores:
-        """Score one picture or a list of them.
+    def score(self, pictures: Picture | Iterable[Picture], *, batch_size: int = 16) -> Scores:
+        """Score one picture or any number of them.
 
         Args:
-            pictures: see :data:`Picture`.
+            pictures: a :data:`~grmp_hf.pictures.Picture`, or an iterable of them: a list, a generator, a batch as
+                array, a column of a `datasets.Dataset` or a data set with one column of pictures.
             batch_size: pictures that go through the model at once; changes nothing but speed.
 
         Returns:
@@ -140,15 +138,14 @@ class Scorer:
         Raises:
             ImageError: a picture cannot be read; :meth:`iter_scores` reports it instead.
         """
-        batch: list[Picture] = [*pictures] if isinstance(pictures, list | tuple) else [pictures]  # type: ignore[list-item]
-        if not batch:
-            raise GRMPError("Expected at least one picture to score, got none.")
         quality = []
-        for part in iter_views(batch, self.views, batch_size=batch_size):
+        for part in iter_views(each_picture(pictures), self.views, batch_size=batch_size):
             bad = next((found for _, found in part if isinstance(found, ImageError)), None)
             if bad is not None:
                 raise bad
             quality.append(self.quality(torch.stack([found for _, found in part if isinstance(found, Tensor)])))
+        if not quality:
+            raise GRMPError("Expected at least one picture to score, got none.")
         joined = np.concatenate(quality)
         return Scores(joined, self.unit.to_score(joined))
 
@@ -163,7 +160,17 @@ class Scorer:
             paths: any number of files.
             batch_size: rows of each list (the last may be shorter).
             workers: decoding threads; the number of cores, at most 8, if None.
+
+        Raises:
+            GRMPError: a single file or picture instead.
         """
+        if is_picture(paths):
+            raise GRMPError(f"Expected an iterable of files, got one: {paths!r}. Put it into a list, or use score().")
+        return self._iter_scores(paths, batch_size, workers)
+
+    def _iter_scores(
+        self, paths: Iterable[str | os.PathLike[str]], batch_size: int, workers: int | None
+    ) -> Iterator[list[ScoredPicture]]:
         warned: dict[int, str] = {}
 
         def look(item: tuple[int, str | os.PathLike[str]]) -> Tensor:
@@ -198,15 +205,11 @@ class Scorer:
         Raises:
             ImageError: it cannot be read.
         """
-        if isinstance(picture, np.ndarray):
-            return self.processor.pixels(to_rgb(_from_array(picture)))
-        if isinstance(picture, Image.Image):
-            return self.processor.pixels(to_rgb(upright(picture)))
 
-        tell = warn or functools.partial(_warn, picture)
+        tell = warn or functools.partial(warn_of, picture)
 
         def decode(max_pixels: int) -> Tensor:
-            decoder: Any = decode_row if isinstance(picture, Row) else decode_image
+            decoder: Any = decode_row if isinstance(picture, Row) else read_picture
             return self.processor.pixels(decoder(picture, max_pixels=max_pixels, warn=tell))
 
         return large_alone(decode)
@@ -227,10 +230,10 @@ class Scorer:
             return self.model(pixel_values=self.prepare(pixels))
 
 
-def _warn(picture: Any, code: str) -> None:
-    name = (
-        picture.name if isinstance(picture, Row) else "a picture" if isinstance(picture, bytes) else os.fspath(picture)
-    )
+def warn_of(picture: Any, code: str) -> None:
+    """Warn of what a decoder passed over in silence."""
+    named = isinstance(picture, str | os.PathLike)
+    name = picture.name if isinstance(picture, Row) else os.fspath(picture) if named else "a picture"
     warnings.warn(f"{name}: a part of its data is lost ({code}); it is scored as it is", ImageWarning, stacklevel=2)
 
 
@@ -312,13 +315,3 @@ def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
             chunk = []
     if chunk:
         yield chunk
-
-
-def _from_array(array: NDArray[Any]) -> Image.Image:
-    grey_or_colour = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
-    if array.dtype != np.uint8 or not grey_or_colour or not array.size:
-        raise GRMPError(
-            f"Expected a uint8 array of shape (height, width) or (height, width, 3), got {array.dtype} {array.shape}. "
-            "Scale to 0..255, put the channels last and convert with astype('uint8')."
-        )
-    return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)

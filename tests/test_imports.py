@@ -24,10 +24,11 @@ ALLOWED: dict[str, set[str]] = {
     "hub": {"cards", "data", "modeling", "outputs", "places", "pushing", "scoring", "storing"},
     "modeling": {"embedded"},
     "outputs": {"claims", "storing"},
-    "pipelines": {"data", "hub", "modeling"},
+    "pictures": {"data"},
+    "pipelines": {"data", "hub", "modeling", "pictures", "scoring"},
     "places": {"embedded"},
     "pushing": {"cards", "embedded", "places"},
-    "scoring": {"data", "modeling"},
+    "scoring": {"data", "modeling", "pictures"},
     "storing": set(),
     "training": {"claims", "modeling"},
 }

@@ -1,0 +1,145 @@
+"""Pictures however they come: files, addresses, contents, arrays, tensors, rows of data sets, and many of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from grmp_hf.data.images import MAX_PIXELS, ImageError, ImageErrorCode, decode_image, to_rgb, upright
+from grmp_hf.errors import GRMPError
+
+__all__ = ["Picture", "each_picture", "is_data_set", "is_picture", "read_picture"]
+
+Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | torch.Tensor | Mapping[str, Any]
+"""What can be scored: a file or http(s) address, a file's content, a PIL image of any mode, an array or tensor
+``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` of 1, 3 or 4 channels (uint8, or floats in [0, 1]), or ``{"bytes", "path"}``
+as `datasets` gives an undecoded picture."""
+
+_TIMEOUT = 20.0
+_MAX_BYTES = 2**28
+_CHANNELS = (1, 3, 4)
+
+
+def is_picture(given: Any) -> bool:
+    """Whether something is one picture, not many."""
+    if isinstance(given, np.ndarray | torch.Tensor):
+        return given.ndim <= 3
+    if isinstance(given, Mapping):
+        return bool({"bytes", "path"} & set(given))
+    return isinstance(given, str | os.PathLike | bytes | Image.Image)
+
+
+def is_data_set(given: Any) -> bool:
+    """Whether something is a `datasets.Dataset` or a streamed one: rows of columns."""
+    return hasattr(given, "column_names") and hasattr(given, "features")
+
+
+def each_picture(given: Any) -> Iterator[Any]:
+    """Pictures one after the other.
+
+    Args:
+        given: one :data:`Picture`, or any iterable of them: a list, a generator, a batch as array, a column of a
+            `datasets.Dataset`, or such a data set with one column of pictures.
+
+    Raises:
+        GRMPError: it is neither.
+    """
+    if is_picture(given):
+        yield given
+    elif is_data_set(given):
+        yield from (row[_picture_column(given)] for row in given)
+    elif isinstance(given, Iterable) and not isinstance(given, Mapping | bytearray):
+        yield from given
+    elif hasattr(given, "__getitem__") and hasattr(given, "__len__") and not isinstance(given, Mapping | bytearray):
+        yield from (given[index] for index in range(len(given)))
+    else:
+        raise _unknown(given)
+
+
+def read_picture(
+    picture: Any, *, max_pixels: int = MAX_PIXELS, warn: Callable[[str], None] | None = None
+) -> Image.Image:
+    """Decode one picture to RGB, upright.
+
+    Args:
+        picture: see :data:`Picture`.
+        max_pixels, warn: of a file; see :func:`~grmp_hf.data.images.decode_image`.
+
+    Raises:
+        ImageError: it cannot be read or fetched.
+        GRMPError: it is of no kind that can be read.
+    """
+    if isinstance(picture, Image.Image):
+        return to_rgb(upright(picture))
+    if isinstance(picture, np.ndarray | torch.Tensor):
+        return to_rgb(_from_array(picture))
+    if isinstance(picture, Mapping) and is_picture(picture):
+        content = picture.get("bytes")
+        picture = picture.get("path") if content is None else content
+    if isinstance(picture, str) and picture.lower().startswith(("http://", "https://")):
+        return decode_image(_fetch(picture), max_pixels=max_pixels, warn=warn)
+    if not isinstance(picture, str | os.PathLike | bytes):
+        raise _unknown(picture)
+    return decode_image(picture, max_pixels=max_pixels, warn=warn)
+
+
+def _unknown(given: Any) -> GRMPError:
+    return GRMPError(
+        "Expected a picture (file, http address, bytes, PIL image, array or tensor) or an iterable of pictures, got "
+        f"{type(given).__name__}. Pass one of these."
+    )
+
+
+def _picture_column(dataset: Any) -> str:
+    """The column of a `datasets.Dataset` that holds pictures, where there is one."""
+    names = [name for name, kind in (dataset.features or {}).items() if type(kind).__name__ == "Image"]
+    if len(names) != 1:
+        raise GRMPError(
+            f"Expected a data set with one column of pictures, got {len(names)} in {type(dataset).__name__} with the "
+            f"columns {dataset.column_names}. Pass the column: dataset['image'], or a generator."
+        )
+    return str(names[0])
+
+
+def _fetch(address: str) -> bytes:
+    """The content at an http(s) address, of at most 256 MiB."""
+    try:
+        with urlopen(address, timeout=_TIMEOUT) as answer:
+            content: bytes = answer.read(_MAX_BYTES + 1)
+    except (OSError, URLError, ValueError) as error:
+        code: ImageErrorCode = "not_found" if getattr(error, "code", 0) in (404, 410) else "unreadable"
+        raise ImageError(
+            f"{address} could not be fetched ({error}); check the address and the network", code
+        ) from error
+    if len(content) > _MAX_BYTES:
+        raise ImageError(f"{address} is above {_MAX_BYTES >> 20} MiB; fetch it and make it smaller", "too_large")
+    return content
+
+
+def _from_array(given: NDArray[Any] | torch.Tensor) -> Image.Image:
+    array = given.detach().cpu().numpy() if isinstance(given, torch.Tensor) else given
+    if array.ndim == 3 and array.shape[2] not in _CHANNELS and array.shape[0] in _CHANNELS:
+        array = np.moveaxis(array, 0, 2)
+    unit = array.dtype.kind == "f"
+    grey_or_colour = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in _CHANNELS)
+    if not grey_or_colour or not array.size or not (unit or array.dtype == np.uint8):
+        raise GRMPError(
+            "Expected an array (height, width), (height, width, 3) or (3, height, width), of uint8 or of floats from "
+            f"0 to 1, got {array.dtype} {array.shape}. Put it into this form; 16 bits: divide by 65535."
+        )
+    if unit:
+        low, high = float(array.min()), float(array.max())
+        if not (low >= 0.0 and high <= 1.0):  # also where it holds NaN
+            raise GRMPError(
+                f"Expected floats from 0 to 1, got {low:g} to {high:g}. Undo a normalisation; divide 0..255 by 255."
+            )
+        array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array))

@@ -1,0 +1,206 @@
+"""The same picture by every door has the same score."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+import grmp_hf
+from grmp_hf import pictures
+from grmp_hf.data import ImageError
+from grmp_hf.errors import GRMPError
+from grmp_hf.pictures import read_picture
+from grmp_hf.pipelines import TASK
+from grmp_hf.scoring import Scorer
+
+
+@pytest.fixture(scope="module")
+def scorer(adapter_folder: Path) -> Scorer:
+    return grmp_hf.load(adapter=adapter_folder)
+
+
+def pixels(path: Path) -> Any:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+ONE = {
+    "path": lambda path: path,
+    "text": str,
+    "bytes": Path.read_bytes,
+    "PIL": Image.open,
+    "uint8 HWC": pixels,
+    "uint8 CHW": lambda path: np.moveaxis(pixels(path), 2, 0),
+    "float32 HWC": lambda path: (pixels(path) / 255).astype("float32"),
+    "float64 CHW": lambda path: np.moveaxis(pixels(path) / 255, 2, 0),
+    "float16": lambda path: (pixels(path) / 255).astype("float16"),
+    "torch uint8 CHW": lambda path: torch.from_numpy(pixels(path).copy()).permute(2, 0, 1),
+    "torch float HWC": lambda path: torch.from_numpy(pixels(path) / 255).float().requires_grad_(),
+    "undecoded bytes": lambda path: {"bytes": path.read_bytes(), "path": None},
+    "undecoded path": lambda path: {"bytes": None, "path": str(path)},
+}
+
+
+@pytest.mark.parametrize("kind", ONE)
+def test_one_picture_of_any_kind_scores_the_same(kind: str, scorer: Scorer, photos: list[Path]) -> None:
+    expected = scorer.score(photos[0]).score
+    assert scorer.score(ONE[kind](photos[0])).score == pytest.approx(expected, abs=1e-6)
+    found = pipeline(TASK, model=scorer.model)(ONE[kind](photos[0]))
+    assert found["score"] == pytest.approx(expected[0], abs=1e-5)
+
+
+def data_set(paths: list[Path]) -> datasets.Dataset:
+    made = datasets.Dataset.from_dict({"image": [str(path) for path in paths], "name": [path.name for path in paths]})
+    return made.cast_column("image", datasets.Image())
+
+
+class Lazy(torch.utils.data.Dataset[Any]):
+    """Pictures by their number."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> str:
+        return str(self.paths[index])
+
+
+MANY = {
+    "list": list,
+    "tuple": tuple,
+    "generator": lambda paths: (path for path in paths),
+    "map": lambda paths: map(str, paths),
+    "arrays": lambda paths: [pixels(path) for path in paths],
+    "column": lambda paths: data_set(paths)["image"],
+    "data set": data_set,
+    "undecoded": lambda paths: data_set(paths).cast_column("image", datasets.Image(decode=False))["image"],
+    "key data set": lambda paths: KeyDataset(data_set(paths), "image"),
+    "torch data set": Lazy,
+    "streamed": lambda paths: data_set(paths).to_iterable_dataset(),
+}
+
+
+@pytest.mark.parametrize("kind", MANY)
+def test_many_pictures_of_any_kind_score_the_same(kind: str, scorer: Scorer, photos: list[Path]) -> None:
+    expected = scorer.score(photos[:5]).score
+    assert scorer.score(MANY[kind](photos[:5]), batch_size=2).score == pytest.approx(expected, abs=1e-6)
+    found = pipeline(TASK, model=scorer.model)(MANY[kind](photos[:5]))
+    assert [row["score"] for row in found] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_batch_of_arrays(scorer: Scorer, photos: list[Path]) -> None:
+    batch = np.stack([np.asarray(Image.open(path).convert("RGB").resize((50, 40))) for path in photos[:3]])
+    expected = scorer.score(list(batch)).score
+    for given in (batch, torch.from_numpy(batch).permute(0, 3, 1, 2), batch / 255):
+        assert scorer.score(given).score == pytest.approx(expected, abs=1e-6)
+        found = pipeline(TASK, model=scorer.model)(given)
+        assert [row["score"] for row in found] == pytest.approx(expected, abs=1e-5)
+
+
+BAD = [
+    (np.zeros((4, 4, 3), np.uint16), "uint8 or of floats from 0 to 1, got uint16"),
+    (np.zeros((4, 4, 3), bool), "got bool"),
+    (np.full((4, 4, 3), 255.0), "Expected floats from 0 to 1, got 255 to 255"),
+    (np.full((4, 4, 3), -0.5), "Expected floats from 0 to 1, got -0.5"),
+    (np.full((4, 4, 3), np.nan), "Expected floats from 0 to 1, got nan"),
+    (np.zeros((5, 5, 7), np.uint8), r"got uint8 \(5, 5, 7\)"),
+    (np.zeros(5, np.uint8), r"got uint8 \(5,\)"),
+    (np.zeros((0, 4, 3), np.uint8), r"got uint8 \(0, 4, 3\)"),
+    (7, "an iterable of pictures, got int"),
+    ([7], "got int"),
+    (None, "got NoneType"),
+    ({"image": 1}, "got dict"),
+    (bytearray(b"x"), "got bytearray"),
+    ([], "at least one picture"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), BAD)
+def test_what_is_no_picture_is_refused_by_name(given: Any, message: str, scorer: Scorer) -> None:
+    with pytest.raises(GRMPError, match=message):
+        scorer.score(given)
+
+
+def test_a_data_set_has_to_have_one_column_of_pictures(scorer: Scorer, photos: list[Path]) -> None:
+    names = data_set(photos).remove_columns("image")
+    with pytest.raises(GRMPError, match=r"one column of pictures, got 0 .* Pass the column"):
+        scorer.score(names)
+
+
+def test_rows_are_of_many_files_never_of_the_letters_of_one(scorer: Scorer, photos: list[Path]) -> None:
+    for given in (str(photos[0]), photos[0], photos[0].read_bytes()):
+        with pytest.raises(GRMPError, match="Expected an iterable of files, got one"):
+            scorer.iter_scores(given)  # type: ignore[arg-type]
+
+
+class _Server(BaseHTTPRequestHandler):
+    content: bytes
+
+    def do_GET(self) -> None:
+        found = self.path == "/a.png"
+        if self.path == "/moved.png":
+            self.send_response(302)
+            self.send_header("Location", Path("a.png").absolute().as_uri())
+        else:
+            self.send_response(200 if found else 404)
+        self.send_header("Content-Length", str(len(self.content) if found else 0))
+        self.end_headers()
+        self.wfile.write(self.content if found else b"")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serving(content: bytes) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Server,), {"content": content}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_address_is_fetched(scorer: Scorer, photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    expected = scorer.score(photos[0]).score
+    with serving(photos[0].read_bytes()) as address:
+        assert scorer.score(f"{address}/a.png").score == pytest.approx(expected, abs=1e-6)
+        found = pipeline(TASK, model=scorer.model)([f"{address}/a.png"])
+        assert found[0]["score"] == pytest.approx(expected[0], abs=1e-5)
+        (rows,) = scorer.iter_scores([f"{address}/a.png", f"{address}/gone.png"])
+        assert [row.status for row in rows] == ["ok", "not_found"]
+        with pytest.raises(ImageError, match="could not be fetched"):
+            read_picture(f"{address}/moved.png")  # never a file of this machine
+        monkeypatch.setattr(pictures, "_MAX_BYTES", 100)
+        with pytest.raises(ImageError, match="fetch it and make it smaller"):
+            read_picture(f"{address}/a.png")
+    with pytest.raises(ImageError, match="could not be fetched"):
+        read_picture(f"{address}/a.png")
+
+
+def test_the_orientation_of_a_picture_in_a_data_set_is_kept(scorer: Scorer, photos: list[Path], tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    Image.open(photos[0]).convert("RGB").save(stream, "PNG", exif=exif)
+    path = tmp_path / "turned.png"
+    path.write_bytes(stream.getvalue())
+    expected = scorer.score(path).score
+    for given in (stream.getvalue(), Image.open(path), data_set([path])["image"]):
+        assert scorer.score(given).score == pytest.approx(expected, abs=1e-6)
