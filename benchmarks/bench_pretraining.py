@@ -38,7 +38,7 @@ from grmp_hf.training.episodes import EpisodeDataset, Episodes, collate_episodes
 from grmp_hf.training.pretraining import pretrain
 from grmp_hf.training.recipes import PretrainRecipe
 
-PAPER = ROOT / "training" / "recipes" / "pretrain_paper.yaml"
+PAPER = ROOT / "grmp_hf" / "recipes" / "pretrain_paper.yaml"
 ALGORITHMS = ("fomaml", "maml")
 SIZES = {"support": 4, "query": 4, "held_out_support": 4, "held_out_query": 4, "held_out_visits": 1}
 LOADER_BOUND = 1.5

@@ -3,7 +3,7 @@
     python benchmarks/bench_start.py [--data DIR] [--only biq2021_start]
 
 DIR has labels.csv, images/ and unlabelled/. First, starts are learnt from the unlabelled photographs with
-`grmp-iqa pretrain`, each with its own algorithm and the rest of `training/recipes/pretrain_default.yaml`; those that
+`grmp-iqa pretrain`, each with its own algorithm and the rest of `grmp_hf/recipes/pretrain_default.yaml`; those that
 are in `runs/starts` are kept, and an interrupted one goes on. Then `grmp-iqa benchmark` runs three times, and goes on
 where an earlier run stopped: `benchmarks/biq2021_start.yaml` on real photographs with ratings by people,
 `benchmarks/distorted_start.yaml` on pictures made here (types of distortion and photographs that were held out from
@@ -36,7 +36,7 @@ from grmp_hf.evaluation.plots import GRID, INK
 from grmp_hf.training.episodes import hold_out_tasks
 
 PICTURES = 150  # of each held-out type
-RECIPE = ROOT / "training" / "recipes" / "pretrain_default.yaml"
+RECIPE = ROOT / "grmp_hf" / "recipes" / "pretrain_default.yaml"
 STARTS = CACHE / "starts"
 DISTORTED = CACHE / "distorted"
 FIGURE = ROOT / "docs" / "figures" / "start.svg"

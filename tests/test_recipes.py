@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from grmp_hf.cli.main import main
+from grmp_hf.cli.options import find_recipe, recipe_names
 from grmp_hf.cli.sources import from_photographs
 from grmp_hf.data.photographs import Photographs
 from grmp_hf.modeling.configuration_grmp import GRMPConfig
@@ -17,7 +19,7 @@ from grmp_hf.training.few_shot import adapt
 from grmp_hf.training.pretraining import pretrain
 from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe
 
-RECIPES = sorted((Path(__file__).parent.parent / "training" / "recipes").rglob("*.yaml"))
+RECIPES = sorted((Path(__file__).parent.parent / "grmp_hf" / "recipes").rglob("*.yaml"))
 ADAPT = [path for path in RECIPES if path.name.startswith("adapt_")]
 PRETRAIN = [path for path in RECIPES if path.name.startswith("pretrain_")]
 
@@ -88,3 +90,29 @@ def test_each_recipe_of_pre_training_runs_two_steps_of_its_algorithm(
     assert (tmp_path / "checkpoint-2").is_dir()
     restored = model.unload().state_dict()
     assert all(torch.equal(restored[name], weight) for name, weight in before.items()), "the base must stay as it was"
+
+
+@pytest.mark.parametrize("command", ["adapt", "pretrain"])
+def test_recipes_go_by_name(command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    names = recipe_names(command)
+    assert names == sorted(path.stem.partition("_")[2] for path in (ADAPT if command == "adapt" else PRETRAIN))
+    for name in names:
+        found = find_recipe(command, name)
+        assert found is not None and found.name == f"{command}_{name}.yaml" and found.is_file()
+    own = tmp_path / "own.yaml"
+    own.write_text("steps: 3")
+    assert find_recipe(command, str(own)) == own and find_recipe(command, None) is None
+    assert main([command, "--help"]) == 0
+    assert f"{', '.join(names)}," in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "expected a file, or one of"), ("a: [", "expected YAML, got")])
+def test_a_wrong_recipe_is_refused_before_anything_heavy(
+    content: str | None, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "own.yaml"
+    if content is not None:
+        path.write_text(content)
+    command = ["adapt", "--data", str(tmp_path), "--output", str(tmp_path / "mine"), "--recipe", str(path)]
+    assert main(command) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "mine").exists()

@@ -15,10 +15,12 @@ from grmp_hf.cli.figures import figures_table
 from grmp_hf.cli.options import (
     add_model_options,
     add_rating_options,
+    find_recipe,
     find_start,
     join_processes,
     load_scorer,
     read_table,
+    recipe_names,
 )
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
@@ -55,7 +57,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--shots", type=int, metavar="N", help="pictures to learn from (default: all that may teach)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw and of training (default 0)")
     parser.add_argument(
-        "--recipe", type=Path, metavar="FILE", help="what is trained and how, as YAML (see training/recipes)"
+        "--recipe",
+        metavar="NAME",
+        help=f"what is trained and how: {', '.join(recipe_names('adapt'))}, or a file of YAML (default: default)",
     )
     parser.add_argument(
         "--start",
@@ -82,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
         raise GRMPError(f"--shots: expected at least {_FEWEST}, got {args.shots}; fewer say nothing about a taste")
     if not 0 <= args.seed < 2**32:
         raise GRMPError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}")
+    args.recipe = find_recipe("adapt", args.recipe)
     begun = find_start(args.start, args.model)
     keep_apart(args.output, "--start", begun)
     keep_apart(args.output, "--model", args.model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,13 @@ __all__ = [
     "add_rating_options",
     "check_names",
     "device",
+    "find_recipe",
     "find_start",
     "join_processes",
     "load_scorer",
     "positive",
     "read_table",
+    "recipe_names",
 ]
 
 
@@ -97,6 +100,39 @@ def load_scorer(args: argparse.Namespace) -> Scorer:
         dtype=args.dtype,
         local_files_only=True if args.offline else None,
     )
+
+
+def recipe_names(command: str) -> list[str]:
+    """Names of the recipes inside the package that a command takes."""
+    found = (path.name for path in files("grmp_hf").joinpath("recipes").iterdir())
+    return sorted(n.removeprefix(f"{command}_").removesuffix(".yaml") for n in found if n.startswith(f"{command}_"))
+
+
+def find_recipe(command: str, wanted: str | None) -> Path | None:
+    """The file of a recipe, which holds YAML.
+
+    Args:
+        command: "adapt" or "pretrain".
+        wanted: name of a recipe inside the package, or a file; None for the defaults.
+
+    Raises:
+        GRMPError: neither, or no YAML.
+    """
+    if wanted is None:
+        return None
+    known = recipe_names(command)
+    path = Path(wanted)
+    if wanted in known:
+        path = Path(str(files("grmp_hf").joinpath("recipes", f"{command}_{wanted}.yaml")))
+    elif not path.is_file():
+        raise GRMPError(f"--recipe {wanted}: expected a file, or one of {', '.join(known)}; check the spelling")
+    import yaml
+
+    try:
+        yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise GRMPError(f"--recipe {wanted}: expected YAML, got: {error}") from error
+    return path
 
 
 def find_start(start: str, model: str | None) -> Path | None:

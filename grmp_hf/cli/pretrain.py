@@ -9,7 +9,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grmp_hf.cli.options import add_model_options, add_rating_options, join_processes, load_scorer, read_table
+from grmp_hf.cli.options import (
+    add_model_options,
+    add_rating_options,
+    find_recipe,
+    join_processes,
+    load_scorer,
+    read_table,
+    recipe_names,
+)
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
 from grmp_hf.outputs import OutputFolder, keep_apart
@@ -47,7 +55,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", "-o", required=True, type=Path, metavar="DIR", help="folder of the adapter")
     parser.add_argument(
-        "--recipe", type=Path, metavar="FILE", help="what is learnt and how, as YAML (see training/recipes)"
+        "--recipe",
+        metavar="NAME",
+        help=f"what is learnt and how: {', '.join(recipe_names('pretrain'))}, or a file of YAML (default: default)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of episodes and training (default 0)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that load pictures (default 1)")
@@ -69,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         raise GRMPError(f"--workers: expected at least 0, got {args.workers}")
     if not 0 <= args.seed < 2**32:
         raise GRMPError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}")
+    args.recipe = find_recipe("pretrain", args.recipe)
     keep_apart(args.output, "--model", args.model)
     with OutputFolder(args.output, _NAMES, overwrite=args.overwrite) as output:
         return _run(args, output, start)

@@ -32,8 +32,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "score", help="score pictures", description="Score pictures: one row each.", epilog=_EPILOG, allow_abbrev=False
     )
     parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="picture, folder (with all below it) or quoted pattern"
+        "paths", nargs="*", metavar="PATH", help="picture, folder (with all below it) or quoted pattern"
     )
+    parser.add_argument("--list", type=Path, metavar="FILE", help="text file with a path in each line, beside PATH")
     parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="table to write (default: print it)")
     parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of --output, else table")
     parser.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
@@ -45,6 +46,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; 0 if every picture was scored, else 1."""
+    if not args.paths and args.list is None:
+        args.parser.error("the following arguments are required: PATH, or --list FILE")
     if args.output is not None and (args.output.is_dir() or (args.output.exists() and not args.overwrite)):
         what = "is a folder; name a file" if args.output.is_dir() else "exists; choose another name or add --overwrite"
         raise GRMPError(f"--output {args.output}: {what}")
@@ -59,9 +62,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> int:
     """Score what was asked for, to stdout where there is no file for the rows."""
-    from grmp_hf.data import find_images
+    from grmp_hf.data.listing import list_images
 
-    paths = find_images(args.paths)
+    listing = list_images([*args.paths, *_listed(args.list)])
+    paths, note = listing.paths, listing.note()
+    if note is not None and not args.quiet:
+        print(note, file=sys.stderr)
     scorer = load_scorer(args)
     about: dict[str, Any] = {
         "scale": str(scorer.unit),
@@ -84,6 +90,17 @@ def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> 
     if args.json and args.output is not None:
         print(json.dumps({**about, "failed": failed, "seconds": seconds, "output": str(args.output)}))
     return 1 if failed else 0
+
+
+def _listed(file: Path | None) -> list[str]:
+    """Paths in the lines of a file; their bytes are those of the names."""
+    if file is None:
+        return []
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        raise GRMPError(f"--list {file}: cannot be read ({error.strerror}); check the path") from error
+    return [os.fsdecode(line) for line in lines if line.strip()]
 
 
 def _to_file(

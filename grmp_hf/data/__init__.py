@@ -2,8 +2,8 @@
 
 from grmp_hf.data.benchmarks import BENCHMARKS, BenchmarkSpec
 from grmp_hf.data.columns import ImageSource, RatedTable, Row
-from grmp_hf.data.files import find_images
 from grmp_hf.data.images import IMAGE_ERROR_CODES, MAX_PIXELS, ImageError, decode_image, to_rgb
+from grmp_hf.data.listing import find_images
 from grmp_hf.data.paper_splits import paper_splits
 from grmp_hf.data.readers import read_benchmark
 from grmp_hf.data.scales import RatingScale, infer_scale

@@ -18,7 +18,7 @@ from grmp_hf.data.columns import (
     is_empty,
     shown,
 )
-from grmp_hf.data.files import PICTURE_SUFFIXES
+from grmp_hf.data.formats import READABLE
 from grmp_hf.data.numbers import NestedCell, parse_ratings
 from grmp_hf.data.tables import Table
 from grmp_hf.data.text import legacy
@@ -225,4 +225,4 @@ def _check_single(table: Table, column: str, option: str) -> None:
 
 
 def _names_files(cells: Sequence[Any]) -> bool:
-    return any(isinstance(cell, str) and Path(cell).suffix.lower() in PICTURE_SUFFIXES for cell in cells)
+    return any(isinstance(cell, str) and Path(cell).suffix.lower() in READABLE for cell in cells)

@@ -1,95 +1,13 @@
-"""Picture files on disk: what folders and patterns stand for, and which file a name in a table means."""
+"""Which file on disk a name in a table means."""
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from grmp_hf.errors import GRMPError
-
-__all__ = ["PICTURE_SUFFIXES", "PictureFolders", "find_images"]
-
-PICTURE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .pfm".split()
-)
-"""Suffixes, in lower case, that are taken from a folder."""
-
-
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """List the pictures that files, folders and patterns stand for, always in the same order.
-
-    A folder gives the files below it with a known suffix, in natural order ("2.jpg" before "10.jpg"), hidden ones left
-    out. A pattern (`*`, `?`, `[...]`, `**`) gives its matches in the same order. A file that is named is kept whatever
-    its suffix, and so is a missing one with a picture's suffix: each becomes a row, if only one with an error code.
-
-    Args:
-        paths: in the order wanted.
-
-    Returns:
-        Paths as they were given ("./a.jpg" stays "./a.jpg"; those of a folder begin with its name as given, of "." with
-        nothing), each once, at its first place.
-
-    Raises:
-        GRMPError: nothing was given, a folder without pictures, a pattern without a match, a path that does not exist.
-    """
-    found: dict[str, str] = {}
-    given = [os.fspath(path) for path in paths]
-    if not given:
-        raise GRMPError("expected at least one picture, folder or pattern, got none; name one")
-    for path in given:
-        for match in _expand(path):
-            found.setdefault(os.path.abspath(match), match)
-    return list(found.values())
-
-
-def _expand(path: str) -> list[str]:
-    if os.path.isdir(path):
-        return _list_folder(path)
-    if os.path.lexists(path):
-        return [path]
-    if glob.has_magic(path):
-        matches = sorted(glob.glob(path, recursive=True), key=_natural_key)
-        pictures = [picture for match in matches for picture in _expand_match(match)]
-        if not pictures:
-            raise GRMPError(f'pattern "{path}" matches no picture; check the spelling and the folder it starts from')
-        return pictures
-    if Path(path).suffix.lower() in PICTURE_SUFFIXES:
-        return [path]
-    raise GRMPError(f'"{path}" is neither a file nor a folder; check the spelling')
-
-
-def _expand_match(match: str) -> list[str]:
-    # Folders that match "*" may well be empty of pictures; files that match may be anything ("*" meets notes.txt too).
-    if os.path.isdir(match):
-        return list(_walk(match))
-    return [match] if Path(match).suffix.lower() in PICTURE_SUFFIXES else []
-
-
-def _list_folder(folder: str) -> list[str]:
-    pictures = list(_walk(folder))
-    if not pictures:
-        suffixes = " ".join(sorted(PICTURE_SUFFIXES))
-        raise GRMPError(f'folder "{folder}" holds no picture; expected files ending in {suffixes}')
-    return pictures
-
-
-def _walk(folder: str) -> Iterator[str]:
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural_key)
-        for name in sorted(files, key=_natural_key):
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES:
-                path = os.path.join(root, name)
-                yield os.path.relpath(path, ".") if folder == "." else path
-
-
-def _natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    parts = re.split(r"([0-9]+)", name)
-    # Text at even places, digits at odd ones; the name itself separates "01" from "1".
-    return [(int(part), "") if place % 2 else (0, part.casefold()) for place, part in enumerate(parts)], name
+__all__ = ["PictureFolders"]
 
 
 class PictureFolders:

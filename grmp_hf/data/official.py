@@ -11,7 +11,7 @@ from pathlib import Path
 
 from grmp_hf.data.benchmarks import BenchmarkSpec
 from grmp_hf.data.columns import first_few
-from grmp_hf.data.files import PICTURE_SUFFIXES
+from grmp_hf.data.formats import READABLE
 from grmp_hf.errors import GRMPError
 
 __all__ = ["OfficialFolder", "fingerprint", "fold", "list_pictures", "open_archive"]
@@ -182,5 +182,5 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
 
 def _picture_names(folder: Path) -> Iterator[str]:
     for entry in _entries(folder):
-        if os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES and entry.is_file():
+        if os.path.splitext(entry.name)[1].lower() in READABLE and entry.is_file():
             yield entry.name

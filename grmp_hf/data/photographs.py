@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from grmp_hf.data.distortions import Picture
-from grmp_hf.data.files import find_images
 from grmp_hf.data.images import ImageError, decode_image
+from grmp_hf.data.listing import list_images
 from grmp_hf.errors import GRMPError
 
 __all__ = ["Photographs", "read_photographs"]
@@ -66,7 +66,8 @@ def read_photographs(
     Raises:
         GRMPError: no picture in the folder, or none that can be read.
     """
-    paths = [Path(path) for path in find_images([folder])]
+    listing = list_images([folder])
+    paths, left_out = [Path(path) for path in listing.paths], listing.note()
     side = max(size, min(_LARGEST_SIDE, int((_MEMORY / (3 * len(paths))) ** 0.5)))
 
     def read(path: Path) -> tuple[Picture, bytes] | ImageError:
@@ -78,7 +79,7 @@ def read_photographs(
 
     pictures: list[Picture] = []
     digests: list[bytes] = []
-    notes: list[str] = []
+    notes: list[str] = [] if left_out is None else [left_out]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for done, (path, found) in enumerate(zip(paths, pool.map(read, paths), strict=True), start=1):
             if isinstance(found, ImageError):
@@ -88,7 +89,7 @@ def read_photographs(
                 digests.append(found[1])
             tell(done / len(paths))
     if not pictures:
-        raise GRMPError(f"{folder}: expected photographs, got {len(paths)} files that cannot be read: {notes[0]}")
+        raise GRMPError(f"{folder}: expected photographs, got {len(paths)} files that cannot be read: {notes[-1]}")
     return Photographs(tuple(pictures), _hash(digests), tuple(notes))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from grmp_hf.data.columns import BLANKS, IMAGE_NAMES, RATING_NAMES, column_key, first_few, is_empty, shown
-from grmp_hf.data.files import PICTURE_SUFFIXES
+from grmp_hf.data.formats import READABLE
 from grmp_hf.data.text import has_odd_bytes, legacy, read_text
 from grmp_hf.errors import GRMPError
 
@@ -206,7 +206,7 @@ def _split_comments(records: Sequence[_Record], width: int) -> tuple[list[_Recor
 
 def _is_comment(record: _Record, width: int) -> bool:
     first = record.cells[0].strip()
-    words = first.startswith("# ") and Path(first).suffix.lower() not in PICTURE_SUFFIXES
+    words = first.startswith("# ") and Path(first).suffix.lower() not in READABLE
     return words or (first.startswith("#") and record.filled < min(2, width))
 
 
@@ -228,7 +228,7 @@ def _merge_columns(named: Sequence[tuple[str, list[str]]]) -> tuple[dict[str, Se
 
 
 def _check_header(path: Path, line: int, header: Sequence[str]) -> None:
-    if any(Path(name).suffix.lower() in PICTURE_SUFFIXES for name in header):
+    if any(Path(name).suffix.lower() in READABLE for name in header):
         raise GRMPError(
             f"{path}: expected the names of the columns in line {line}, got {first_few([shown(n) for n in header])}; "
             'put a header such as "image,mos" above it'

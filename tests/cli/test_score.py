@@ -287,3 +287,21 @@ def test_paths_are_written_as_they_were_given(
     given = ["./00.png", "../photos/01.png", "02.png"]
     assert main(["score", *given, "--adapter", str(adapter_folder), "--format", "csv", "-q"]) == 0
     assert [row["path"] for row in csv.DictReader(capsys.readouterr().out.splitlines())] == given
+
+
+def test_paths_come_from_a_list_too_and_what_is_left_out_is_said(
+    clip_folder: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos[0].parent / "x.jxl").touch()
+    listed = tmp_path / "names.txt"
+    listed.write_bytes(b"\n".join(os.fsencode(path) for path in photos[2:4]) + b"\n\n")
+    command = ["score", "--model", str(clip_folder), "--json", "--list", str(listed)]
+    assert main(command) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["path"] for row in rows] == [str(path) for path in photos[2:4]]
+    assert main([*command, str(photos[0].parent)]) == 0
+    streams = capsys.readouterr()
+    assert len(json.loads(streams.out)["rows"]) == 12
+    assert "12 pictures; left out: 1 JXL (JXL is not read; convert it to JPEG or PNG)" in streams.err
+    assert main(["score", "--list", str(tmp_path / "none.txt")]) == 2
+    assert "--list" in capsys.readouterr().err

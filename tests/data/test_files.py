@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from grmp_hf.data.files import PictureFolders, find_images
+from grmp_hf.data.files import PictureFolders
+from grmp_hf.data.listing import find_images
 from grmp_hf.errors import GRMPError
 
 
@@ -72,7 +73,7 @@ def test_paths_are_as_they_were_given(folder: Path, given: str, found: str) -> N
     ("given", "match"),
     [
         ([], "expected at least one picture, folder or pattern, got none; name one"),
-        (["empty"], r'folder "empty" holds no picture; expected files ending in \.bmp'),
+        (["empty"], r'folder "empty" holds no picture that can be read; expected files ending in \.avif'),
         (["10.jpg", "*.webp"], r'pattern "\*\.webp" matches no picture; check the spelling'),
         (["uplods"], '"uplods" is neither a file nor a folder; check the spelling'),
     ],
