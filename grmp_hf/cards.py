@@ -1,4 +1,4 @@
-"""The card of an adapter: what it is, how good it was found to be on what, how to use it. No figure is invented."""
+"""The card of an adapter or model: what it is, how good it is on what, how to use it. No figure is invented."""
 
 from __future__ import annotations
 
@@ -9,54 +9,109 @@ from pathlib import Path
 from typing import Any
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.places import is_public_id
 
-__all__ = ["REPOSITORY", "write_adapter_card"]
+__all__ = ["CARD", "REPOSITORY", "card_text", "write_card"]
 
+CARD = "README.md"
 REPOSITORY = "OWNER/NAME"
 """What cards call the repository that they will lie in; a push puts its name in this place."""
 
+_ADAPTER, _MODEL = "adapter_config.json", "config.json"
 _METHODS = {"adapted": "this adapter", "zero_shot": "zero-shot (base alone)", "ridge": "ridge on the frozen embedding"}
 _FIGURES = {"srcc": "SRCC", "krcc": "KRCC", "plcc": "PLCC", "plcc_logistic": "PLCC after fit", "rmse": "RMSE after fit"}
 
 
-def write_adapter_card(folder: str | os.PathLike[str], figures: Mapping[str, Any] | None = None) -> None:
-    """Write ``README.md`` into the folder of a saved adapter (PEFT overwrites it on each save: call this last).
+def write_card(
+    folder: str | os.PathLike[str], figures: Mapping[str, Any] | None = None, *, picture: str | None = None
+) -> None:
+    """Write ``README.md`` into the folder of a saved adapter or model. PEFT overwrites it at each save.
 
     Args:
-        folder: holds ``adapter_config.json``, which says scale, preprocessing and provenance.
+        folder, figures, picture: see :func:`card_text`.
+    """
+    (Path(folder) / CARD).write_text(card_text(folder, figures, picture=picture), encoding="utf-8")
+
+
+def card_text(
+    folder: str | os.PathLike[str], figures: Mapping[str, Any] | None = None, *, picture: str | None = None
+) -> str:
+    """The card of a saved adapter or model.
+
+    Args:
+        folder: holds ``adapter_config.json`` or ``config.json``, which says scale, preprocessing and provenance.
         figures: the content of ``metrics.json``: figures of the adapter, ``n_test``, ``protocol``, ``baselines``, or
             the judgements of held-out tasks; without it the card says that nothing was measured.
+        picture: file beside the card that shows the figures.
 
     Raises:
-        GRMPError: no adapter there.
+        GRMPError: neither is there.
     """
-    target = Path(folder)
+    path = next((found for name in (_ADAPTER, _MODEL) if (found := Path(folder) / name).is_file()), None)
     try:
-        config = json.loads((target / "adapter_config.json").read_text(encoding="utf-8"))
+        if path is None:
+            raise OSError(f"found neither {_ADAPTER} nor {_MODEL}")
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise GRMPError(f"Expected an adapter in {str(folder)!r}: {error}. Save it before its card.") from error
-    limits = [] if _is_start(config) else [_LIMITS]
+        raise GRMPError(
+            f"Expected an adapter or model in {str(folder)!r}: {error}. Save it before its card."
+        ) from error
+    learnt = path.name == _ADAPTER or bool(config.get("rating_scale"))
+    shown = [f"![scores and ratings of the test pictures]({picture})"] if picture else []
     parts = (
-        _header(config),
+        _header(config, figures),
         _summary(config),
-        _usage(target.resolve().name, config),
-        _results(figures),
+        _usage(config),
+        *([_results(figures), *shown] if learnt else []),
         _details(config),
-        *limits,
+        *([_LIMITS] if learnt and not _is_start(config) else []),
     )
-    (target / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return "\n\n".join(parts) + "\n"
 
 
 def _is_start(config: Mapping[str, Any]) -> bool:
     return (config.get("provenance") or {}).get("stage") == "pre-trained"
 
 
-def _header(config: Mapping[str, Any]) -> str:
-    base = config.get("base_model_name_or_path") or ""
-    lines = ["library_name: peft", "tags:", "- image-quality-assessment", "- grmp_hf", "- few-shot"]
-    if base.count("/") == 1 and not base.startswith(("/", ".", "grmp_hf/")):
-        lines.insert(0, f"base_model: {base}")
-    return "\n".join(["---", *lines, "---"])
+def _is_adapter(config: Mapping[str, Any]) -> bool:
+    return "peft_type" in config
+
+
+def _header(config: Mapping[str, Any], figures: Mapping[str, Any] | None) -> str:
+    """What the Hub reads; the licences are those of the base and of the pictures, which nobody here knows."""
+    from huggingface_hub import ModelCardData
+
+    provenance = config.get("provenance") or {}
+    base = config.get("base_model_name_or_path") or provenance.get("baked_from", {}).get("model") or ""
+    data = provenance.get("data") or ""
+    results = _model_index(figures or {}, data)
+    card = ModelCardData(
+        license="other",
+        license_name="see-card",
+        license_link=CARD,
+        library_name="peft" if _is_adapter(config) else "grmp_hf",
+        pipeline_tag="image-classification",
+        tags=["image-quality-assessment", "grmp_hf", "few-shot"],
+        base_model=base if is_public_id(base) else None,
+        datasets=[data] if is_public_id(data) else None,
+        model_name="adapter" if results else None,
+        eval_results=results,
+    )
+    return f"---\n{card.to_yaml()}\n---"
+
+
+def _model_index(figures: Mapping[str, Any], data: str) -> Any:
+    from huggingface_hub import EvalResult
+
+    if not figures.get("n_test"):
+        return None
+    place = {"dataset_type": data if is_public_id(data) else "rated-pictures", "dataset_name": data or "rated pictures"}
+    task = {"task_type": "image-classification", "task_name": "Image quality assessment"}
+    return [
+        EvalResult(**task, **place, metric_type=name, metric_name=title, metric_value=round(figures[name], 4))
+        for name, title in _FIGURES.items()
+        if figures.get(name) is not None
+    ] or None
 
 
 def _summary(config: Mapping[str, Any]) -> str:
@@ -70,10 +125,18 @@ def _summary(config: Mapping[str, Any]) -> str:
         )
     shots = provenance.get("shots")
     taught = f"learnt from {shots} rated pictures" if shots else "with learned prompts"
+    scale = f"Scores are given on the scale of those ratings: {_scale(config.get('rating_scale'))}."
+    if _is_adapter(config):
+        what = f"Soft prompts for `{base}` that score photographs without a reference, {taught}."
+        return f"# Image quality adapter\n\n{what} {scale}"
+    if config.get("rating_scale"):
+        return (
+            "# Image quality scorer\n\nAn adapter folded into a standalone model that scores photographs without a "
+            f"reference, {taught}. {scale}"
+        )
     return (
-        "# Image quality adapter\n\n"
-        f"Soft prompts for `{base}` that score photographs without a reference, {taught}. "
-        f"Scores are given on the scale of those ratings: {_scale(config.get('rating_scale'))}."
+        "# Image quality scorer, zero-shot\n\nA CLIP that scores photographs without a reference by texts for good and "
+        "bad quality; it has learnt from no ratings. Scores run from 0 (worst) to 1 (best)."
     )
 
 
@@ -84,15 +147,21 @@ def _scale(scale: Mapping[str, Any] | None) -> str:
     return f"{scale['low']:g} ({low}) to {scale['high']:g} ({high}) {scale['unit']}".rstrip()
 
 
-def _usage(name: str, config: Mapping[str, Any]) -> str:
+def _usage(config: Mapping[str, Any]) -> str:
+    lead = "## Use\n\n```sh\npip install grmp_hf\n"
     if _is_start(config):
-        return f"## Use\n\n```sh\ngrmp-iqa adapt --data ratings.csv --shots 50 --start {name} --output my-adapter\n```"
+        return (
+            f"{lead}hf download {REPOSITORY} --local-dir start\n"
+            "grmp-iqa adapt --data ratings.csv --shots 50 --start start --output my-adapter\n```"
+        )
+    option = "adapter" if _is_adapter(config) else "model"
     return (
-        "## Use\n\n"
-        f"```sh\ngrmp-iqa score photos/ --adapter {name} --output scores.csv\n```\n\n"
-        f'```python\nimport grmp_hf\n\nscorer = grmp_hf.load(adapter="{name}")\n'
+        f"{lead}grmp-iqa score photos/ --{option} {REPOSITORY} --output scores.csv\n```\n\n"
+        f'```python\nimport grmp_hf\n\nscorer = grmp_hf.load({option}="{REPOSITORY}")\n'
         'print(scorer.score(["a.jpg", "b.jpg"]).score)\n```\n\n'
-        "`import grmp_hf` comes first where peft or transformers are to load it: it makes the method known to them."
+        f'With transformers: `pipeline("image-quality-assessment", model="{REPOSITORY}")`. `import grmp_hf` comes '
+        "first where peft or transformers are to load it: it makes the method known to them, which without it say "
+        "`KeyError: 'GRMP'` or that the architecture is not recognised. In the place of the name a folder can be given."
     )
 
 
@@ -131,7 +200,8 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
 
 
 def _details(config: Mapping[str, Any]) -> str:
-    rows = {**(config.get("provenance") or {}), "preprocessing": config.get("preprocessing")}
+    anchors = config.get("quality_anchors")
+    rows = {**(config.get("provenance") or {}), "preprocessing": config.get("preprocessing"), "anchors": anchors}
     lines = [f"| {key.replace('_', ' ')} | {_plain(value)} |" for key, value in rows.items() if value is not None]
     return "## Where it comes from\n\n| | |\n|---|---|\n" + "\n".join(lines)
 

@@ -18,7 +18,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
-from grmp_hf.cards import write_adapter_card
+from grmp_hf.cards import write_card
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer
@@ -127,13 +127,14 @@ def load(
 
 
 def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
-    """Write the adapter of a scorer, with its card, or the base and its preprocessing where it has none."""
+    """Write the adapter of a scorer, or the model and its preprocessing where it has none, with a card."""
     if isinstance(scorer.model, PeftModel):
         scorer.model.save_pretrained(os.fspath(folder), save_embedding_layers=False)
-        write_adapter_card(folder)
+        write_card(folder)
     else:
         scorer.model.save_pretrained(os.fspath(folder))  # type: ignore[operator]
         scorer.processor.save_pretrained(os.fspath(folder))
+        write_card(folder)
 
 
 def recorded_name(model: str | os.PathLike[str] | None) -> str:

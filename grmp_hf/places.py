@@ -10,7 +10,7 @@ from pathlib import Path
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.errors import GRMPError
 
-__all__ = ["cached_only", "check_place", "hub_errors", "is_hub_id", "spelling"]
+__all__ = ["cached_only", "check_place", "hub_errors", "is_hub_id", "is_public_id", "spelling"]
 
 _WORD = r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?"
 _HUB_ID = re.compile(rf"{_WORD}/{_WORD}", re.ASCII)
@@ -27,6 +27,11 @@ def is_hub_id(name: str) -> bool:
     [False, False, False, False, False, False, False]
     """
     return bool(_HUB_ID.fullmatch(name)) and not _FILE.search(name) and "--" not in name and ".." not in name
+
+
+def is_public_id(name: str) -> bool:
+    """Whether a name can be that of a repository that others find: not the base inside the package."""
+    return name != EMBEDDED and is_hub_id(name)
 
 
 def check_place(name: str, what: str) -> None:

@@ -8,20 +8,20 @@ import re
 from pathlib import Path
 from typing import Any
 
-from grmp_hf.cards import REPOSITORY
+from grmp_hf.cards import CARD, REPOSITORY, card_text
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import hub_errors, is_hub_id
 
 __all__ = ["push"]
 
-_ADAPTER, _MODEL, _CARD = "adapter_config.json", "config.json", "README.md"
+_ADAPTER, _MODEL = "adapter_config.json", "config.json"
 _PUSHED = (
     "*.safetensors",
     "*config.json",
     "*.safetensors.index.json",
     "tokenizer*",
-    _CARD,
+    CARD,
     "metrics.json",
     "*.png",
 )
@@ -104,11 +104,25 @@ def _names(source: Path) -> list[str]:
 
     files = (path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file())
     kept = [name for name in files if not any(part.startswith((".", "checkpoint-")) for part in name.parts)]
-    return list(filter_repo_objects([name.as_posix() for name in kept], allow_patterns=list(_PUSHED)))
+    names = [name.as_posix() for name in kept if name != Path(CARD)]
+    return [CARD, *filter_repo_objects(names, allow_patterns=list(_PUSHED))]
 
 
 def _content(path: Path, repo_id: str) -> Any:
     """What is uploaded of a file: the file, or the text of a card."""
-    if path.name != _CARD:
-        return str(path)
-    return path.read_text(encoding="utf-8").replace(REPOSITORY, repo_id).encode()
+    return _card(path.parent, repo_id) if path.name == CARD else str(path)
+
+
+def _card(folder: Path, repo_id: str) -> bytes:
+    """The card of a folder with the repository's name; one of ours where there is none or one that nobody filled in."""
+    try:
+        text = (folder / CARD).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        text = ""
+    if not text.strip() or "[More Information Needed]" in text:
+        try:
+            figures = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            figures = None
+        text = card_text(folder, figures, picture="scatter.png" if (folder / "scatter.png").is_file() else None)
+    return text.replace(REPOSITORY, repo_id).encode()

@@ -71,6 +71,19 @@ def test_a_push_is_private_and_leaves_tables_and_checkpoints_at_home(mine: Path,
     assert told["sent"]["README.md"] == b'grmp_hf.load(adapter="owner/mine")'
 
 
+@pytest.mark.parametrize("text", [None, "", "# Model\\n[More Information Needed]"])
+def test_a_folder_without_a_card_of_its_own_gets_one(text: str | None, mine: Path, api: type[FakeApi]) -> None:
+    (mine / "README.md").unlink()
+    if text is not None:
+        (mine / "README.md").write_text(text)
+    (mine / "metrics.json").write_text('{"n_test": 9, "srcc": 0.5, "srcc_interval": [0.1, 0.8]}')
+    push(mine, "owner/mine")
+    card = api.calls[1][1]["sent"]["README.md"].decode()
+    assert 'grmp_hf.load(adapter="owner/mine")' in card and "OWNER/NAME" not in card
+    assert "| this adapter | 0.500 [0.100, 0.800] |" in card and "(scatter.png)" in card
+    assert (mine / "README.md").exists() == (text is not None)
+
+
 def test_a_bare_name_gets_the_owner_that_the_hub_gives_it(mine: Path, api: type[FakeApi]) -> None:
     push(mine, "mine")
     assert api.calls[1][1]["repo_id"] == "me/mine"

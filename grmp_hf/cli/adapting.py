@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor
 
-from grmp_hf.cards import write_adapter_card
+from grmp_hf.cards import write_card
 from grmp_hf.cli.writing import COLUMNS, describe_scorer, write_table
 from grmp_hf.data import RatedTable, RatingScale, Row, Split
 from grmp_hf.data.images import ImageError
@@ -249,6 +249,9 @@ def _table_row(scorer: Scorer, row: Row, found: NDArray[np.float64] | ImageError
     return {**scored._asdict(), **extra, "scale": str(scorer.unit), "scorer": describe_scorer(scorer.identity)}
 
 
+_SCATTER = "scatter.png"
+
+
 def finish(task: Task, scorer: Scorer, results: Results, report: OutputFolder, start: float) -> dict[str, Any]:
     """Evaluate, write everything but the weights, and put it in its place.
 
@@ -266,14 +269,15 @@ def finish(task: Task, scorer: Scorer, results: Results, report: OutputFolder, s
     output = task.output
     with writing(output.folder):
         task.split.save(output.new / "split.json")
-        write_adapter_card(output.new, metrics)
+        shown = report is output and metrics["srcc"] is not None
+        write_card(output.new, metrics, picture=_SCATTER if shown else None)
     if report is not output:
         report.begin()
     with writing(report.folder):
         about = {key: metrics[key] for key in ("scale", "rating_scale", "scorer", "identity", "failed")}
         write_table(results.rows, "csv", report.new / "scores.csv", about, _COLUMNS)
         if metrics["srcc"] is not None:
-            _plot(task, results, metrics, report.new / "scatter.png")
+            _plot(task, results, metrics, report.new / _SCATTER)
         write_json(report.new / "metrics.json", metrics)
     if report is not output:
         report.publish()

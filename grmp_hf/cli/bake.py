@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _bake(args: argparse.Namespace, output: OutputFolder) -> int:
+    from grmp_hf.cards import write_card
     from grmp_hf.modeling.baking import GRMPBakedScorer, bake
 
     scorer = load_scorer(args)
@@ -53,6 +54,7 @@ def _bake(args: argparse.Namespace, output: OutputFolder) -> int:
     with writing(args.output):
         baked.save_pretrained(output.new)
         scorer.processor.save_pretrained(output.new)
+        write_card(output.new)
         _keep_split(args, scorer.identity, output.new)
     output.publish()
     size = sum(file.stat().st_size for file in args.output.glob("*.safetensors")) / 1e6

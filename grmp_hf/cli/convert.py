@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace, output: OutputFolder) -> int:
-    from grmp_hf.cards import write_adapter_card
+    from grmp_hf.cards import write_card
     from grmp_hf.hub import adapter_sha256, package_versions
     from grmp_hf.modeling.conversion import from_authors_state_dict, load_authors_file
     from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
@@ -61,7 +61,7 @@ def _convert(args: argparse.Namespace, output: OutputFolder) -> int:
         base = model.unload()
         base.save_pretrained(str(output.new / _BASE))
         processor.save_pretrained(str(output.new / _BASE))
-        write_adapter_card(output.new)
+        write_card(output.new)
     output.publish()
     done = {
         "adapter": str(args.output),

@@ -16,7 +16,7 @@ from accelerate.utils import gather_object
 from peft import PeftModel
 from transformers import TrainerCallback
 
-from grmp_hf.cards import write_adapter_card
+from grmp_hf.cards import write_card
 from grmp_hf.cli.sources import Source
 from grmp_hf.data.distortions import Picture
 from grmp_hf.errors import GRMPError
@@ -289,7 +289,7 @@ def _finish(task: Task, model: PeftModel, judgements: list[dict[str, float]], st
         "seconds": round(time.monotonic() - start, 1),
         "peak_memory_mib": peak_memory_mib(),
     }
-    write_adapter_card(folder, metrics)
+    write_card(folder, metrics)
     write_json(folder / "metrics.json", metrics)
     task.output.publish()
     return metrics

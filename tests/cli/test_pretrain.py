@@ -82,7 +82,12 @@ def test_everything_is_written_and_the_result_is_a_start(
     assert list(provenance["sources"]) == ["photos"] and provenance["recipe"]["steps"] == 4
     card = (output / "README.md").read_text()
     assert f"| before | 0 | {before['loss']:.4f} | {before['srcc']:.3f} |" in card
-    assert "--start start" in card and "lens_blur" in card and str(tmp_path) not in card
+    assert (
+        "--start start" in card
+        and "hf download OWNER/NAME" in card
+        and "lens_blur" in card
+        and str(tmp_path) not in card
+    )
     assert f"loss {before['loss']:.4f} -> {after['loss']:.4f}" in streams.out
     assert "21 tasks to learn from; held out: " in streams.err and "step 2: held-out loss" in streams.err
     scorer = grmp_hf.load(adapter=output)
