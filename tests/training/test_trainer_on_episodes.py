@@ -123,7 +123,8 @@ def test_maml_switches_attention_and_back(
     scorer = make_scorer()
     scorer.set_attn_implementation("eager")
     eager = train(make_adapted(scorer).double(), tmp_path, episodes(dtype=torch.float64), **settings)
-    assert distance(fast, eager) <= 1e-9
+    # In double precision all but one step: transformers' eager attention takes its softmax in single precision.
+    assert distance(fast, eager) <= torch.finfo(torch.float32).eps
     first = {**settings, "meta_algorithm": "fomaml"}
     assert distance(fast, train(make_adapted().double(), tmp_path, episodes(dtype=torch.float64), **first)) > 1e-6
 
