@@ -43,3 +43,16 @@ def test_any_order_of_imports(first: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_automodel_loads_scorers_too(clip_folder: Path, adapter_folder: Path, tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    import grmp_hf
+    from grmp_hf.cli.main import main
+
+    base = grmp_hf.load(clip_folder).model
+    base.save_pretrained(tmp_path / "base")  # type: ignore[operator]
+    assert main(["bake", str(tmp_path / "baked"), "--model", str(adapter_folder)]) == 0
+    for folder, kind in (("base", "GRMPForImageQualityAssessment"), ("baked", "GRMPBakedScorer")):
+        assert type(AutoModel.from_pretrained(tmp_path / folder)).__name__ == kind

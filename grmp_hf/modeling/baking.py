@@ -13,6 +13,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForImageClassification,
     CLIPVisionConfig,
     PreTrainedConfig,
@@ -24,8 +25,8 @@ from transformers.models.clip.modeling_clip import CLIPVisionModel
 from grmp_hf.modeling.functional import anchor_logits
 from grmp_hf.modeling.modeling_grmp import (
     GRMPForImageQualityAssessment,
-    GRMPOutput,
     adapter_state,
+    as_tuple,
     assemble_output,
     check_loaded,
     pool_pictures,
@@ -145,8 +146,13 @@ class GRMPBakedScorer(PreTrainedModel):
         return (model, info) if wants_info else model
 
     def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, output_semantic: bool = False, **kwargs: Any
-    ) -> GRMPOutput:
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        output_semantic: bool = False,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Score pictures; arguments and result as in ``GRMPForImageQualityAssessment.forward``."""
         if kwargs:
             raise TypeError(f"forward() got unexpected arguments {sorted(kwargs)}.")
@@ -154,7 +160,8 @@ class GRMPBakedScorer(PreTrainedModel):
         logits = anchor_logits(image_embeds, self.quality_embeds, self.logit_scale)
         logits = self.calibration_log_scale.exp() * logits + self.calibration_offset
         semantic = anchor_logits(image_embeds, self.semantic_embeds, self.logit_scale) if output_semantic else None
-        return assemble_output(image_embeds, logits, semantic, labels, self.config.quality_levels)
+        found = assemble_output(image_embeds, logits, semantic, labels, self.config.quality_levels)
+        return found.to_tuple() if as_tuple(return_dict, self.config) else found
 
     def get_image_embeds(self, pixel_values: Tensor) -> Tensor:
         """Embeddings ``(B, D)`` of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``."""
@@ -241,4 +248,5 @@ def _vision_state(base: Any, active: set[str], *, wrapped: bool) -> dict[str, Te
 
 
 AutoConfig.register(GRMPBakedConfig.model_type, GRMPBakedConfig, exist_ok=True)
+AutoModel.register(GRMPBakedConfig, GRMPBakedScorer, exist_ok=True)
 AutoModelForImageClassification.register(GRMPBakedConfig, GRMPBakedScorer, exist_ok=True)

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageClassification, CLIPModel, PreTrainedModel
+from transformers import AutoModel, AutoModelForImageClassification, CLIPModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from grmp_hf.errors import GRMPError
@@ -33,6 +33,7 @@ __all__ = [
     "GRMPForImageQualityAssessment",
     "GRMPOutput",
     "adapter_state",
+    "as_tuple",
     "assemble_output",
     "base_fingerprint",
     "check_loaded",
@@ -57,6 +58,11 @@ class GRMPOutput(ModelOutput):
     quality_logits: Tensor | None = None
     semantic_logits: Tensor | None = None
     image_embeds: Tensor | None = None
+
+    @property
+    def logits(self) -> Tensor | None:
+        """``quality_logits``, under the name that transformers' tools for classification look for."""
+        return self.quality_logits
 
 
 class Readout(nn.Module):
@@ -88,6 +94,11 @@ def _check_labels(labels: Tensor) -> None:
             f"Expected labels that are a quality in [0, 1], 1 = best, got {labels.min():g} to {labels.max():g}. Map "
             "ratings with RatingScale.to_quality, or read them with grmp_hf.read_ratings and take their quality."
         )
+
+
+def as_tuple(return_dict: bool | None, config: Any) -> bool:
+    """Whether ``forward`` is to give a tuple: by its argument, else by the configuration."""
+    return not (config.return_dict if return_dict is None else return_dict)
 
 
 def adapter_state(module: nn.Module) -> tuple[Any, ...]:
@@ -222,9 +233,10 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         labels: Tensor | None = None,
         output_semantic: bool = False,
         image_embeds: Tensor | None = None,
+        return_dict: bool | None = None,
         **kwargs: Any,
-    ) -> GRMPOutput:
-        """Score pictures.
+    ) -> Any:
+        """Score pictures: a :class:`GRMPOutput`, or a tuple of what it holds where ``return_dict`` is False.
 
         Args:
             pixel_values: ``(B, 3, H, W)``, or ``(B, V, 3, H, W)`` for V views of each picture.
@@ -235,8 +247,8 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         Raises:
             GRMPError: labels outside [0, 1], such as ratings from 1 to 5, or NaN.
         """
-        if kwargs.pop("return_dict", True) is not True or kwargs:
-            raise TypeError(f"forward() got unexpected arguments {sorted(kwargs) or ['return_dict=False']}.")
+        if kwargs:
+            raise TypeError(f"forward() got unexpected arguments {sorted(kwargs)}.")
         if (pixel_values is None) == (image_embeds is None):
             raise TypeError("forward() takes either pixel_values or image_embeds.")
         if image_embeds is None:
@@ -244,7 +256,8 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         scale = self.clip.logit_scale
         logits = self.readout(image_embeds, self.get_anchor_embeds("quality"), scale)
         semantic = anchor_logits(image_embeds, self.get_anchor_embeds("semantic"), scale) if output_semantic else None
-        return assemble_output(image_embeds, logits, semantic, labels, self.config.quality_levels)
+        found = assemble_output(image_embeds, logits, semantic, labels, self.config.quality_levels)
+        return found.to_tuple() if as_tuple(return_dict, self.config) else found
 
     def get_image_embeds(self, pixel_values: Tensor) -> Tensor:
         """Embeddings ``(B, D)`` of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``."""
@@ -336,4 +349,5 @@ def _describe_key(key: Any) -> str:
     return key if isinstance(key, str) else f"{key[0]} {tuple(key[1])} instead of {tuple(key[2])}"
 
 
+AutoModel.register(GRMPConfig, GRMPForImageQualityAssessment, exist_ok=True)
 AutoModelForImageClassification.register(GRMPConfig, GRMPForImageQualityAssessment, exist_ok=True)

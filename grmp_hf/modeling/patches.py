@@ -25,7 +25,7 @@ class PatchEmbedding(nn.Conv2d):
         (down, across), height, width = self.kernel_size, *pixels.shape[-2:]
         patches = F.unfold(pixels, self.kernel_size, stride=self.stride).transpose(1, 2)
         found = F.linear(patches, self.weight.flatten(1), self.bias).transpose(1, 2)
-        return found.reshape(len(pixels), -1, height // down, width // across)
+        return found.reshape(pixels.shape[0], -1, height // down, width // across)
 
 
 def exact_patches(vision_model: nn.Module) -> None:

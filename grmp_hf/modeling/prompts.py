@@ -221,7 +221,7 @@ class PromptedAttention(CLIPAttention):
 
 
 def _append(states: Tensor, prompts: Tensor) -> Tensor:
-    return torch.cat([states, prompts.to(states.dtype).expand(len(states), -1, -1)], dim=1)
+    return torch.cat([states, prompts.to(states.dtype).expand(states.shape[0], -1, -1)], dim=1)
 
 
 def prompt_attention(encoder: CLIPEncoder) -> None:

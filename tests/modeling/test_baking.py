@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import get_peft_model
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from grmp_hf.errors import GRMPError
@@ -81,3 +84,36 @@ def test_auto_classes_know_it_and_loading_is_strict(make_scorer, tmp_path: Path)
         GRMPBakedScorer.from_pretrained(tmp_path)
     with pytest.raises(TypeError, match="unexpected arguments"):
         bake(make_scorer())(torch.zeros(1, 3, 16, 16), output_attentions=True)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_baked_scorer_is_exported_with_any_number_of_pictures(views: int, make_adapted: Callable[..., Any]) -> None:
+    class Quality(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scorer = bake(make_adapted())
+
+        def forward(self, pixel_values: Tensor) -> Tensor:
+            return self.scorer(pixel_values=pixel_values).quality
+
+    def pictures(count: int) -> Tensor:
+        shape = (count, 3, 16, 16) if views == 1 else (count, views, 3, 16, 16)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(count))
+
+    module = Quality().eval()
+    with torch.no_grad():
+        batch = torch.export.Dim("batch", min=1, max=64)
+        exported = torch.export.export(module, (pictures(3),), dynamic_shapes={"pixel_values": {0: batch}}).module()
+        for count in (1, 2, 7):
+            torch.testing.assert_close(exported(pictures(count)), module(pictures(count)), atol=1e-6, rtol=0)
+
+
+def test_outputs_are_what_transformers_tools_expect(make_adapted: Callable[..., Any]) -> None:
+    adapted = make_adapted()
+    for model in (adapted.get_base_model(), bake(adapted)):
+        pixels = torch.randn(2, 3, 16, 16)
+        with torch.no_grad():
+            found = model(pixel_values=pixels, labels=torch.tensor([0.2, 0.7]))
+            as_tuple = model(pixel_values=pixels, labels=torch.tensor([0.2, 0.7]), return_dict=False)
+        assert found.logits is found.quality_logits
+        assert all(torch.equal(left, right) for left, right in zip(as_tuple, found.to_tuple(), strict=True))
