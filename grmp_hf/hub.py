@@ -127,12 +127,28 @@ def load(
 
 
 def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
-    """Write the adapter of a scorer, or the model and its preprocessing where it has none, with a card."""
-    if isinstance(scorer.model, PeftModel):
-        scorer.model.save_pretrained(os.fspath(folder), save_embedding_layers=False)
+    """Write the adapter of a scorer, or the model and its preprocessing where it has none, with a card.
+
+    What the scorer holds goes with it: its scale, its preprocessing and where its base is found.
+    """
+    model: Any = scorer.model
+    if isinstance(model, PeftModel):
+        record: Any = model.active_peft_config
+        record.base_model_name_or_path = recorded_name(
+            model.get_base_model().name_or_path or record.base_model_name_or_path
+        )
+        if record.provenance is None:
+            record.provenance = {"base": scorer.identity["model"], "versions": package_versions()}
+    else:
+        record = model.config
+    if isinstance(model, PeftModel | GRMPBakedScorer):
+        record.preprocessing = scorer.processor.settings()
+        record.rating_scale = None if scorer.scale is None else scorer.scale.to_dict()
+    if isinstance(model, PeftModel):
+        model.save_pretrained(os.fspath(folder), save_embedding_layers=False)
         write_card(folder)
     else:
-        scorer.model.save_pretrained(os.fspath(folder))  # type: ignore[operator]
+        model.save_pretrained(os.fspath(folder))
         scorer.processor.save_pretrained(os.fspath(folder))
         write_card(folder)
 

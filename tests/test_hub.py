@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,12 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import get_peft_model
 from transformers import CLIPConfig, CLIPModel
 
 import grmp_hf
 from grmp_hf import hub
+from grmp_hf.data import RatingScale
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.baking import bake
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 
 
 def edited(folder: Path, target: Path, **fields: Any) -> Path:
@@ -226,3 +231,21 @@ def test_a_dtype_has_its_names_of_torch_and_its_older_keyword(clip_folder: Path)
         model = grmp_hf.GRMPForImageQualityAssessment.from_pretrained(clip_folder, torch_dtype=torch.bfloat16)
         assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
     assert grmp_hf.load(clip_folder).identity["dtype"] == "float32"
+
+
+def test_what_a_scorer_holds_is_saved_with_its_adapter(clip_folder: Path, photos: list[Path], tmp_path: Path) -> None:
+    base = grmp_hf.load(clip_folder)
+    torch.manual_seed(1)
+    model = get_peft_model(base.model, GRMPPromptConfig(text_prompts=2, visual_prompts=3)).eval()
+    stars = RatingScale(1, 5, higher_is_better=False, unit="stars")
+    processor = grmp_hf.GRMPImageProcessor(32, ("center",), None, shortest_edge_limit=48)
+    scorer = dataclasses.replace(base, model=model, scale=stars, processor=processor)
+    expected = scorer.score(photos).score
+    hub.save(scorer, tmp_path / "mine")
+    again = grmp_hf.load(adapter=tmp_path / "mine")
+    assert (again.scale, again.processor.settings()) == (stars, processor.settings())
+    assert np.array_equal(again.score(photos).score, expected)
+    hub.save(dataclasses.replace(scorer, model=bake(model)), tmp_path / "baked")
+    baked = grmp_hf.load(tmp_path / "baked")
+    assert baked.scale == stars
+    assert baked.score(photos).score == pytest.approx(expected, abs=1e-5)

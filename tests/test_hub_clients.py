@@ -270,6 +270,21 @@ def test_the_embedded_base_is_found_by_every_door_and_no_hub_hears_of_it(
     assert not [path for path in handler.asked if "tiny" in path]
 
 
+def test_the_example_of_a_push_runs_and_a_bare_name_gets_its_owner(tmp_path: Path) -> None:
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    code = (Path(__file__).parent.parent / "examples" / "push.py").read_text(encoding="utf-8")
+    code += '\nprint(push(folder, "bare"))\n'
+    with fake_hub(hub) as (endpoint, handler):
+        (address, commit, bare), _ = run(
+            code, tmp_path / "home", endpoint, EMBEDDED_PROMPTS, "owner/mine", offline=False
+        )
+    assert address.endswith(f"/owner/mine/commit/{COMMIT}") and commit == COMMIT
+    assert bare.endswith(f"/owner/bare/commit/{COMMIT}")
+    assert [repo["name"] for repo in handler.created] == ["mine", "bare"]
+    assert (hub / "owner" / "bare" / "adapter_model.safetensors").is_file()
+
+
 DATA = """
 import sys, json, datasets
 from grmp_hf.cli.main import main

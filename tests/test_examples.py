@@ -1,0 +1,54 @@
+"""Every script in `examples/` runs, on a few made pictures and the embedded base; push.py in test_hub_clients.py."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from grmp_hf.modeling.configuration_grmp import EMBEDDED_PROMPTS
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+
+
+@pytest.fixture
+def rated(photos: list[Path]) -> Path:
+    """The folder of the photos, with ratings."""
+    with (photos[0].parent / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "mos"), *((path.name, 1 + i % 5) for i, path in enumerate(photos))])
+    return photos[0].parent
+
+
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "push.py"])
+def test_the_example_runs(script: str, rated: Path, photos: list[Path], tmp_path: Path) -> None:
+    prompts, output, picture = str(EMBEDDED_PROMPTS), str(tmp_path / "out"), str(photos[0])
+    arguments = {
+        "adapt.py": [str(rated), "6", output],
+        "bake.py": [prompts, picture, output],
+        "pipeline.py": [prompts, picture, str(photos[1])],
+        "save_and_load.py": [prompts, picture, output],
+        "score.py": [picture, str(photos[1])],
+        "trainer.py": [str(rated), output],
+    }
+    command = [sys.executable, str(ROOT / "examples" / script), *arguments[script]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    if script in ("bake.py", "save_and_load.py"):  # the same score by every door
+        numbers = [float(found) for found in re.findall(r"\[([\d.e-]+)\]", done.stdout)]
+        assert len(numbers) >= 2 and numbers == pytest.approx([numbers[0]] * len(numbers), abs=1e-5)
+    else:
+        assert done.stdout
+
+
+def test_examples_are_short_and_named_in_the_documents() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8") + (ROOT / "docs" / "quickstart.md").read_text(
+        encoding="utf-8"
+    )
+    for name in SCRIPTS:
+        assert len((ROOT / "examples" / name).read_text(encoding="utf-8").splitlines()) <= 30
+        assert f"examples/{name}" in text
