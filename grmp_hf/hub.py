@@ -6,7 +6,9 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,28 +131,43 @@ def load(
 def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
     """Write the adapter of a scorer, or the model and its preprocessing where it has none, with a card.
 
-    What the scorer holds goes with it: its scale, its preprocessing and where its base is found.
+    What the scorer holds is written with it: :func:`load` gives the same scores on the same scale. Of several adapters
+    the active one is written.
     """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    _record(scorer)
+    with tempfile.TemporaryDirectory() as place:
+        if isinstance(scorer.model, PeftModel):
+            (name,) = scorer.model.active_adapters
+            scorer.model.save_pretrained(place, selected_adapters=[name], save_embedding_layers=False)
+            written = Path(place) if name == "default" else Path(place, name)
+        else:
+            written = Path(place)
+            scorer.model.save_pretrained(place)  # type: ignore[operator]
+            scorer.processor.save_pretrained(place)
+        for path in written.iterdir():  # copied, so that the files may be read by whom the user's other files may
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
+    write_card(target)
+
+
+def _record(scorer: Scorer) -> None:
+    """Write what a scorer holds beside its model into the settings that are saved."""
     model: Any = scorer.model
     if isinstance(model, PeftModel):
-        record: Any = model.active_peft_config
-        record.base_model_name_or_path = recorded_name(
-            model.get_base_model().name_or_path or record.base_model_name_or_path
-        )
-        if record.provenance is None:
-            record.provenance = {"base": scorer.identity["model"], "versions": package_versions()}
+        config: Any = model.active_peft_config
+        place = model.get_base_model().name_or_path or config.base_model_name_or_path
+        config.base_model_name_or_path = recorded_name(place)
+        config.target_modules = sorted(config.target_modules)  # a set, written in another order each time
+        known = {"base": scorer.identity["model"], "revision": scorer.identity["revision"]}
+        config.provenance = {**known, "versions": package_versions(), **(config.provenance or {})}
+    elif isinstance(model, GRMPBakedScorer):
+        config = model.config
     else:
-        record = model.config
-    if isinstance(model, PeftModel | GRMPBakedScorer):
-        record.preprocessing = scorer.processor.settings()
-        record.rating_scale = None if scorer.scale is None else scorer.scale.to_dict()
-    if isinstance(model, PeftModel):
-        model.save_pretrained(os.fspath(folder), save_embedding_layers=False)
-        write_card(folder)
-    else:
-        model.save_pretrained(os.fspath(folder))
-        scorer.processor.save_pretrained(os.fspath(folder))
-        write_card(folder)
+        return
+    config.preprocessing = scorer.processor.settings()
+    config.rating_scale = None if scorer.scale is None else scorer.scale.to_dict()
 
 
 def recorded_name(model: str | os.PathLike[str] | None) -> str:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import grmp_hf
 from grmp_hf import hub
 from grmp_hf.data import RatingScale
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.baking import bake
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 
@@ -249,3 +253,25 @@ def test_what_a_scorer_holds_is_saved_with_its_adapter(clip_folder: Path, photos
     baked = grmp_hf.load(tmp_path / "baked")
     assert baked.scale == stars
     assert baked.score(photos).score == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["default", "mine"])
+def test_what_a_scorer_holds_comes_back(name: str, clip_folder: Path, photos: list[Path], tmp_path: Path) -> None:
+    base = grmp_hf.load(clip_folder)
+    torch.manual_seed(1)
+    config = grmp_hf.GRMPPromptConfig(text_prompts=2, visual_prompts=3)
+    model = get_peft_model(copy_base(base.model), config, adapter_name=name).eval()
+    scale = RatingScale(1.0, 7.0, False, "points")
+    scorer = replace(base, model=model, scale=scale, processor=GRMPImageProcessor(32, ["center"], [1.0]))
+    hub.save(scorer, tmp_path / "saved")
+    loaded = grmp_hf.load(tmp_path / "saved")
+    assert loaded.scale == scale and loaded.processor.settings() == scorer.processor.settings()
+    assert np.array_equal(loaded.score(photos).score, scorer.score(photos).score)
+    assert base.scale is None and base.identity["adapter"] is None and loaded.identity["adapter"] == "saved"
+    saved = json.loads((tmp_path / "saved" / "adapter_config.json").read_text())
+    assert saved["provenance"]["revision"] == base.identity["revision"]
+    if os.name == "posix":
+        mask = os.umask(0)
+        os.umask(mask)
+        modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "saved").iterdir()}
+        assert modes == {0o666 & ~mask}
