@@ -10,7 +10,7 @@ from pathlib import Path
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.errors import GRMPError
 
-__all__ = ["cached_only", "check_place", "hub_errors", "is_hub_id", "is_public_id", "spelling"]
+__all__ = ["cached_only", "check_data", "check_place", "hub_errors", "is_hub_id", "is_public_id", "spelling"]
 
 _WORD = r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?"
 _HUB_ID = re.compile(rf"{_WORD}/{_WORD}", re.ASCII)
@@ -50,6 +50,16 @@ def check_place(name: str, what: str) -> None:
         raise GRMPError(f"{what}: expected a folder or a Hub id (owner/name), got the file {name!r}; name its folder.")
     if not is_hub_id(name):
         raise GRMPError(f"{what}: {name!r} is no folder here and no Hub id (owner/name). {spelling(name)}")
+
+
+def check_data(name: str) -> None:
+    """Refuse the name of a table or data set that is nothing here and is never asked of the Hub.
+
+    Raises:
+        GRMPError: it is nothing here, and has the look of a path.
+    """
+    if not os.path.exists(name) and not is_hub_id(name):
+        raise GRMPError(f"{name}: no such file or folder (data sets of the Hub are named owner/name). {spelling(name)}")
 
 
 def spelling(name: str) -> str:

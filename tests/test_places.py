@@ -120,6 +120,11 @@ assert not {"torch", "transformers", "peft", "datasets"} & set(sys.modules)
         ["evaluate", "ratings.csv", "--adapter", "runs/a/b"],
         ["bake", "out", "--model", "runs/a/b"],
         ["push", "nowhere", "owner/mine"],
+        ["adapt", "--data", "nowhere.csv", "--shots", "5", "--output", "out"],
+        ["adapt", "--data", "owner/ratings", "--shots", "5", "--output", "out", "--start", "nowhere"],
+        ["adapt", "--data", "owner/ratings", "--shots", "5", "--output", "out", "--recipe", "nowhere.yaml"],
+        ["pretrain", "--photos", "nowhere", "--output", "out"],
+        ["evaluate", "nowhere.csv"],
         ["push", "nowhere", "a//b"],
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.places import check_place
+from grmp_hf.places import check_data, check_place, spelling
 
 if TYPE_CHECKING:
     from grmp_hf.data import RatedTable
@@ -46,7 +46,7 @@ def device(text: str) -> str:
 
 
 def check_names(args: argparse.Namespace) -> None:
-    """Refuse names of models that lead nowhere, before anything heavy is loaded.
+    """Refuse names and places that lead nowhere, before anything heavy is loaded.
 
     Raises:
         GRMPError: such a name, with its option.
@@ -55,6 +55,21 @@ def check_names(args: argparse.Namespace) -> None:
         name = getattr(args, option, None)
         if name is not None:
             check_place(name, f"--{option}")
+    data = getattr(args, "data", None) or getattr(args, "ratings", None) or []
+    for place in [data] if isinstance(data, str) else data if args.command == "pretrain" else []:
+        check_data(place.partition("=")[2] or place)
+    start, photos = getattr(args, "start", None), getattr(args, "photos", None)
+    if start is not None:
+        _check_start(start)
+    if photos is not None and not photos.is_dir():
+        raise GRMPError(f"--photos {photos}: expected a folder of photographs; {spelling(str(photos))}")
+
+
+def _check_start(start: str) -> None:
+    if start not in ("none", "default") and not Path(start).is_dir():
+        raise GRMPError(
+            f"--start: expected the folder of an adapter, default or none, got {start!r}; check the spelling"
+        )
 
 
 def join_processes(args: argparse.Namespace) -> None:
@@ -152,10 +167,7 @@ def find_start(start: str, model: str | None) -> Path | None:
     if start == "default":
         embedded = model in (None, "default", places.EMBEDDED)
         return places.EMBEDDED_PROMPTS if embedded and places.EMBEDDED_PROMPTS.is_dir() else None
-    if not Path(start).is_dir():
-        raise GRMPError(
-            f"--start: expected the folder of an adapter, default or none, got {start!r}; check the spelling"
-        )
+    _check_start(start)
     return Path(start)
 
 

@@ -28,7 +28,7 @@ from grmp_hf.data.scales import RatingScale, infer_scale
 from grmp_hf.data.tables import Table, read_csv, read_jsonl
 from grmp_hf.data.text import legacy
 from grmp_hf.errors import GRMPError
-from grmp_hf.places import is_hub_id, spelling
+from grmp_hf.places import check_data
 
 __all__ = ["LABEL_FILES", "decode_row", "iter_images", "open_table", "read_ratings"]
 
@@ -144,11 +144,8 @@ def open_table(
                 f'{path}: expected a table ending in {" ".join(_READERS)}, got "{suffix}"; rename or convert it'
             )
         return _READERS[suffix](path), []
-    if suffix not in _READERS and is_hub_id(str(source)):
-        return load_hub_table(str(source), config=config, revision=revision, local_files_only=local_files_only), []
-    raise GRMPError(
-        f"{path}: no such file or folder (data sets of the Hub are named owner/name). {spelling(str(source))}"
-    )
+    check_data(str(source))
+    return load_hub_table(str(source), config=config, revision=revision, local_files_only=local_files_only), []
 
 
 def decode_row(row: Row, *, max_pixels: int = MAX_PIXELS, warn: Callable[[str], None] | None = None) -> Image.Image:

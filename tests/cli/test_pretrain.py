@@ -274,7 +274,7 @@ def few(folder: Path) -> None:
         (unlearnable, [], "inner_learning_rate"),
         (None, ["--workers", -1], "--workers: expected at least 0, got -1"),
         (None, ["--seed", -1], "--seed: expected 0 to"),
-        (None, ["--recipe", "none.yaml"], "Expected a recipe in YAML at 'none.yaml'"),
+        (None, ["--recipe", "none.yaml"], "--recipe none.yaml: expected a file, or one of"),
         (None, ["--data", "x"], "not allowed with argument --photos"),
     ],
 )
