@@ -164,7 +164,9 @@ class FeatureStore:
             columns = load_file(path)
             rows = zip(*(columns[name] for name in ("digest", *_Features._fields)), strict=True)
         except (OSError, KeyError, ValueError, SafetensorError) as error:
-            raise GRMPError(f"{path}: expected features of pictures, got ({error}); delete the file") from error
+            raise GRMPError(
+                f"{path}: expected features of pictures, got ({error}); move the file away or choose another --cache"
+            ) from error
         for digest, *features in rows:
             self._found[digest.tobytes()] = _Features(*features)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -16,7 +17,7 @@ from grmp_hf.data import ImageError, decode_row
 from grmp_hf.evaluation.comparisons import paired_over_draws
 from grmp_hf.evaluation.report import benchmark_table
 from grmp_hf.evaluation.report_html import Predictions, write_report
-from grmp_hf.storing import atomic_path, write_json
+from grmp_hf.storing import write_json, writing
 
 __all__ = ["compare", "write_results"]
 
@@ -60,6 +61,7 @@ def write_results(
     store: ResultStore,
     rows: Sequence[Row],
     *,
+    folder: Path,
     command: str,
     cells: Iterable[Cell],
     thumbnails: bool,
@@ -68,8 +70,9 @@ def write_results(
 
     Args:
         config: what was run.
-        store: the folder.
+        store: what was found.
         rows: of this configuration.
+        folder: to write to, which holds none of these files.
         command: what was typed.
         cells: of this configuration, for the pictures.
         thumbnails: show the worst cases; pictures may be private.
@@ -79,11 +82,10 @@ def write_results(
     """
     comparisons = compare(rows, config.reference)
     table = benchmark_table(rows, comparisons=comparisons)
-    with atomic_path(store.folder / "table.md") as temporary:
-        temporary.write_text(f"# {config.name}\n\n{table}\n", encoding="utf-8")
-    with atomic_path(store.folder / "report.html") as temporary:
+    with writing(folder):
+        (folder / "table.md").write_text(f"# {config.name}\n\n{table}\n", encoding="utf-8")
         write_report(
-            temporary,
+            folder / "report.html",
             rows,
             title=config.name,
             command=command,
@@ -97,7 +99,7 @@ def write_results(
     for dataset in settings["datasets"]:
         dataset.pop("place")
         dataset["options"].pop("images", None)
-    write_json(store.folder / "config.json", settings)
+    write_json(folder / "config.json", settings)
     return table
 
 

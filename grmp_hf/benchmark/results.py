@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.storing import atomic_path
+from grmp_hf.storing import atomic_path, writing
 
 __all__ = ["Predicted", "ResultStore"]
 
@@ -45,17 +45,20 @@ class ResultStore:
             for name in ("predictions", "splits"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
             content = self.path.read_bytes() if self.path.exists() else b""
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                os.truncate(self.path, whole)
         except OSError as error:
             raise GRMPError(f"{folder}: cannot be used ({error.strerror}); choose another --output") from error
+        whole = content.rfind(b"\n") + 1
         for number, line in enumerate(content[:whole].splitlines(), start=1):
             try:
                 row = json.loads(line)
                 self._rows[row["key"]] = row
             except (ValueError, KeyError, TypeError) as error:
                 raise GRMPError(f"{self.path}, line {number}: expected a result, got ({error!r}); remove it") from error
+        if whole < len(content):
+            if not content[whole:].startswith(b"{"):
+                raise GRMPError(f"{self.path}: expected results, got a last line that is none; remove that line")
+            with writing(self.path):
+                os.truncate(self.path, whole)
 
     def find(self, key: str) -> dict[str, Any] | None:
         """The finished row of that key, if its predictions are there too."""
@@ -68,7 +71,7 @@ class ResultStore:
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **predicted._asdict())
         finished = {**row, "predictions": f"predictions/{path.name}", "key": key}
-        with open(self.path, "ab") as file:
+        with writing(self.path), open(self.path, "ab") as file:
             file.write(json.dumps(finished).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from grmp_hf.cli.options import device, positive
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
+from grmp_hf.outputs import OutputFolder
+from grmp_hf.storing import writing
 
 if TYPE_CHECKING:
     from grmp_hf.benchmark.config import BenchmarkConfig
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
+_REPORTS = ("table.md", "report.html", "config.json")
 _EPILOG = """docs/benchmark.md has the keys of CONFIG.yaml. Under the protocol clean, ratings of test pictures are read
 once, after the last step; under paper they choose the epoch, as in the published code. Finished cells are kept: the
 same command started again goes on where it stopped."""
@@ -63,6 +66,12 @@ def run(args: argparse.Namespace) -> int:
     if config.output is None:
         raise GRMPError(f"{args.config}: expected a folder for the results; add the key output, or --output DIR")
 
+    with OutputFolder(config.output, ("results.jsonl", *_REPORTS), overwrite=True, shared=True) as output:
+        return _run(config, args, output, start)
+
+
+def _run(config: BenchmarkConfig, args: argparse.Namespace, output: OutputFolder, start: float) -> int:
+    """Run the benchmark, once it is clear where the results go."""
     from grmp_hf.benchmark.choosing import make_methods
     from grmp_hf.benchmark.features import FeatureStore
     from grmp_hf.benchmark.planning import needed_rows, plan_cells
@@ -78,16 +87,21 @@ def run(args: argparse.Namespace) -> int:
     notes = dict.fromkeys(note for table in tables.values() for note in table.notes)
     if not args.quiet:
         print(*notes, f"{len(cells)} fits planned", sep="\n", file=sys.stderr)
-    store = ResultStore(config.output)
-    features = FeatureStore(args.cache or config.output / "features", base)
-    with Progress("benchmark", 0, quiet=args.quiet) as progress:
-        features.describe(needed_rows(cells), progress.tell)
-        rows = Runner(features, store).run(cells, progress.tell)
-    table = write_results(config, store, rows, command=_command(args), cells=cells, thumbnails=args.thumbnails)
+    output.begin()
+    output.adopt("results.jsonl")
+    store = ResultStore(output.folder)
+    with writing(args.cache or output.folder):
+        features = FeatureStore(args.cache or output.folder / "features", base)
+        with Progress("benchmark", 0, quiet=args.quiet) as progress:
+            features.describe(needed_rows(cells), progress.tell)
+            rows = Runner(features, store).run(cells, progress.tell)
+    given = {"command": _command(args), "cells": cells, "thumbnails": args.thumbnails}
+    table = write_results(config, store, rows, folder=output.new, **given)
+    output.publish(keep=True)
     if args.json:
         print(*map(json.dumps, rows), sep="\n")
     else:
-        print(f"{table}\n\n{len(rows)} rows in {store.path}, report in {config.output / 'report.html'}")
+        print(f"{table}\n\n{len(rows)} rows in {store.path}, report in {output.folder / 'report.html'}")
         print(f"{(time.monotonic() - start) / 60:.1f} minutes")
     return 0
 

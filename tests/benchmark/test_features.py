@@ -144,5 +144,5 @@ def test_a_damaged_file_of_features_is_named(store: FeatureStore, base: Scorer, 
     store.describe(table.rows, silent)
     (path,) = store.folder.glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(GRMPError, match=r"expected features of pictures.*delete the file"):
+    with pytest.raises(GRMPError, match=r"expected features of pictures.*choose another --cache"):
         FeatureStore(store.folder.parent, base)

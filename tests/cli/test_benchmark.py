@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from grmp_hf.cli.main import main
+from grmp_hf.outputs import MANIFEST
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -57,7 +58,7 @@ def test_one_command_leaves_rows_table_and_report(
     assert len(rows) == 2 * (2 + 4 * 2 * 2)
     names = {path.name for path in output.iterdir()}
     expected = {"results.jsonl", "table.md", "report.html", "config.json", "splits", "predictions", "features"}
-    assert names == expected
+    assert names == expected | {MANIFEST}
     table = (output / "table.md").read_text()
     assert table.startswith("# Procedural <pictures>\n") and table.split("\n", 2)[2].strip() in streams.out
     for word in ("clean", "paper", "zero_shot", "ridge", "svr", "statistics", "grmp", "6 labels", "9 labels"):
