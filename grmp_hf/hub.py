@@ -28,9 +28,11 @@ from grmp_hf.modeling.configuration_grmp import EMBEDDED, model_place
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, base_fingerprint
+from grmp_hf.outputs import check_source
 from grmp_hf.places import cached_only, check_place, hub_errors, spelling
 from grmp_hf.pushing import push
 from grmp_hf.scoring import Scorer
+from grmp_hf.storing import writing
 
 __all__ = ["EMBEDDED", "adapter_sha256", "load", "package_versions", "push", "recorded_name", "save"]
 
@@ -84,6 +86,8 @@ def load(
     wanted, offline = _as_dtype(torch_dtype if dtype is None else dtype), bool(local_files_only)
     check_place(name, "model")
     place = _as_device(device)
+    for source in (adapter, name):
+        check_source(source)
     found = None
     if adapter is not None:
         check_place(os.fspath(adapter), "adapter")
@@ -133,11 +137,13 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
 
     What the scorer holds is written with it: :func:`load` gives the same scores on the same scale. Of several adapters
     the active one is written.
+
+    Raises:
+        GRMPError: the folder cannot be written to.
     """
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     _record(scorer)
-    with tempfile.TemporaryDirectory() as place:
+    with writing(target), tempfile.TemporaryDirectory() as place:
         if isinstance(scorer.model, PeftModel):
             (name,) = scorer.model.active_adapters
             scorer.model.save_pretrained(place, selected_adapters=[name], save_embedding_layers=False)
@@ -146,6 +152,7 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
             written = Path(place)
             scorer.model.save_pretrained(place)  # type: ignore[operator]
             scorer.processor.save_pretrained(place)
+        target.mkdir(parents=True, exist_ok=True)
         for path in written.iterdir():  # copied, so that the files may be read by whom the user's other files may
             if path.is_file():
                 shutil.copyfile(path, target / path.name)

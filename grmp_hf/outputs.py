@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from grmp_hf.claims import WORK, WorkFolder, check_folder, first_few, is_begun
 from grmp_hf.errors import GRMPError
 from grmp_hf.storing import TEMPORARY, digest_file, is_first_process, read_json, usual_mode, write_json, writing
 
-__all__ = ["MANIFEST", "OutputFolder", "keep_apart", "refuse_unfinished"]
+__all__ = ["MANIFEST", "OutputFolder", "check_source", "keep_apart"]
 
 MANIFEST = ".grmp-iqa.json"
 """Names and digests of what the last run wrote into a folder."""
@@ -220,12 +221,25 @@ def keep_apart(output: Path, option: str, source: str | Path | None) -> None:
         )
 
 
-def refuse_unfinished(folder: Path) -> None:
-    """Raise for a folder whose run has not ended: it holds no results, or half of them.
+def check_source(name: str | os.PathLike[str] | None) -> None:
+    """Raise for a folder of results that cannot be used as it is; any other name passes.
 
     Raises:
-        GRMPError: it says so.
+        GRMPError: it may not be read, or its run has not ended: it holds no results, or half of them.
     """
+    try:
+        if name is None or not stat.S_ISDIR(os.stat(name).st_mode):
+            return
+        folder = Path(name)
+        for entry in os.listdir(folder):
+            if entry.endswith((".json", ".safetensors")) and (folder / entry).is_file():
+                open(folder / entry, "rb").close()
+    except PermissionError as error:
+        raise GRMPError(
+            f"{error.filename}: no permission to read it; ask its owner for the permission, or read a copy"
+        ) from error
+    except OSError:  # there is none of that name: whoever asked says so
+        return
     work = folder / WORK
     half = read_json(work / _PLAN, _SWAP) is not None  # some of the new ones, and none or all of the old
     if half or (is_begun(work) and not (folder / MANIFEST).is_file()):

@@ -59,16 +59,16 @@ def writing(place: Path) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # of what is printed meanwhile
+        raise
     except OSError as error:
         if error.filename is not None and not _belongs(error.filename, place):  # such as a picture that is read
             raise
         raise cannot_write(place, error) from error
     except Exception as error:  # torch and safetensors have errors of their own for a full disk
-        said = str(error)
-        if (type(error).__name__ == "SafetensorError" and "os error" in said) or "PytorchStreamWriter failed" in said:
-            raise GRMPError(
-                f"{place}: cannot be written ({said.splitlines()[0]}); free some space or choose another place"
-            ) from error
+        said = str(error).partition("\n")[0]
+        if (type(error).__name__ == "SafetensorError" and "(os error" in said) or "inline_container.cc" in said:
+            raise GRMPError(f"{place}: cannot be written ({said}); free some space or choose another place") from error
         raise
 
 

@@ -28,7 +28,8 @@ _COMMANDS = {
     "bake": bake,
     "push": push,
 }
-_INTERRUPTED = 130
+_INTERRUPTED = 130  # as shells count: 128 and the number of the signal
+_BROKEN_PIPE = 141
 _EPILOG = """examples:
   grmp-iqa adapt --data ratings.csv --shots 50 --seed 0 --output my-adapter
   grmp-iqa score photos/ --adapter my-adapter --output scores.csv
@@ -61,10 +62,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name; those of the process if None.
 
     Returns:
-        Exit code: 0 done, 1 some pictures could not be scored, 2 wrong use or input, 130 interrupted.
+        Exit code: 0 done, 1 some pictures could not be scored, 2 wrong use or input, 130 interrupted, 141 nobody reads
+        what is printed.
     """
+    _open_streams()
     try:
-        args = _parse(list(sys.argv[1:] if argv is None else argv))
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read the output has seen enough, as in `grmp-iqa score ... | head`
+        _silence_streams()
+        return _BROKEN_PIPE
+    except OSError as error:  # such as a full disk behind stdout
+        _silence_streams()
+        return _fail(_describe(error))
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        args = _parse(argv)
         check_names(args)
         with warnings.catch_warnings():  # of one library about another: nothing that the reader could change
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
@@ -73,15 +89,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as leaving:  # argparse, after --help or a wrong option
         return leaving.code if isinstance(leaving.code, int) else 2
     except GRMPError as error:
-        said = str(error).rpartition("GRMPError: ")[2]  # without the traceback that comes from a loading process
-        print(f"grmp-iqa: error: {' '.join(said.split())}", file=sys.stderr)
-        return 2
+        return _fail(str(error).rpartition("GRMPError: ")[2])  # without the traceback that a loading process adds
     except KeyboardInterrupt:
         print("grmp-iqa: interrupted; the same command goes on from here", file=sys.stderr)
         return _INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has seen enough, as in `grmp-iqa score ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+
+def _fail(said: str) -> int:
+    print(f"grmp-iqa: error: {' '.join(said.split())}", file=sys.stderr)
+    return 2
+
+
+def _describe(error: OSError) -> str:
+    """What the system says, with the file that it says it of."""
+    where = "the output: " if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return f"{where}{error.strerror or error}; check the place, its permissions and the space on the disk"
+
+
+def _open_streams() -> None:
+    """Give a process that was started without stdout or stderr ones that lead nowhere, not to the next file."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            found = os.open(os.devnull, os.O_WRONLY)
+            if found != number:
+                os.dup2(found, number)
+                os.close(found)
+            setattr(sys, name, open(number, "w", encoding="utf-8"))  # noqa: SIM115 (as long as the process)
+
+
+def _silence_streams() -> None:
+    """Send what could not be printed nowhere, so that the interpreter does not complain when it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _show_warning(usual: Any, message: Any, category: type[Warning], *place: Any) -> None:
