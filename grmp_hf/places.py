@@ -5,12 +5,23 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.errors import GRMPError
 
-__all__ = ["cached_only", "check_data", "check_place", "hub_errors", "is_hub_id", "is_public_id", "spelling"]
+__all__ = [
+    "asking_nobody",
+    "cached_only",
+    "check_data",
+    "check_place",
+    "hub_errors",
+    "is_hub_id",
+    "is_public_id",
+    "spelling",
+]
 
 _WORD = r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?"
 _HUB_ID = re.compile(rf"{_WORD}/{_WORD}", re.ASCII)
@@ -105,6 +116,25 @@ def cached_only(name: str, revision: str | None = None, *, offline: bool = False
     except _network_errors():
         return True
     return False
+
+
+@contextmanager
+def asking_nobody(needed: bool) -> Iterator[None]:
+    """Where it is needed, the Hub's client sends nothing while the block lasts, not even what it asks of its own accord.
+
+    It is a switch of the whole process, for the command line alone.
+    """
+    if not needed:
+        yield
+        return
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _network_errors() -> tuple[type[Exception], ...]:

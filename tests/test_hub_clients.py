@@ -270,6 +270,25 @@ def test_the_embedded_base_is_found_by_every_door_and_no_hub_hears_of_it(
     assert not [path for path in handler.asked if "tiny" in path]
 
 
+NOBODY = """
+import sys
+from grmp_hf.cli.main import main
+picture, output = sys.argv[1:]
+for place in (["--model", "owner/clip"], ["--adapter", "owner/stars"]):
+    assert main(["score", picture, "--offline", *place]) == 2
+assert main(["adapt", "--data", "owner/ratings", "--shots", "5", "--output", output, "--offline"]) == 2
+for name in ("./owner/clip", "owner", "a/owner/clip", "owner/clip.pt"):
+    assert main(["score", picture, "--model", name]) == 2
+    assert main(["adapt", "--data", name, "--shots", "5", "--output", output]) == 2
+"""
+
+
+def test_offline_and_with_names_of_paths_nobody_is_asked(hub_root: Path, photos: list[Path], tmp_path: Path) -> None:
+    with fake_hub(hub_root) as (endpoint, handler):
+        run(NOBODY, tmp_path / "home", endpoint, photos[0], tmp_path / "out", offline=False)
+    assert handler.asked == []
+
+
 def test_the_example_of_a_push_runs_and_a_bare_name_gets_its_owner(tmp_path: Path) -> None:
     hub = tmp_path / "hub"
     hub.mkdir()

@@ -14,6 +14,7 @@ from typing import Any
 from grmp_hf.cli import adapt, bake, benchmark, convert, data, evaluate, pretrain, push, score
 from grmp_hf.cli.options import check_names
 from grmp_hf.errors import GRMPError
+from grmp_hf.places import asking_nobody
 
 __all__ = ["build_parser", "main"]
 
@@ -85,7 +86,8 @@ def _run(argv: list[str]) -> int:
         with warnings.catch_warnings():  # of one library about another: nothing that the reader could change
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
             warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
-            return int(args.run(args))
+            with asking_nobody(getattr(args, "offline", False)):
+                return int(args.run(args))
     except SystemExit as leaving:  # argparse, after --help or a wrong option
         return leaving.code if isinstance(leaving.code, int) else 2
     except GRMPError as error:
