@@ -120,7 +120,7 @@ def cached_only(name: str, revision: str | None = None, *, offline: bool = False
 
 @contextmanager
 def asking_nobody(needed: bool) -> Iterator[None]:
-    """Where it is needed, the Hub's client sends nothing while the block lasts, not even what it asks of its own accord.
+    """Where it is needed, the Hub's client sends nothing while the block lasts, not even its own questions.
 
     It is a switch of the whole process, for the command line alone.
     """
