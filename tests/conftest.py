@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 # Set before torch is imported, and inherited by every script that a test starts: tiny models are fastest on one thread,
 # results then do not depend on the number of cores, and no test may reach a network.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# With several threads MKL's last digit depends on where in memory a tensor lies, unless it is asked to repeat itself.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
