@@ -64,11 +64,13 @@ class PartialRows:
         self.damaged = False
         with writing(output):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if os.path.lexists(self._about) and read_json(self._about, SCORES) is None:
-                raise GRMPError(
-                    f"{self._about}: would be replaced, and is none of this command's; move it away or choose another "
-                    "--output"
-                )
+            about = read_json(self._about, SCORES)
+            for path in (output, self._about):
+                if os.path.lexists(path) and about is None:  # which every table of scores has beside it
+                    raise GRMPError(
+                        f"{path}: would be replaced, and is none of this command's; move it away or choose another "
+                        "--output"
+                    )
             new = not os.path.lexists(self.path)
             if not new and self._read_head() is None:
                 raise GRMPError(
