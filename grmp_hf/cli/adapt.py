@@ -139,8 +139,9 @@ def _run(args: argparse.Namespace, begun: Path | None, output: OutputFolder, rep
         scorer = adapting.train(task, pixels, progress.tell)
     if scorer is None:  # one of the other processes of accelerate launch
         return 0
+    ridge = adapting.fit_baseline(scorer, pixels, train, args.batch_size)
     with Progress("test", len(test), quiet=args.quiet) as progress:
-        results = adapting.score_both(scorer, test, pixels, train, args.batch_size, progress.advance)
+        results = adapting.score_both(scorer, test, ridge, args.batch_size, progress.advance)
     metrics = adapting.finish(task, scorer, results, report, start)
     _print(args, metrics, results.notes)
     return 1 if metrics["failed"] else 0

@@ -37,9 +37,12 @@ from grmp_hf.storing import write_json, writing
 from grmp_hf.training.few_shot import FewShotRecipe, adapt
 from grmp_hf.training.starts import read_start
 
-__all__ = ["Results", "Task", "check_start", "finish", "score_both", "train"]
+__all__ = ["Results", "Task", "check_start", "finish", "fit_baseline", "score_both", "train"]
 
 _COLUMNS = (*COLUMNS[:5], "rating", "zero_shot", "ridge", *COLUMNS[5:])
+
+
+_FITTED = 20  # pictures from which four parameters of a logistic are no step between two of them
 
 
 @dataclass(frozen=True)
@@ -186,11 +189,24 @@ def _describe(task: Task, config: Any) -> None:
     }
 
 
+def fit_baseline(scorer: Scorer, pixels: Tensor, taught: Sequence[Row], batch_size: int) -> RidgeModel:
+    """Ridge regression on the base's embedding of the pictures that taught.
+
+    Args:
+        scorer: with the adapter.
+        pixels: views of the pictures, uint8 ``(n, V, 3, S, S)``.
+        taught: their rows.
+        batch_size: pictures at once.
+    """
+    parts = [pixels[at : at + batch_size] for at in range(0, len(pixels), batch_size)]
+    features = torch.cat([_base_outputs(scorer, part).image_embeds.cpu() for part in parts])
+    return fit_ridge(features.numpy(), [row.quality for row in taught])
+
+
 def score_both(
     scorer: Scorer,
     test: Sequence[Row],
-    pixels: Tensor,
-    taught: Sequence[Row],
+    ridge: RidgeModel,
     batch_size: int,
     advance: Callable[[int], None],
 ) -> Results:
@@ -199,14 +215,10 @@ def score_both(
     Args:
         scorer: with the adapter.
         test: pictures that played no part in training.
-        pixels: of the pictures that taught, for the ridge.
-        taught: their rows.
+        ridge: see :func:`fit_baseline`.
         batch_size: pictures at once.
         advance: told how many more are done.
     """
-    parts = [pixels[at : at + batch_size] for at in range(0, len(pixels), batch_size)]
-    features = torch.cat([_base_outputs(scorer, part).image_embeds.cpu() for part in parts])
-    ridge = fit_ridge(features.numpy(), [row.quality for row in taught])
     rows: list[dict[str, Any]] = []
     found_values = [np.empty((0, 3))]
     for chunk in iter_views(test, scorer.views, batch_size=batch_size):
@@ -287,14 +299,16 @@ def finish(task: Task, scorer: Scorer, results: Results, report: OutputFolder, s
 
 def _plot(task: Task, results: Results, metrics: dict[str, Any], path: Path) -> None:
     figure = f"SRCC {format_figure(metrics['srcc'], metrics['srcc_interval'])}"
+    enough = len(results.rating) >= _FITTED
+    few = "" if enough else f"; too few for a fitted curve ({_FITTED} are needed)"
     scatter(
         results.score,
         results.rating,
         path,
         scale=_axis(task.table.scale),
         title=f"{metrics['model']}, {metrics['shots']} ratings",
-        caption=f"{figure}, {metrics['n_test']} test pictures of {task.table.name}",
-        curve=fit_logistic(results.score, results.rating),
+        caption=f"{figure}, {metrics['n_test']} test pictures of {task.table.name}{few}",
+        curve=fit_logistic(results.score, results.rating) if enough else None,
     )
 
 

@@ -25,7 +25,7 @@ __all__ = ["SHOTS", "Predictions", "ShownMethod", "Thumbnails", "WorstCase", "sh
 SHOTS = 50
 """Predictions are shown at this number of labels, or at the largest of a method that has not got it."""
 
-_WORST = 10
+_WORST = 10  # at most a third of the pictures: of a dozen, ten would be no selection
 _THUMBNAIL = 160  # pixels, the longer side
 
 Thumbnails = Callable[[str, str], bytes | None]
@@ -108,7 +108,7 @@ def _show(row: ResultRow, draws: int, name: str, said: Predictions, thumbnails: 
         WorstCase(
             str(said.names[at]), float(fitted[at]), float(mos[at]), _thumbnail(thumbnails, dataset, said.names[at])
         )
-        for at in np.argsort(-np.abs(mos - fitted), kind="stable")[:_WORST]
+        for at in np.argsort(-np.abs(mos - fitted), kind="stable")[: min(_WORST, len(mos) // 3)]
     ]
     return ShownMethod(
         *(row, draws, len(mos)),

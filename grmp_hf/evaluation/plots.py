@@ -11,7 +11,7 @@ import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,6 @@ INK, FAINT, GRID, PAPER = "#222222", "#8a8a8a", "#e6e6e6", "#ffffff"
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _NO_LABELS = (0, (1, 1.5))  # dots: the level of a method that needs no labels
-_ROOM = 4  # more methods than this have their names below the axes
 _BITMAP = 500  # more points than this are a bitmap inside an SVG or PDF
 
 
@@ -79,7 +78,7 @@ def scatter(
         line = np.linspace(x.min(), x.max(), 200)
         axes.plot(line, curve(line), color=_COLOURS[1], linewidth=2, label="logistic fit", zorder=3)
     if axes.lines:
-        _legend(figure, axes, axes.lines, "upper left")
+        _legend(figure, axes.lines)
     return _written(figure, path)
 
 
@@ -170,7 +169,7 @@ def learning_curve(
     axes.minorticks_off()
     axes.set_xlabel("labels")
     axes.set_ylabel(_plain(ylabel))
-    _legend(figure, axes, handles, "best")
+    _legend(figure, handles)
     return _written(figure, path)
 
 
@@ -209,18 +208,15 @@ def _points(axes: Axes, x: FloatArray, y: FloatArray) -> None:
     axes.scatter(x, y, s=22, color=_COLOURS[0], alpha=opacity, linewidths=0, zorder=2, rasterized=bitmap)
 
 
-def _legend(figure: Figure, axes: Axes, handles: Sequence[Any], place: Literal["upper left", "best"]) -> None:
-    """Names inside the axes at the place; where they are many, below the axes on a figure that is made higher."""
-    style: dict[str, Any] = {"fontsize": 9, "labelcolor": INK, "edgecolor": "none", "facecolor": PAPER}
+def _legend(figure: Figure, handles: Sequence[Any]) -> None:
+    """Names below the axes, where they cover no point, on a figure that is made higher for them."""
     labels = [handle.get_label() for handle in handles]
-    if len(handles) <= _ROOM:
-        axes.legend(handles, labels, loc=place, framealpha=0.85, **style)
-        return
     longest = max(len(line) for label in labels for line in label.split("\n"))
     columns = int(figure.get_figwidth() * 12.5 / (longest + 7))  # a handle is as wide as seven letters
     columns = min(max(columns, 1), 3)
     figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(handles) / columns))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, **style)
+    style: dict[str, Any] = {"fontsize": 9, "labelcolor": INK, "frameon": False}
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, **style)
 
 
 def _plain(text: str) -> str:
