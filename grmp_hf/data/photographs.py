@@ -79,7 +79,7 @@ def read_photographs(
 
     pictures: list[Picture] = []
     digests: list[bytes] = []
-    notes: list[str] = [] if left_out is None else [left_out]
+    notes: list[str] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for done, (path, found) in enumerate(zip(paths, pool.map(read, paths), strict=True), start=1):
             if isinstance(found, ImageError):
@@ -89,8 +89,9 @@ def read_photographs(
                 digests.append(found[1])
             tell(done / len(paths))
     if not pictures:
-        raise GRMPError(f"{folder}: expected photographs, got {len(paths)} files that cannot be read: {notes[-1]}")
-    return Photographs(tuple(pictures), _hash(digests), tuple(notes))
+        raise GRMPError(f"{folder}: expected photographs, got {len(paths)} files that cannot be read: {notes[0]}")
+    said = () if left_out is None else (left_out,)
+    return Photographs(tuple(pictures), _hash(digests), (*said, *notes))
 
 
 def _content(path: Path) -> bytes:

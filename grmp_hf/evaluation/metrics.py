@@ -129,7 +129,7 @@ def point_figures(scores: npt.ArrayLike, mos: npt.ArrayLike, parameters: int = 4
 
     >>> figures = point_figures([6, 5, 4, 3, 2, 1], [1, 2, 3, 4, 5, 7])
     >>> {name: round(value, 3) for name, value in figures.items()}
-    {'srcc': -1.0, 'krcc': -1.0, 'plcc': -0.987, 'plcc_logistic': -1.0, 'rmse': 0.0}
+    {'srcc': -1.0, 'krcc': -1.0, 'plcc': -0.99, 'plcc_logistic': -0.997, 'rmse': 0.158}
     """
     return {name: metric(values, y) for name, metric, values, y in _figure_inputs(scores, mos, parameters)}
 

@@ -94,12 +94,14 @@ def test_kept_visual_prompts_are_part_of_the_embedding(
     with torch.no_grad():
         embeds = torch.cat([prompted.get_image_embeds(part) for part in views.split(8)])
         assert (embeds - make_scorer().get_image_embeds(views)).abs().max() > 0.1
-    recipe = FewShotRecipe(steps=20)
+    # By plain gradient descent: Adam makes a whole step of the last digit where a gradient almost vanishes.
+    recipe = FewShotRecipe(steps=20, optimizer="sgd", learning_rate=0.1, schedule="constant")
     by_embeds = adapt_embeds(make_scorer(), embeds, quality, recipe=recipe, start=start, output_dir=tmp_path / "other")
     by_pictures = run(recipe)
     with torch.no_grad():
         expected = by_embeds(image_embeds=embeds).quality
-        torch.testing.assert_close(by_pictures(views).quality, expected, atol=1e-4, rtol=0)
+        bound = 100 * torch.finfo(torch.float32).eps  # 20 steps and a forward pass of some rounding each
+        torch.testing.assert_close(by_pictures(views).quality, expected, atol=bound, rtol=0)
         torch.testing.assert_close(by_embeds(views).quality, expected, atol=1e-6, rtol=0)
     with pytest.raises(GRMPError, match="leaves the embeddings as they are, got train='prompts' with 5 visual prompts"):
         adapt_embeds(
