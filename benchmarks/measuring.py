@@ -79,6 +79,7 @@ def write_result(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> 
         "command": " ".join(["python", *arguments]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{_threads()}",
+        "processor": _processor(),
         "python": platform.python_version(),
         "versions": {"grmp_hf": _own_version(), **{library: version(library) for library in _LIBRARIES}},
         **figures,
@@ -87,6 +88,19 @@ def write_result(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> 
     path = folder / f"{name}.json"
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def _processor() -> str:
+    """Name of the processor and the instruction sets that decide about the speed of a pass."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    found = dict(line.partition(":")[::2] for line in reversed(lines) if ":" in line)
+    known = {key.strip(): value.strip() for key, value in found.items()}
+    flags = known.get("flags", known.get("Features", "")).split()
+    sets = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16") if name in flags]
+    return f"{known.get('model name', platform.machine())} ({', '.join(sets)})"
 
 
 def _threads() -> str:
