@@ -199,9 +199,14 @@ def test_where_nothing_can_be_written(
 
 
 def test_overwrite(score: Run, tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("old")
-    assert score("--output", tmp_path / "a.csv", "--overwrite") == 0
-    assert len(read(tmp_path / "a.csv")) == 12
+    (tmp_path / "a.csv").write_text("somebody's")
+    assert score("--output", tmp_path / "a.csv", "--overwrite") == 2
+    assert (tmp_path / "a.csv").read_text() == "somebody's"
+    assert score("--output", tmp_path / "b.csv") == 0
+    before = (tmp_path / "b.csv").stat().st_mtime_ns
+    assert score("--output", tmp_path / "b.csv") == 2
+    assert score("--output", tmp_path / "b.csv", "--overwrite") == 0
+    assert len(read(tmp_path / "b.csv")) == 12 and (tmp_path / "b.csv").stat().st_mtime_ns > before
 
 
 def test_a_folder_without_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ def test_text_stays_text_and_names_are_escaped() -> None:
 
 def test_colours_of_ink_and_ground_are_the_pages() -> None:
     svg = inline_svg(scatter([1, 2, 4], [1, 2, 3]), "one", "points")
-    for name in ("ink", "faint", "grid", "paper"):
+    for name in ("ink", "faint", "grid"):
         assert f"var(--{name})" in svg
     for colour in ("#222222", "#8a8a8a", "#e6e6e6", "#ffffff"):
         assert colour not in svg
