@@ -196,6 +196,11 @@ def _read_header(stream: BinaryIO, name: str, max_pixels: int) -> ImageFile.Imag
         raise ImageError(f"{width} x {height} pixels are over the limit of {max_pixels} pixels; shrink it", "too_large")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         check_tiff(image, prefix)
+    if image.format == "PNG" and "transparency" in image.info and str(image.tile[0][3]) in ("RGB;16B", "L;2", "L;4"):
+        raise ImageError(
+            "a transparent colour in another depth than the pixels are read in; save it with an alpha channel",
+            "unsupported_format",
+        )
     return image
 
 

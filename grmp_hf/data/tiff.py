@@ -43,6 +43,7 @@ def check_tiff(image: Any, prefix: bytes) -> None:
         f"{max(bits)} bits in planes one after the other; save the pixels together (planar configuration 1)": (
             tags.get(_PLANES, 1) == 2 and max(bits) > 8
         ),
+        f"{max(bits)} bits a sample, which are read as if they were 16; save 8 or 16": 8 < max(bits) < 16,
         "signed numbers, of which nobody says how white they are; save 8 or 16 bits without sign": (
             _SIGNED in _tuple(tags.get(_SAMPLE_FORMAT, 1))
         ),

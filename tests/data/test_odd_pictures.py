@@ -154,7 +154,18 @@ def png_cases() -> Iterator[Case]:
         yield f"PNG rgb transparent {depth}", *transparent_case(deep(RGB), RGB, 2)
 
 
-CASES = [*tiff_cases(), *png_cases()]
+def shallow_cases() -> Iterator[Case]:
+    """Depths that decoders read as if they were others."""
+    yield "PNG rgb transparent, 16 bit keys", png(wide(RGB) ^ 0x0055, 2, (wide(RGB) ^ 0x0055)[4, 4]), None
+    twelve = tiff(wide(GREY), photometric="minisblack")
+    yield (
+        "TIFF 12 bit",
+        twelve.replace(struct.pack("<HHIHH", 258, 3, 1, 16, 0), struct.pack("<HHIHH", 258, 3, 1, 12, 0)),
+        None,
+    )
+
+
+CASES = [*tiff_cases(), *png_cases(), *shallow_cases()]
 _READ = 110  # of them at least; the others may be refused
 
 
