@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -32,7 +31,7 @@ from grmp_hf.outputs import check_source
 from grmp_hf.places import cached_only, check_place, hub_errors, spelling
 from grmp_hf.pushing import push
 from grmp_hf.scoring import Scorer
-from grmp_hf.storing import writing
+from grmp_hf.storing import digest_file, writing
 
 __all__ = ["EMBEDDED", "adapter_sha256", "load", "package_versions", "push", "recorded_name", "save"]
 
@@ -191,8 +190,7 @@ def recorded_name(model: str | os.PathLike[str] | None) -> str:
 
 def adapter_sha256(folder: str | os.PathLike[str]) -> str:
     """SHA-256 of an adapter's weights file, in hexadecimal."""
-    with open(Path(folder) / _WEIGHTS, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_file(Path(folder) / _WEIGHTS)
 
 
 def package_versions() -> dict[str, str]:

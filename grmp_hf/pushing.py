@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grmp_hf.cards import CARD, REPOSITORY, card_text
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import hub_errors, is_hub_id
 
-__all__ = ["push"]
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+__all__ = ["push", "repository"]
 
 _ADAPTER, _MODEL = "adapter_config.json", "config.json"
 _PUSHED = (
@@ -59,14 +64,28 @@ def push(
     from huggingface_hub import CommitOperationAdd, HfApi
 
     api = HfApi(token=token)
+    with repository(api, repo_id, private=private) as name:
+        operations = [CommitOperationAdd(file, _content(source / file, name)) for file in _names(source)]
+        done = api.create_commit(name, operations, commit_message=message, revision=revision)
+    return str(done.commit_url)
+
+
+@contextmanager
+def repository(api: HfApi, repo_id: str, *, private: bool, dataset: bool = False) -> Iterator[str]:
+    """A repository to commit to in the block, made if it does not exist: its name, with the owner of a bare one.
+
+    Raises:
+        GRMPError: it is public although a private one was asked for; no network, or no permission, in the block too.
+    """
+    kind = {"repo_type": "dataset"} if dataset else {}
+    ask = api.dataset_info if dataset else api.model_info
     try:
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id  # with the owner of a bare name
-        if private and not api.model_info(repo_id).private:
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True, **kind).repo_id
+        if private and not ask(repo_id).private:
             raise GRMPError(
                 f"Expected {repo_id!r} to be private, but it is public. Choose another name, or allow it: --public."
             )
-        operations = [CommitOperationAdd(name, _content(source / name, repo_id)) for name in _names(source)]
-        done = api.create_commit(repo_id, operations, commit_message=message, revision=revision)
+        yield repo_id
     except GRMPError:
         raise
     except hub_errors() as error:
@@ -74,7 +93,6 @@ def push(
         raise GRMPError(
             f"Could not push to {repo_id!r} ({reason}). Check the network, the name and your token (`hf auth login`)."
         ) from error
-    return str(done.commit_url)
 
 
 def _check(source: Path, repo_id: str) -> None:

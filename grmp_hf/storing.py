@@ -24,6 +24,7 @@ __all__ = [
     "digest_file",
     "is_first_process",
     "read_json",
+    "this_process",
     "try_place",
     "usual_mode",
     "write_json",
@@ -164,6 +165,11 @@ def try_place(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def this_process() -> str:
+    """Who holds a file, in at most a hundred characters."""
+    return f"process {os.getpid()} on {socket.gethostname()[:64]}"
+
+
 _held: set[int] = set()
 
 
@@ -204,7 +210,7 @@ class Lock:
     def sign(self) -> None:
         """Write into the file whose it is."""
         os.ftruncate(self._file, 0)
-        os.write(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        os.write(self._file, f"{this_process()}\n".encode())
 
     def release(self, *, remove: bool = False) -> None:
         """Let others have it; ``remove`` takes the file away too."""

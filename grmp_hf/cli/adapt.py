@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,8 @@ from grmp_hf.cli.options import (
     load_scorer,
     read_table,
     recipe_names,
+    say,
+    settle,
 )
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
@@ -120,19 +121,14 @@ def _run(args: argparse.Namespace, begun: Path | None, output: OutputFolder, rep
     split = split_rows(table, shots=args.shots, seed=args.seed, stratified=args.stratified)
     train, test = split.select(table)
     split = split.with_contents(train)
-    _say(args, *table.notes, f"{len(train)} pictures teach, {len(test)} test: {split.rule}")
+    say(args, *table.notes, f"{len(train)} pictures teach, {len(test)} test: {split.rule}")
     base = load_scorer(args)
     if base.identity["adapter"]:
         raise GRMPError(f"--model: expected a base, got an adapter in {args.model!r}; name the base that it is for")
-    if recipe.bf16 == "auto":
-        recipe = recipe.settled(base.device)
-        _say(
-            args,
-            f"training passes in {'bfloat16' if recipe.bf16 else 'full precision'}: what this processor is fast at",
-        )
+    recipe = settle(recipe, base, args)
     if begun is not None:
         adapting.check_start(begun, base)
-        _say(args, f"training starts from the prompts in {begun}")
+        say(args, f"training starts from the prompts in {begun}")
     pixels = _shots(base, train, args)
     with Progress("train", 0, quiet=args.quiet) as progress:
         task = adapting.Task(table, split, base, args.model, args.seed, output, recipe, begun)
@@ -162,16 +158,8 @@ def _shots(base: Scorer, train: list[Row], args: argparse.Namespace) -> Any:
     return torch.stack(views)
 
 
-def _say(args: argparse.Namespace, *notes: str) -> None:
-    from grmp_hf.data.columns import printable
-
-    if not args.quiet:
-        for note in notes:
-            print(printable(note), file=sys.stderr)
-
-
 def _print(args: argparse.Namespace, metrics: dict[str, Any], notes: list[str]) -> None:
-    _say(args, *(f"left out: {note}" for note in notes), *(f"note: {caveat}" for caveat in metrics["caveats"]))
+    say(args, *(f"left out: {note}" for note in notes), *(f"note: {caveat}" for caveat in metrics["caveats"]))
     if args.json:
         print(json.dumps(metrics))
         return

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import check_data, check_place, spelling
@@ -14,6 +15,9 @@ from grmp_hf.places import check_data, check_place, spelling
 if TYPE_CHECKING:
     from grmp_hf.data import RatedTable
     from grmp_hf.scoring import Scorer
+    from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe
+
+    Recipe = TypeVar("Recipe", FewShotRecipe, PretrainRecipe)
 
 __all__ = [
     "add_model_options",
@@ -27,6 +31,8 @@ __all__ = [
     "positive",
     "read_table",
     "recipe_names",
+    "say",
+    "settle",
 ]
 
 
@@ -148,6 +154,24 @@ def find_recipe(command: str, wanted: str | None) -> Path | None:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise GRMPError(f"--recipe {wanted}: expected YAML, got: {error}") from error
     return path
+
+
+def settle(recipe: Recipe, base: Scorer, args: argparse.Namespace) -> Recipe:
+    """The recipe with the precision of its passes settled for the base's device, which is said where it was open."""
+    if recipe.bf16 != "auto":
+        return recipe
+    recipe = recipe.settled(base.device)
+    say(args, f"training passes in {'bfloat16' if recipe.bf16 else 'full precision'}: what this processor is fast at")
+    return recipe
+
+
+def say(args: argparse.Namespace, *notes: str) -> None:
+    """Print notes to stderr, one a line, unless ``--quiet``."""
+    from grmp_hf.data.columns import printable
+
+    if not args.quiet:
+        for note in notes:
+            print(printable(note), file=sys.stderr)
 
 
 def find_start(start: str, model: str | None) -> Path | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,8 @@ from grmp_hf.cli.options import (
     load_scorer,
     read_table,
     recipe_names,
+    say,
+    settle,
 )
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
@@ -97,12 +98,7 @@ def _run(args: argparse.Namespace, output: OutputFolder, start: float) -> int:
     base = load_scorer(args)
     if not isinstance(base.model, GRMPForImageQualityAssessment):
         raise GRMPError(f"--model: expected a base, got an adapter or a baked scorer in {args.model!r}; name its base")
-    if recipe.bf16 == "auto":
-        recipe = recipe.settled(base.device)
-        _say(
-            args,
-            f"training passes in {'bfloat16' if recipe.bf16 else 'full precision'}: what this processor is fast at",
-        )
+    recipe = settle(recipe, base, args)
     photographs = None if args.photos is None else _read_photographs(args, base)
     tables = _read_tables(args, base) if photographs is None else []
 
@@ -117,7 +113,7 @@ def _run(args: argparse.Namespace, output: OutputFolder, start: float) -> int:
 
     task = make_task()
     pretraining.claim(task)
-    _say(args, f"{len(task.learning)} tasks to learn from; held out: {', '.join(task.held_out)}")
+    say(args, f"{len(task.learning)} tasks to learn from; held out: {', '.join(task.held_out)}")
     if photographs is not None and recipe.judge_photographs:  # which takes minutes: after all that may be refused
         with Progress("photographs", 0, quiet=args.quiet) as progress:
             task = make_task(pretraining.judge(base, photographs.pictures, tell=progress.tell))
@@ -126,7 +122,7 @@ def _run(args: argparse.Namespace, output: OutputFolder, start: float) -> int:
             task,
             workers=args.workers,
             tell=progress.tell,
-            say=lambda line: _say(args, line),
+            say=lambda line: say(args, line),
             start=start,
         )
     if metrics is not None:  # else one of the other processes of accelerate launch
@@ -137,14 +133,12 @@ def _run(args: argparse.Namespace, output: OutputFolder, start: float) -> int:
 def _read_photographs(args: argparse.Namespace, base: Scorer) -> Photographs:
     from grmp_hf.data.photographs import read_photographs
 
-    if not args.photos.is_dir():
-        raise GRMPError(f"--photos {args.photos}: expected a folder of photographs; check the spelling")
     processor = base.processor
     with Progress("photographs", 0, quiet=args.quiet) as progress:
         found = read_photographs(
             args.photos, processor.size, processor.uncropped, tell=lambda share: progress.tell("read", share)
         )
-    _say(args, *(f"left out: {note}" for note in found.notes))
+    say(args, *(f"left out: {note}" for note in found.notes))
     return found
 
 
@@ -152,14 +146,14 @@ def _read_tables(args: argparse.Namespace, base: Scorer) -> list[Source]:
     from grmp_hf.cli.sources import from_table
 
     tables = [_read(place, args) for place in args.data]
-    _say(args, *(note for table in tables for note in table.notes))
+    say(args, *(note for table in tables for note in table.notes))
     names = [table.name for table in tables]
     if len(set(names)) < len(names):
         raise GRMPError(f"--data: expected tables of different names, got {', '.join(names)}; name each once")
     for table in tables:
         testing = sum(row.split == "test" for row in table.rows)
         if testing:
-            _say(args, f"{table.name}: left out {testing} rows of its test part")
+            say(args, f"{table.name}: left out {testing} rows of its test part")
     return [from_table(table, base.processor) for table in tables]
 
 
@@ -168,12 +162,6 @@ def _read(place: str, args: argparse.Namespace) -> RatedTable:
 
     name, _, folder = place.partition("=")
     return read_benchmark(name, folder) if folder and name in BENCHMARKS else read_table(place, args)
-
-
-def _say(args: argparse.Namespace, *notes: str) -> None:
-    if not args.quiet:
-        for note in notes:
-            print(note, file=sys.stderr)
 
 
 def _print(args: argparse.Namespace, metrics: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grmp_hf.cards import REPOSITORY
-from grmp_hf.errors import GRMPError
 
 if TYPE_CHECKING:
     from grmp_hf.data import BenchmarkSpec, RatedTable, Row
@@ -82,32 +81,20 @@ def upload_set(folder: Path, repo_id: str, *, private: bool) -> str:
     """
     from huggingface_hub import HfApi
 
-    from grmp_hf.places import hub_errors
+    from grmp_hf.pushing import repository
 
     api = HfApi()
-    try:
-        repo_id = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
-        if private and not api.dataset_info(repo_id).private:
-            raise GRMPError(
-                f"Expected {repo_id!r} to be private, but it is public. Choose another name, or allow it: --public."
-            )
+    with repository(api, repo_id, private=private, dataset=True) as name:
         card = folder / "README.md"
-        card.write_text(card.read_text(encoding="utf-8").replace(REPOSITORY, repo_id), encoding="utf-8")
+        card.write_text(card.read_text(encoding="utf-8").replace(REPOSITORY, name), encoding="utf-8")
         done = api.upload_folder(
             folder_path=folder,
-            repo_id=repo_id,
+            repo_id=name,
             repo_type="dataset",
             commit_message="Upload with grmp_hf",
             allow_patterns=["data/*.parquet", "README.md"],
             delete_patterns=["data/*.parquet"],
         )
-    except GRMPError:
-        raise
-    except hub_errors() as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise GRMPError(
-            f"Could not push to {repo_id!r} ({reason}). Check the network, the name and your token (`hf auth login`)."
-        ) from error
     return str(done.commit_url)
 
 

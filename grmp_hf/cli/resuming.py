@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
-import uuid
+import secrets
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from grmp_hf.cli.writing import SCORES, about_path
 from grmp_hf.errors import GRMPError
 from grmp_hf.scoring import ScoredPicture
-from grmp_hf.storing import Lock, cannot_write, read_json, try_place, writing
+from grmp_hf.storing import TEMPORARY, Lock, cannot_write, read_json, this_process, try_place, writing
 
 __all__ = ["PartialRows", "run_key"]
 
@@ -79,7 +78,7 @@ class PartialRows:
                 )
             self._lock = Lock(self.path, output)
             try:
-                head = self._read_head() or {"run": None, "table": f".grmp-iqa-{uuid.uuid4().hex[:12]}"}
+                head = self._read_head() or {"run": None, "table": f"{TEMPORARY}{secrets.token_hex(6)}"}
                 self.table = self.path.with_name(Path(head["table"]).name)
                 self._file = open(self.path, "r+b", buffering=0)  # noqa: SIM115 (closed in close)
                 self._write_head(head["run"])
@@ -97,8 +96,7 @@ class PartialRows:
         return head if isinstance(head, dict) and head.get("schema") == _SCHEMA else None
 
     def _write_head(self, run: str | None) -> None:
-        who = f"process {os.getpid()} on {socket.gethostname()[:64]}"
-        head = json.dumps({"schema": _SCHEMA, "run": run, "table": self.table.name, "owner": who})
+        head = json.dumps({"schema": _SCHEMA, "run": run, "table": self.table.name, "owner": this_process()})
         self._run = run
         self._file.seek(0)
         self._file.write(head.ljust(_WIDTH - 1).encode() + b"\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.storing import digest_file
 
 if TYPE_CHECKING:
     from grmp_hf.data import Row, Split
@@ -119,8 +119,7 @@ def _read_split(folder: Path | None, who: str) -> Found:
 
 def _weights_sha256(folder: Path) -> str | None:
     try:
-        with open(folder / _WEIGHTS, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest_file(folder / _WEIGHTS)
     except OSError:
         return None
 

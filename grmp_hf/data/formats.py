@@ -46,13 +46,11 @@ READABLE = frozenset(
 )
 """Suffixes of pictures that are read, here or where a decoder is installed; see `readable_suffixes`."""
 
-UNREADABLE = frozenset(
-    ".jxl .jp2 .j2k .svg .psd .xcf .exr .hdr .dng .nef .cr2 .cr3 .arw .orf .rw2 .raf .pef .srw".split()
-)
+_RAW = frozenset(".dng .nef .cr2 .cr3 .arw .orf .rw2 .raf .pef .srw".split())
+UNREADABLE = _RAW | frozenset(".jxl .jp2 .j2k .svg .psd .xcf .exr .hdr".split())
 """Suffixes of pictures that are not read."""
 
 _AVIF, _HEIC = {b"avif", b"avis"}, {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
-_RAW = {".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"}
 _JXL = re.compile(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n")
 _NAMES = "JPEG, PNG, WEBP, BMP, TIFF, GIF, PPM, AVIF or HEIC"
 

@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin
+from PIL import Image, ImageCms, ImageFile, ImageOps, JpegImagePlugin, TiffImagePlugin
 
 from grmp_hf.data.damage import DAMAGED, is_damaged_jpeg
 from grmp_hf.data.formats import PREFIX, find_decoder
@@ -94,7 +94,7 @@ def decode_image(
         rgb = to_rgb(upright(image) if mended is None else mended)
         if rgb is image:
             rgb = image.copy()  # a plain picture, free of the file
-        if warn is not None:
+        if warn is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
             stream.seek(start)
             if is_damaged_jpeg(stream.read()):
                 warn(DAMAGED)

@@ -112,6 +112,15 @@ def evaluate(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[di
     return json.loads(streams.out), streams.err
 
 
+def what_scores(way: str, pictures: Path, adapter: Path, place: Path) -> Path:
+    """What an option takes: the adapter, or for --scores a file of what it gives to the pictures in a folder."""
+    if way != "--scores":
+        return adapter
+    scores = place / "scores.csv"
+    assert main(["score", str(pictures), "--adapter", str(adapter), "-o", str(scores), "-q"]) == 0
+    return scores
+
+
 SPELLINGS: dict[str, Callable[[Path], str]] = {
     "plain": lambda path: path.name,
     "dot in front": lambda path: f"./{path.name}",
@@ -134,10 +143,8 @@ def test_pictures_that_taught_are_left_out_whatever_they_are_called(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = [{**row, "image": SPELLINGS[spelling](path)} for row, path in zip(rated, photos, strict=True)]
-    table, given = write_csv(photos[0].parent / "labels.csv", rows), taught
-    if way == "--scores":
-        given = tmp_path / "scores.csv"
-        assert main(["score", str(photos[0].parent), "--adapter", str(taught), "-o", str(given), "-q"]) == 0
+    table = write_csv(photos[0].parent / "labels.csv", rows)
+    given = what_scores(way, photos[0].parent, taught, tmp_path)
     figures, told = evaluate(capsys, table, way, given)
     assert figures["n"] == 7
     assert told.count("5 pictures are left out: the adapter has learnt from them\n") == 1
@@ -163,10 +170,8 @@ def test_links_and_copies_elsewhere_are_the_pictures_that_taught(
         else:
             shutil.copy(path, new)
     rows = [{**row, "image": f"other {index}.png"} for index, row in enumerate(rated)]
-    table, given = write_csv(elsewhere / "labels.csv", rows), taught
-    if way == "--scores":
-        given = tmp_path / "scores.csv"
-        assert main(["score", str(photos[0].parent), "--adapter", str(taught), "-o", str(given), "-q"]) == 0
+    table = write_csv(elsewhere / "labels.csv", rows)
+    given = what_scores(way, photos[0].parent, taught, tmp_path)
     assert evaluate(capsys, table, way, given)[0]["n"] == 7  # with --scores the names say nothing, the contents join
 
 
@@ -184,10 +189,8 @@ def test_other_pictures_of_the_same_names_are_kept(
     for path, other in zip(photos, reversed(photos), strict=True):
         with Image.open(other) as picture:
             picture.rotate(180).save(others / path.name)
-    table, given = write_csv(others / "labels.csv", rated), taught
-    if way == "--scores":
-        given = tmp_path / "scores.csv"
-        assert main(["score", str(others), "--adapter", str(taught), "-o", str(given), "-q"]) == 0
+    table = write_csv(others / "labels.csv", rated)
+    given = what_scores(way, others, taught, tmp_path)
     figures, told = evaluate(capsys, table, way, given)
     assert figures["n"] == 12 and "left out" not in told
 
@@ -208,10 +211,7 @@ def test_split_of_an_earlier_version_tells_by_name(
 def test_an_adapter_without_its_split_is_told(
     way: str, ratings: Path, adapter_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = adapter_folder
-    if way == "--scores":
-        given = tmp_path / "scores.csv"
-        assert main(["score", str(ratings.parent), "--adapter", str(adapter_folder), "-o", str(given), "-q"]) == 0
+    given = what_scores(way, ratings.parent, adapter_folder, tmp_path)
     figures, told = evaluate(capsys, ratings, way, given)
     assert figures["n"] == 12
     assert "has no split.json beside it: whether it has learnt from these pictures is not known" in told
@@ -479,10 +479,7 @@ def test_the_direction_is_the_adapter_s_where_nothing_else_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     table = write_csv(photos[0].parent / "labels.csv", [{**row, "mos": 6 - row["mos"]} for row in rated])
-    given = damage_adapter
-    if way == "--scores":
-        given = tmp_path / "scores.csv"
-        assert main(["score", str(photos[0].parent), "--adapter", str(damage_adapter), "-o", str(given), "-q"]) == 0
+    given = what_scores(way, photos[0].parent, damage_adapter, tmp_path)
     figures, told = evaluate(capsys, table, way, given)
     assert figures["srcc"] > 0.3 and not figures["rating_scale"]["higher_is_better"]
     assert "low is taken for best, as the adapter's own scale has it; --higher-is-better changes this" in told
