@@ -23,14 +23,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.clip.modeling_clip import CLIPVisionModel
 
 from grmp_hf.modeling.functional import anchor_logits
-from grmp_hf.modeling.modeling_grmp import (
-    GRMPForImageQualityAssessment,
-    adapter_state,
-    as_tuple,
-    assemble_output,
-    check_loaded,
-    pool_pictures,
-)
+from grmp_hf.modeling.heads import assemble_output, pool_pictures
+from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment, adapter_state, as_tuple, check_loaded
 from grmp_hf.modeling.patches import exact_patches
 from grmp_hf.modeling.prompts import KeysValues, prompt_attention, run_prompted_encoder
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from transformers import AutoModelForImageClassification, CLIPConfig, CLIPModel,
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.configuration_grmp import GRMPConfig
-from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment, pool_pictures
+from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 
 MakeScorer = Callable[..., GRMPForImageQualityAssessment]
 MakeAdapted = Callable[..., PeftModel]
@@ -59,15 +58,6 @@ def test_views_are_averaged_by_their_weights_in_any_order(make_scorer: MakeScore
     close(turned(pixels[:, order]).quality_logits, logits, 5e-6)
     close(make_scorer()(pixels).image_embeds, sum(model(pixels[:, v]).image_embeds for v in range(3)) / 3)
     close(model(pixels[:, :1]).quality_logits, model(pixels[:, 0]).quality_logits)
-
-
-@pytest.mark.parametrize(
-    ("shape", "message"),
-    [((3, 16, 16), "got (3, 16, 16)"), ((2, 4, 3, 16, 16), "at most 2 views of each picture"), ((2, 8), "got (2, 8)")],
-)
-def test_pictures_of_another_shape(shape: tuple[int, ...], message: str) -> None:
-    with pytest.raises(GRMPError, match=re.escape(message)):
-        pool_pictures(torch.zeros(shape), [0.5, 0.5], lambda pixels: pixels.flatten(1))
 
 
 def test_loss_takes_labels_as_rows_or_as_a_column(make_scorer: MakeScorer) -> None:
