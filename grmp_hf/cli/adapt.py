@@ -22,6 +22,7 @@ from grmp_hf.cli.options import (
     recipe_names,
     say,
     settle,
+    tell,
 )
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
@@ -170,5 +171,5 @@ def _print(args: argparse.Namespace, metrics: dict[str, Any], notes: list[str]) 
     else:
         print("no rated pictures were left to test on: ask for fewer --shots to see how good it is")
     size = (args.output / "adapter_model.safetensors").stat().st_size / 1e3
-    print(f"adapter of {size:.0f} kB in {args.output}, for {metrics['model']}@{metrics['revision']}")
-    print(f"scores run from {metrics['scale']}; {metrics['seconds']:.0f} s, {metrics['peak_memory_mib']:.0f} MiB")
+    tell(f"adapter of {size:.0f} kB in {args.output}, for {metrics['model']}@{metrics['revision']}")
+    tell(f"scores run from {metrics['scale']}; {metrics['seconds']:.0f} s, {metrics['peak_memory_mib']:.0f} MiB")

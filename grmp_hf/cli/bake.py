@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from grmp_hf.cli.options import add_model_options, load_scorer
+from grmp_hf.cli.options import add_model_options, load_scorer, tell
 from grmp_hf.cli.taught import SPLIT_FILE, split_of_model
 from grmp_hf.errors import GRMPError
 from grmp_hf.outputs import OutputFolder, keep_apart
@@ -59,7 +59,7 @@ def _bake(args: argparse.Namespace, output: OutputFolder) -> int:
     output.publish()
     size = sum(file.stat().st_size for file in args.output.glob("*.safetensors")) / 1e6
     done = {"scorer": str(args.output), "megabytes": round(size, 1)}
-    print(json.dumps(done) if args.json else f"standalone scorer of {size:.1f} MB in {args.output}")
+    tell(json.dumps(done) if args.json else f"standalone scorer of {size:.1f} MB in {args.output}")
     return 0
 
 

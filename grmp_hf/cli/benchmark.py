@@ -6,12 +6,11 @@ import argparse
 import dataclasses
 import json
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grmp_hf.cli.options import device, positive
+from grmp_hf.cli.options import device, positive, say, tell
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
 from grmp_hf.outputs import OutputFolder
@@ -85,8 +84,7 @@ def _run(config: BenchmarkConfig, args: argparse.Namespace, output: OutputFolder
     tables = read_tables(config)
     cells = plan_cells(config, tables, methods)
     notes = dict.fromkeys(note for table in tables.values() for note in table.notes)
-    if not args.quiet:
-        print(*notes, f"{len(cells)} fits planned", sep="\n", file=sys.stderr)
+    say(args, *notes, f"{len(cells)} fits planned")
     output.begin()
     output.adopt("results.jsonl")
     store = ResultStore(output.folder)
@@ -101,7 +99,8 @@ def _run(config: BenchmarkConfig, args: argparse.Namespace, output: OutputFolder
     if args.json:
         print(*map(json.dumps, rows), sep="\n")
     else:
-        print(f"{table}\n\n{len(rows)} rows in {store.path}, report in {output.folder / 'report.html'}")
+        print(f"{table}\n")
+        tell(f"{len(rows)} rows in {store.path}, report in {output.folder / 'report.html'}")
         print(f"{(time.monotonic() - start) / 60:.1f} minutes")
     return 0
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from grmp_hf.cli.options import positive
+from grmp_hf.cli.options import positive, tell
 from grmp_hf.outputs import OutputFolder
 from grmp_hf.storing import writing
 
@@ -68,5 +68,5 @@ def _convert(args: argparse.Namespace, output: OutputFolder) -> int:
         "base": str(args.output / _BASE),
         "adapter_sha256": adapter_sha256(args.output),
     }
-    print(json.dumps(done) if args.json else f"adapter in {args.output}, its base in {args.output / _BASE}")
+    tell(json.dumps(done) if args.json else f"adapter in {args.output}, its base in {args.output / _BASE}")
     return 0

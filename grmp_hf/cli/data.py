@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grmp_hf.errors import GRMPError
+from grmp_hf.cli.options import say, tell
+from grmp_hf.errors import GRMPError, printable
 from grmp_hf.outputs import OutputFolder
 from grmp_hf.storing import writing
 
@@ -113,7 +114,11 @@ def _build(args: argparse.Namespace) -> int:
             names = [path.relative_to(output.new) for path in write_set(table, spec, output.new)]
         output.publish()
     files = [str(args.output / name) for name in names]
-    print(json.dumps({"files": files}) if args.json else f"{describe_terms(spec)}\n{len(files)} files in {args.output}")
+    if args.json:
+        print(json.dumps({"files": files}))
+    else:
+        print(describe_terms(spec))
+        tell(f"{len(files)} files in {args.output}")
     return 0
 
 
@@ -122,8 +127,7 @@ def _push(args: argparse.Namespace) -> int:
 
     spec, table = _read(args)
     print(describe_terms(spec), file=sys.stderr)
-    for note in table.notes:
-        print(f"note: {note}", file=sys.stderr)
+    say(args, *(f"note: {note}" for note in table.notes))
     whom = "for EVERYBODY to see" if args.public else "private"
     what = f"{len(table)} pictures, {size_of(table.rows) / 1e6:.1f} MB, to {args.repo}, {whom}"
     if not args.yes:
@@ -179,8 +183,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_shown(part)}" for name, part in value.items())
     if isinstance(value, list):
-        return f"\n{'':<11} ".join(value)
-    return "none" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+        return f"\n{'':<11} ".join(map(printable, value))
+    return "none" if value is None else f"{value:.6g}" if isinstance(value, float) else printable(str(value))
 
 
 def _option_text(value: str | bool) -> str:

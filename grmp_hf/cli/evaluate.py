@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grmp_hf.cli.figures import figures_table
-from grmp_hf.cli.options import add_model_options, add_rating_options, load_scorer, read_table
+from grmp_hf.cli.options import add_model_options, add_rating_options, load_scorer, read_table, tell
 from grmp_hf.cli.progress import Progress
 from grmp_hf.cli.taught import leave_out_taught, split_of_model, split_of_scores
 from grmp_hf.cli.writing import describe_scorer
@@ -51,7 +51,6 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; 1 if some of the pictures could not be scored."""
-    from grmp_hf.data.columns import printable
     from grmp_hf.evaluation.metrics import evaluate_scores
 
     scored = _scores_of_model(args) if args.scores is None else _scores_of_file(args)
@@ -62,9 +61,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({**figures, **scored.about, "notes": notes}))
     else:
         print(figures_table({f"{figures['n']} pictures": figures}))
-        print(f"scored by {scored.about['scorer']}")
-    for note in notes:
-        print(f"note: {printable(note)}", file=sys.stderr)
+        tell(f"scored by {scored.about['scorer']}")
+    tell(*(f"note: {note}" for note in notes), to=sys.stderr)
     return 1 if scored.about["failed"] else 0
 
 

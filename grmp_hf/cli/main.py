@@ -6,13 +6,14 @@ import argparse
 import difflib
 import functools
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from grmp_hf.cli import adapt, bake, benchmark, convert, data, evaluate, pretrain, push, score
-from grmp_hf.cli.options import check_names
+from grmp_hf.cli.options import check_names, tell
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import asking_nobody
 
@@ -29,6 +30,7 @@ _COMMANDS = {
     "bake": bake,
     "push": push,
 }
+_LONG = ("adapt", "pretrain", "benchmark")  # what they have done is kept
 _INTERRUPTED = 130  # as shells count: 128 and the number of the signal
 _BROKEN_PIPE = 141
 _EPILOG = """examples:
@@ -80,8 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
+    goes_on = False
     try:
         args = _parse(argv)
+        goes_on = args.command in _LONG or (args.command == "score" and args.output is not None)
         check_names(args)
         with warnings.catch_warnings():  # of one library about another: nothing that the reader could change
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
@@ -93,12 +97,13 @@ def _run(argv: list[str]) -> int:
     except GRMPError as error:
         return _fail(str(error).rpartition("GRMPError: ")[2])  # without the traceback that a loading process adds
     except KeyboardInterrupt:
-        print("grmp-iqa: interrupted; the same command goes on from here", file=sys.stderr)
+        print(f"grmp-iqa: interrupted{'; the same command goes on from here' if goes_on else ''}", file=sys.stderr)
         return _INTERRUPTED
 
 
 def _fail(said: str) -> int:
-    print(f"grmp-iqa: error: {' '.join(said.split())}", file=sys.stderr)
+    one_line = re.sub(r"\s*[\r\n]+\s*", " ", said.strip())
+    tell(f"grmp-iqa: error: {one_line}", to=sys.stderr)
     return 2
 
 
@@ -131,7 +136,7 @@ def _silence_streams() -> None:
 def _show_warning(usual: Any, message: Any, category: type[Warning], *place: Any) -> None:
     """One line for what is said of a picture; all else as Python does."""
     if category.__name__ == "ImageWarning":
-        print(f"note: {message}", file=sys.stderr)
+        tell(f"note: {message}", to=sys.stderr)
     else:
         usual(message, category, *place)
 

@@ -7,9 +7,9 @@ import re
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from grmp_hf.errors import GRMPError
+from grmp_hf.errors import GRMPError, printable
 from grmp_hf.places import check_data, check_place, spelling
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ __all__ = [
     "recipe_names",
     "say",
     "settle",
+    "tell",
 ]
 
 
@@ -167,11 +168,14 @@ def settle(recipe: Recipe, base: Scorer, args: argparse.Namespace) -> Recipe:
 
 def say(args: argparse.Namespace, *notes: str) -> None:
     """Print notes to stderr, one a line, unless ``--quiet``."""
-    from grmp_hf.data.columns import printable
+    if not getattr(args, "quiet", False):
+        tell(*notes, to=sys.stderr)
 
-    if not args.quiet:
-        for note in notes:
-            print(printable(note), file=sys.stderr)
+
+def tell(*lines: str, to: TextIO | None = None) -> None:
+    """Print each text on one line of its own, whatever the names in it hold; to stdout unless told otherwise."""
+    for line in lines:
+        print(printable(line), file=to)
 
 
 def find_start(start: str, model: str | None) -> Path | None:

@@ -18,6 +18,7 @@ from grmp_hf.cli.options import (
     recipe_names,
     say,
     settle,
+    tell,
 )
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
@@ -172,5 +173,5 @@ def _print(args: argparse.Namespace, metrics: dict[str, Any]) -> None:
     print(f"held-out tasks after adaptation, before and after {after['step']} of {metrics['recipe']['steps']} steps:")
     print(f"loss {before['loss']:.4f} -> {after['loss']:.4f}, SRCC {before['srcc']:.3f} -> {after['srcc']:.3f}")
     size = (args.output / "adapter_model.safetensors").stat().st_size / 1e3
-    print(f"adapter of {size:.0f} kB in {args.output}, for {metrics['model']}@{metrics['revision']}")
+    tell(f"adapter of {size:.0f} kB in {args.output}, for {metrics['model']}@{metrics['revision']}")
     print(f"{metrics['seconds']:.0f} s, {metrics['peak_memory_mib']:.0f} MiB")

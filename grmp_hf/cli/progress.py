@@ -6,6 +6,8 @@ import sys
 import time
 from types import TracebackType
 
+from grmp_hf.errors import printable
+
 __all__ = ["Progress"]
 
 _TERMINAL, _FILE = 0.2, 15.0
@@ -62,6 +64,7 @@ class Progress:
 
     def _write(self, line: str) -> None:
         if not self.quiet:
+            line = printable(line)
             print(
                 f"\r\x1b[K{line}" if self._live else line, end="" if self._live else "\n", file=sys.stderr, flush=True
             )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grmp_hf.cli.options import add_model_options, load_scorer
+from grmp_hf.cli.options import add_model_options, load_scorer, say
 from grmp_hf.cli.progress import Progress
 from grmp_hf.cli.writing import FORMATS, choose_format, describe_scorer, write_table
 from grmp_hf.errors import GRMPError
@@ -66,8 +66,8 @@ def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> 
 
     listing = list_images([*args.paths, *_listed(args.list)])
     paths, note = listing.paths, listing.note()
-    if note is not None and not args.quiet:
-        print(note, file=sys.stderr)
+    if note is not None:
+        say(args, note)
     scorer = load_scorer(args)
     about: dict[str, Any] = {
         "scale": str(scorer.unit),
@@ -83,10 +83,9 @@ def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> 
         failed, seconds = _to_file(partial, scorer, paths, kind, about, args, quiet)
     else:
         failed, seconds = _to_stdout(scorer, paths, kind, about, args, quiet)
-    if not args.quiet:
-        print(f"scale {about['scale']}; scored by {about['scorer']}", file=sys.stderr)
-        if failed:
-            print(f"{failed} of {len(paths)} pictures could not be scored: see their status", file=sys.stderr)
+    say(args, f"scale {about['scale']}; scored by {about['scorer']}")
+    if failed:
+        say(args, f"{failed} of {len(paths)} pictures could not be scored: see their status")
     if args.json and args.output is not None:
         print(json.dumps({**about, "failed": failed, "seconds": seconds, "output": str(args.output)}))
     return 1 if failed else 0
@@ -117,8 +116,8 @@ def _to_file(
 
     partial.begin(run_key(paths, scorer.identity, args.batch_size), args.batch_size)
     failed = partial.failed
-    if partial.damaged and not args.quiet:
-        print(f"{partial.path}: damaged after {partial.done} rows; the rest is scored again", file=sys.stderr)
+    if partial.damaged:
+        say(args, f"{partial.path}: damaged after {partial.done} rows; the rest is scored again")
     with Progress("score", len(paths), done=partial.done, quiet=quiet) as progress:
         for rows in scorer.iter_scores(paths[partial.done :], batch_size=args.batch_size):
             partial.add(rows)

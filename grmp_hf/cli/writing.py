@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from grmp_hf.errors import GRMPError
+from grmp_hf.errors import GRMPError, printable
 from grmp_hf.storing import atomic_path, write_json
 
 __all__ = ["COLUMNS", "FORMATS", "SCORES", "about_path", "choose_format", "describe_scorer", "write_table"]
@@ -107,9 +107,8 @@ def _write_jsonl(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], co
 
 
 def _write_plain(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], columns: tuple[str, ...]) -> None:
-    from grmp_hf.data.columns import printable
-
-    file.write(f"# scores from {about['scale']}, quality from 0 (worst) to 1 (best), by {about['scorer']}\n")
+    head = f"scores from {about['scale']}, quality from 0 (worst) to 1 (best), by {about['scorer']}"
+    file.write(f"# {printable(head)}\n")
     file.write(f"{'score':>10} {'quality':>8}  {'status':<8} path\n")
     for row in rows:
         numbers = " " * 16 + "-" + " " * 2 if row["score"] is None else f"{row['score']:>10.4f} {row['quality']:>8.4f}"

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from grmp_hf.data.identity import first_copies
 from grmp_hf.data.scales import RatingScale
-from grmp_hf.errors import GRMPError
+from grmp_hf.errors import GRMPError, printable
 
 __all__ = [
     "BLANKS",
@@ -48,7 +48,6 @@ __all__ = [
     "find_optional",
     "first_few",
     "is_empty",
-    "printable",
     "shown",
 ]
 
@@ -213,15 +212,6 @@ def shown(cell: object, limit: int = 100) -> str:
     """
     text = printable(str(cell))
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
-
-
-def printable(text: str) -> str:
-    """Text on one line, with escapes for signs that move a cursor, colour a terminal or cannot be encoded.
-
-    >>> print(printable("a\\nb"), printable("ü"))
-    a\\nb ü
-    """
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def is_empty(cell: object) -> bool:

@@ -59,7 +59,9 @@ def test_an_interruption_is_no_stack_trace(capsys: pytest.CaptureFixture[str], m
 
     monkeypatch.setattr(score, "run", interrupted)
     assert main(["score", "a.jpg"]) == 130
-    assert "interrupted" in capsys.readouterr().err
+    assert capsys.readouterr().err == "grmp-iqa: interrupted\n"  # nothing is kept of what was printed
+    assert main(["score", "a.jpg", "--output", "a.csv"]) == 130
+    assert capsys.readouterr().err == "grmp-iqa: interrupted; the same command goes on from here\n"
 
 
 def shell(command: str, *arguments: object) -> subprocess.CompletedProcess[str]:
