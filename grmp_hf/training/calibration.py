@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
+from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.functional import quality_cross_entropy
 
 __all__ = ["fit_calibration"]
@@ -25,7 +26,17 @@ def fit_calibration(model: PeftModel, logits: Tensor, quality: Tensor) -> None:
         model: with an adapter that calibrates, its scale and offset still 0.
         logits: ``(n, A)``, what the model says of the pictures.
         quality: ``(n,)`` in [0, 1].
+
+    Raises:
+        GRMPError: logits or quality that are not finite.
     """
+    bad = ~(logits.isfinite().all(-1) & quality.isfinite())
+    if bool(bad.any()):
+        raise GRMPError(
+            f"Expected finite logits and quality to calibrate with, got others for {int(bad.sum())} of {len(bad)} "
+            f"pictures, number {int(bad.nonzero()[0])} (from 0) the first. Look for pixel_values, image_embeds or "
+            "weights of the base that are not finite, and for pictures without a rating."
+        )
     base = model.get_base_model()
     readout = base.readout.grmp_readout["default"]
     share, offset = (torch.zeros_like(value, requires_grad=True) for value in (readout.log_scale, readout.offset))

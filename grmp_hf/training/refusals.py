@@ -11,11 +11,13 @@ from transformers import Trainer
 from transformers.models.clip.modeling_clip import CLIPAttention
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.training.arguments import GRMPTrainingArguments
 
 __all__ = ["refuse_arguments", "refuse_episodes", "refuse_settings"]
 
 _LAYERWISE = ("lomo", "adalomo", "layerwise")
+_OF_DDP = ("ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph")
 
 
 def refuse_arguments(args: Any, kwargs: dict[str, Any]) -> None:
@@ -34,40 +36,35 @@ def refuse_arguments(args: Any, kwargs: dict[str, Any]) -> None:
 
 
 def refuse_settings(trainer: Any) -> None:
-    """Raise if a trainer's settings would make any gradient wrong.
+    """Raise if a trainer's settings would make any gradient wrong, or would be passed over without a word.
 
     Raises:
         GRMPError: names every such setting.
     """
+    _raise_for({**_wrong_gradients(trainer), **_passed_over(trainer), **_without_effect(trainer.args)})
+
+
+def _wrong_gradients(trainer: Any) -> dict[str, bool]:
     args = trainer.args
     kind = trainer.accelerator.distributed_type
     checkpointing = args.gradient_checkpointing and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant")
-    refused = {
+    return {
         "FSDP shards the gradients that the rule needs whole. Use plain data parallelism (accelerate launch "
-        "without FSDP); the trained part is small.": kind == DistributedType.FSDP,
+        "without FSDP); the trained part is small.": bool(kind == DistributedType.FSDP or args.fsdp),
         "DeepSpeed owns the backward pass that the rule needs twice. Use plain data parallelism (accelerate launch "
-        "without DeepSpeed); the trained part is small.": kind == DistributedType.DEEPSPEED,
+        "without DeepSpeed); the trained part is small.": bool(kind == DistributedType.DEEPSPEED or args.deepspeed),
+        "parallelism_config divides the model or its inputs, and the rule needs whole gradients. Use plain data "
+        "parallelism; the trained part is small.": args.parallelism_config is not None,
         "Several GPUs in one process (DataParallel) replicate the model. Start one process for each GPU with "
         "accelerate launch, or show this process one GPU (CUDA_VISIBLE_DEVICES=0).": args.n_gpu > 1,
         "fp16 scales the loss, and gradients taken by hand would not be unscaled. Use bf16=True or full "
         "precision.": args.fp16,
         "Reentrant checkpointing cannot give two gradients of one forward pass. Set "
         "gradient_checkpointing_kwargs={'use_reentrant': False}.": bool(checkpointing),
-        "A compute_loss_func and label smoothing would be passed over: the loss is the soft-label cross-entropy of "
-        "the model. Leave both out.": trainer.compute_loss_func is not None or trainer.label_smoother is not None,
-        f"compute_loss of {type(trainer).__name__} would never be called: training takes the gradients of the model's "
-        "own loss. Override batch_gradients, or give a gradient_rule.": (
-            type(trainer).compute_loss is not Trainer.compute_loss
-        ),
-        "A compiled model would be passed over: gradients are taken of the model itself. Set torch_compile=False.": (
-            args.torch_compile
-        ),
-        "neftune_noise_alpha and use_liger_kernel are for language models, and would do nothing here. Leave them "
-        "out.": args.neftune_noise_alpha is not None or args.use_liger_kernel,
         f"optim={args.optim!r} steps while it goes backward, before the gradients of the whole batch are there. Take "
         "adamw_torch or sgd.": any(word in str(args.optim).lower() for word in _LAYERWISE),
-        f"train_sampling_strategy={args.train_sampling_strategy!r} would be passed over: pictures have no length. "
-        "Take random or sequential.": args.train_sampling_strategy not in ("random", "sequential"),
+        "auto_find_batch_size changes the batch, whose gradient the rule is applied to. Set "
+        "per_device_train_batch_size, and gradient_accumulation_steps for the rest.": args.auto_find_batch_size,
         "Processes cannot share an iterable data set without repeating pictures. Use a data set with a length.": (
             isinstance(trainer.train_dataset, IterableDataset) and args.world_size > 1
         ),
@@ -75,7 +72,63 @@ def refuse_settings(trainer: Any) -> None:
             parameter.requires_grad for parameter in trainer.model.parameters()
         ),
     }
-    _raise_for(refused)
+
+
+def _passed_over(trainer: Any) -> dict[str, bool]:
+    args, processor = trainer.args, trainer.processing_class
+    return {
+        f"processing_class of the type {type(processor).__name__} would be saved but never used: pictures go to the "
+        "model by a GRMPImageProcessor. Give that one (grmp_hf.load(...).processor, or "
+        "GRMPImageProcessor.from_pretrained of the base, which reads that of a plain CLIP too), or none.": (
+            not isinstance(processor, GRMPImageProcessor | None)
+        ),
+        "A compute_loss_func and label smoothing would be passed over: the loss is the soft-label cross-entropy of "
+        "the model. Leave both out.": trainer.compute_loss_func is not None or trainer.label_smoother is not None,
+        f"compute_loss of {type(trainer).__name__} would never be called: training takes the gradients of the model's "
+        "own loss. Override batch_gradients, or give a gradient_rule.": (
+            type(trainer).compute_loss is not Trainer.compute_loss
+        ),
+        f"label_names={args.label_names} would be passed over: the model takes quality as 'labels'. Rename the column, "
+        "and leave label_names out.": args.label_names not in (None, ["labels"]),
+        "joint_batch_size has no meaning for an iterable data set, which has no order to cut. Set "
+        "per_device_train_batch_size.": (
+            isinstance(trainer.train_dataset, IterableDataset) and args.joint_batch_size is not None
+        ),
+    }
+
+
+def _without_effect(args: GRMPTrainingArguments) -> dict[str, bool]:
+    ours: Any = args.accelerator_config
+    given = [name for name in _OF_DDP if getattr(args, name) is not None]
+    return {
+        "A compiled model would be passed over: gradients are taken of the model itself. Set torch_compile=False.": (
+            args.torch_compile
+        ),
+        "neftune_noise_alpha and use_liger_kernel are for language models, and would do nothing here. Leave them "
+        "out.": args.neftune_noise_alpha is not None or args.use_liger_kernel or args.liger_kernel_config is not None,
+        "use_cache and include_num_input_tokens_seen are for language models, and pictures have no tokens. Leave them "
+        "out.": args.use_cache or args.include_num_input_tokens_seen != "no",
+        "torch_empty_cache_steps would be passed over: no graph outlives a micro-batch. Leave it out.": (
+            args.torch_empty_cache_steps is not None
+        ),
+        f"train_sampling_strategy={args.train_sampling_strategy!r} and length_column_name={args.length_column_name!r} "
+        "would be passed over: pictures have no length. Take random or sequential, and leave the column out.": (
+            args.train_sampling_strategy not in ("random", "sequential") or args.length_column_name != "length"
+        ),
+        "remove_unused_columns=True would take teacher_logits from batches in evaluation and nothing in training. Set "
+        "it to False, and leave columns that the model does not take out of the data set.": bool(
+            args.remove_unused_columns
+        ),
+        "dataloader_in_order=False would let the order of pictures depend on time, and a run that is taken up again "
+        "would not be the same. Leave it out.": not args.dataloader_in_order,
+        "split_batches, dispatch_batches and non_blocking of accelerator_config would be passed over: every process "
+        "loads its own part of a joint batch. Leave them out, and set joint_batch_size.": bool(
+            ours.split_batches or ours.dispatch_batches or ours.non_blocking
+        ),
+        f"{', '.join(given)} would be passed over: gradients are reduced once a step, not by DDP. Leave them out.": (
+            bool(given)
+        ),
+    }
 
 
 def refuse_episodes(trainer: Any) -> None:

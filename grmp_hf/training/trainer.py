@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
-from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.functional import semantic_cross_entropy
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.peft_prompts import teacher_mode
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.checkpoints import last_complete_checkpoint
 from grmp_hf.training.episodes import Batch, Episode, Episodes, collate_episodes
+from grmp_hf.training.finite import FiniteWeights, check_gradients, check_loss, check_pictures
 from grmp_hf.training.gradients import BatchGradients, GradientAccumulator, named_gradients
 from grmp_hf.training.meta_learning import ALGORITHMS, InnerLoop, LongRun, adapt_to_support
 from grmp_hf.training.refusals import refuse_arguments, refuse_episodes, refuse_settings
@@ -83,6 +84,7 @@ class GRMPTrainer(Trainer):
         refuse_settings(self)
         if self.data_collator is collate_episodes:
             refuse_episodes(self)
+        self.add_callback(FiniteWeights)
         self._inner = InnerLoop(self.args.inner_steps, self.args.inner_learning_rate, self.args.inner_optimizer)
         self._long_run = LongRun()
         strength, unit = self.args.regularization_strength, UNITS[self.args.projection_unit]
@@ -90,6 +92,7 @@ class GRMPTrainer(Trainer):
         if gradient_rule is None and strength > 0:
             self._rule = functools.partial(regularize, strength=strength, unit=unit)
         self._accumulator = GradientAccumulator()
+        self._error: Exception | None = None
         exempt = tuple(self.args.pull_exempt)
         pulled = {name: p for name, p in self._trained().items() if not name.endswith(exempt)}
         self._start = {n: p.detach().clone() for n, p in pulled.items()} if self.args.pull_to_start > 0 else {}
@@ -130,25 +133,38 @@ class GRMPTrainer(Trainer):
             The mean loss over all pictures, or queries, of the step on its last micro-batch, else 0.
 
         Raises:
-            GRMPError: loss or gradient are not finite.
+            GRMPError: a loss or a gradient, of either channel, that is not finite.
         """
         model.train()
         if callable(getattr(self.optimizer, "train", None)):  # of the schedule-free ones
             self.optimizer.train()
-        if inputs:  # a process may have no part in the last batch of an epoch
-            self._accumulator.add(self.batch_gradients(self._prepare_inputs(inputs)))
+        if any(len(part) for part in inputs.values()):  # a process may have no part in the last batch of an epoch
+            self._add(inputs)
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.args.device)
         parameters = self._trained()
         names = [parameters, parameters if self._rule is not None else {}]
         means = self._accumulator.reduce(names, functools.partial(self.accelerator.reduce, reduction="sum"))
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
         gradients = means.task if self._rule is None else self._rule(means.task, means.semantic)
-        _refuse_not_finite(means.loss, gradients, self.state.global_step)
+        check_gradients(means, gradients, self.state.global_step + 1)
         for name, parameter in parameters.items():
             parameter.grad = gradients[name].to(parameter.dtype)
             if name in self._start:
                 parameter.grad = parameter.grad + self.args.pull_to_start * (parameter.detach() - self._start[name])
         return means.loss.to(self.args.device)
+
+    def _add(self, inputs: dict[str, Any]) -> None:
+        """Add a micro-batch's gradients; of several processes, one that fails says so when all of them meet."""
+        try:
+            self._accumulator.add(self.batch_gradients(self._prepare_inputs(inputs)))
+        except Exception as error:
+            if self.args.world_size == 1:
+                raise
+            self._error = error
+            self._accumulator.loss = math.nan  # ends the step in every process, so that none waits for this one
 
     def batch_gradients(self, inputs: dict[str, Any]) -> BatchGradients:
         """Gradients of one micro-batch: of rated pictures, both from one forward pass, or of episodes."""
@@ -170,6 +186,7 @@ class GRMPTrainer(Trainer):
         # Of torch's attention kernels, this one alone has second derivatives.
         with sdpa_kernel(SDPBackend.MATH) if name == "maml" else contextlib.nullcontext():
             for episode in episodes:
+                check_pictures(episode)
                 total.add(algorithm(self._quality_loss, parameters, episode, self._inner, judge))
         return total.reduce([], lambda local: local)
 
@@ -209,8 +226,15 @@ class GRMPTrainer(Trainer):
         loss = torch.stack(losses).mean()
         return (loss, None, None) if prediction_loss_only else (loss, torch.stack(quality), torch.stack(labels))
 
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """As in ``Trainer``; raises for a loss or predictions that are not finite."""
+        found = super().evaluation_loop(*args, **kwargs)
+        check_loss(found.metrics, found.predictions)
+        return found
+
     def _after_adaptation(self, episode: Episode) -> tuple[Tensor, Tensor, Tensor]:
         """Mean loss, quality and labels of a query after first-order adaptation to its support."""
+        check_pictures(episode)
         with torch.enable_grad():
             adapted = adapt_to_support(self._quality_loss, self._trained(), episode["support"], self._inner)
         outputs, labels = [], [batch["labels"].flatten() for batch in episode["query"]]
@@ -269,17 +293,6 @@ class GRMPTrainer(Trainer):
         self._load_from_checkpoint(str(checkpoint if best is None else checkpoint.with_name(Path(best).name)))
         self.callback_handler.on_train_end(self.args, self.state, self.control)
         return TrainOutput(state.global_step, 0.0, {})
-
-
-def _refuse_not_finite(loss: Tensor, gradients: Gradients, step: int) -> None:
-    """Raise rather than step into weights that are not numbers any more."""
-    if bool(torch.stack([loss.isfinite(), *(gradient.isfinite().all() for gradient in gradients.values())]).all()):
-        return
-    raise GRMPError(
-        f"Expected a finite loss and gradient, got a loss of {loss.item():g} or a gradient that is not finite in step "
-        f"{step + 1}. Lower learning_rate, train in full precision (bf16=False), and look for pictures that are not "
-        "finite. The weights are those of the step before."
-    )
 
 
 def _collate(collator: Callable[[list[Any]], dict[str, Any]], rows: list[Any]) -> dict[str, Any]:

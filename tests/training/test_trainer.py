@@ -226,13 +226,7 @@ REFUSED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None] | None, dict[str, 
         {},
         "Reentrant checkpointing cannot give two gradients",
     ),
-    "label smoothing": (None, {"label_smoothing_factor": 0.1}, {}, "label smoothing would be passed over"),
-    "compute_loss_func": (None, {}, {"compute_loss_func": lambda *_: 0}, "compute_loss_func and label smoothing"),
-    "torch_compile": (None, {"torch_compile": True}, {}, "compiled model would be passed over"),
-    "neftune": (None, {"neftune_noise_alpha": 5.0}, {}, "neftune_noise_alpha and use_liger_kernel"),
     "lomo": (None, {"optim": "adalomo"}, {}, "steps while it goes backward"),
-    "by length": (None, {"train_sampling_strategy": "group_by_length"}, {}, "pictures have no length"),
-    "model_init": (None, {}, {"model_init": lambda: None}, "model_init makes a new model"),
     "stream over processes": (
         two_processes,
         {"max_steps": 2},
@@ -364,6 +358,19 @@ def test_two_processes_are_one(folders: list[str], tmp_path: Path, make_adapted:
         assert distance(load_file(Path(folders[2]) / f"{index}.safetensors"), alone) <= 1e-6
 
 
+@pytest.mark.parametrize("broken", ["labels", "pixel_values", "teacher_logits"])
+def test_no_process_waits_for_one_that_fails(folders: list[str], broken: str) -> None:
+    """One bad picture of four: both processes end, in the same step."""
+    run = {"pictures": 4, "processes": 2, "broken": broken, "per_device_train_batch_size": 2, "max_steps": 1, **SGD}
+    done = start(["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], folders, [run])
+    assert done.returncode != 0 and not list(Path(folders[2]).glob("*.safetensors"))
+    ended = sorted(path.read_text() for path in Path(folders[2]).glob("ended-*"))
+    assert len(ended) == 2 and all("Expected" in message for message in ended), done.stderr[-3000:]
+    assert {"labels": "labels that are", "pixel_values": "quality loss", "teacher_logits": "semantic"}[broken] in ended[
+        -1
+    ]
+
+
 STAGES: dict[str, dict[str, Any]] = {
     "pictures": {"pictures": 11, "per_device_train_batch_size": 4},
     "fomaml": {"tasks": 3, "per_device_train_batch_size": 1, "inner_steps": 2},
@@ -446,6 +453,6 @@ def test_a_step_into_weights_that_are_no_numbers_is_refused(make_adapted: MakeAd
     data, model = Pictures(4), make_adapted()
     data.pixels[2, 0, 0, 0] = float("nan")
     before = trained(model)
-    with pytest.raises(GRMPError, match="finite loss and gradient, got a loss of nan"):
+    with pytest.raises(GRMPError, match="finite loss and gradient, got a quality loss of nan"):
         train(model, tmp_path, data, max_steps=2, **SGD)
     assert distance(before, trained(model)) == 0

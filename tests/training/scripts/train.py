@@ -1,8 +1,9 @@
 """Run trainings in a process of their own: `train.py BASE ADAPTER OUTPUT RUNS`.
 
 RUNS is JSON: a list of dictionaries with `pictures` or `tasks` (how many), `processes` (how many must be at work),
-optionally `double` (precision), `kill_after` (seconds from the start of training to SIGKILL) and `resume`, and the rest
-for GRMPTrainingArguments. What run i has trained is written to OUTPUT/i.safetensors.
+optionally `double` (precision), `kill_after` (seconds from the start of training to SIGKILL), `resume`, and `broken` (a
+column in which the first picture has no number; what then ends a process goes to OUTPUT/ended-RANK), and the rest for
+GRMPTrainingArguments. What run i has trained is written to OUTPUT/i.safetensors.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from grmp_hf import GRMPForImageQualityAssessment, GRMPTrainer, GRMPTrainingArguments
+from grmp_hf.errors import GRMPError
 from grmp_hf.training.episodes import EpisodeDataset
 
 
@@ -30,14 +32,14 @@ class Pictures(Dataset[dict[str, Tensor]]):
 
     def __init__(self, count: int, size: int) -> None:
         generator = torch.Generator().manual_seed(7)
-        self.pixels = torch.randn(count, 3, size, size, generator=generator)
-        self.labels = torch.rand(count, generator=generator)
+        self.columns = {"pixel_values": torch.randn(count, 3, size, size, generator=generator)}
+        self.columns["labels"] = torch.rand(count, generator=generator)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.columns["labels"])
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"pixel_values": self.pixels[index], "labels": self.labels[index]}
+        return {name: column[index] for name, column in self.columns.items()}
 
 
 def episodes(tasks: int, size: int, dtype: torch.dtype) -> EpisodeDataset[int]:
@@ -46,8 +48,8 @@ def episodes(tasks: int, size: int, dtype: torch.dtype) -> EpisodeDataset[int]:
 
     def load(item: int, seed: int) -> dict[str, Tensor]:
         task, place = divmod(item, 8)
-        labels = pictures.labels.roll(task)
-        return {"pixel_values": pictures.pixels[place].to(dtype), "labels": labels[place].to(dtype)}
+        labels = pictures.columns["labels"].roll(task)
+        return {"pixel_values": pictures.columns["pixel_values"][place].to(dtype), "labels": labels[place].to(dtype)}
 
     items = {f"task {task}": range(8 * task, 8 * task + 8) for task in range(tasks)}
     return EpisodeDataset(items, load, reference_of=lambda item: item // 2, support=3, query=2, seed=5)
@@ -56,6 +58,7 @@ def episodes(tasks: int, size: int, dtype: torch.dtype) -> EpisodeDataset[int]:
 def train(base: str, adapter: str, output: Path, number: int, run: dict[str, Any]) -> None:
     pictures, tasks, processes = run.pop("pictures", None), run.pop("tasks", None), run.pop("processes", 1)
     dtype = torch.float64 if run.pop("double", False) else torch.float32
+    broken: str | None = run.pop("broken", None)
     kill_after, resume = run.pop("kill_after", None), run.pop("resume", False)
     model = PeftModel.from_pretrained(GRMPForImageQualityAssessment.from_pretrained(base), adapter, is_trainable=True)
     model = model.to(dtype)
@@ -66,7 +69,14 @@ def train(base: str, adapter: str, output: Path, number: int, run: dict[str, Any
     assert trainer.accelerator.num_processes == processes, trainer.accelerator.num_processes
     if kill_after is not None:
         threading.Timer(kill_after, os.kill, (os.getpid(), signal.SIGKILL)).start()
-    trainer.train(resume_from_checkpoint=resume)
+    if broken is not None and isinstance(data, Pictures):
+        scenes = len(model.get_base_model().config.semantic_input_ids)
+        data.columns.setdefault(broken, torch.zeros(len(data), scenes))[0] = torch.nan
+    try:
+        trainer.train(resume_from_checkpoint=resume)
+    except GRMPError as error:
+        (output / f"ended-{args.process_index}").write_text(str(error), encoding="utf-8")
+        raise
     if args.process_index == 0:
         trained = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         save_file(trained, output / f"{number}.safetensors")
