@@ -23,7 +23,7 @@ from grmp_hf.cli.writing import COLUMNS, describe_scorer, write_table
 from grmp_hf.data import RatedTable, RatingScale, Row, Split
 from grmp_hf.data.images import ImageError
 from grmp_hf.evaluation.baselines import RidgeModel, fit_ridge
-from grmp_hf.evaluation.logistic import fit_logistic
+from grmp_hf.evaluation.logistic import ENOUGH, fit_logistic
 from grmp_hf.evaluation.metrics import caveats, evaluate_scores
 from grmp_hf.evaluation.plots import scatter
 from grmp_hf.evaluation.report import format_figure
@@ -40,9 +40,6 @@ from grmp_hf.training.starts import read_start
 __all__ = ["Results", "Task", "check_start", "finish", "fit_baseline", "score_both", "train"]
 
 _COLUMNS = (*COLUMNS[:5], "rating", "zero_shot", "ridge", *COLUMNS[5:])
-
-
-_FITTED = 20  # pictures from which four parameters of a logistic are no step between two of them
 
 
 @dataclass(frozen=True)
@@ -299,8 +296,8 @@ def finish(task: Task, scorer: Scorer, results: Results, report: OutputFolder, s
 
 def _plot(task: Task, results: Results, metrics: dict[str, Any], path: Path) -> None:
     figure = f"SRCC {format_figure(metrics['srcc'], metrics['srcc_interval'])}"
-    enough = len(results.rating) >= _FITTED
-    few = "" if enough else f"; too few for a fitted curve ({_FITTED} are needed)"
+    enough = len(results.rating) >= ENOUGH
+    few = "" if enough else f"; too few for a fitted curve ({ENOUGH} are needed)"
     scatter(
         results.score,
         results.rating,

@@ -15,7 +15,7 @@ from PIL import Image
 from grmp_hf.errors import GRMPError
 
 from .arrays import paired_arrays
-from .logistic import fit_logistic
+from .logistic import ENOUGH, fit_logistic
 from .plots import residuals, scatter
 from .results import ResultGroup, ResultRow
 from .svg import PAGE_SIZE, inline_svg
@@ -61,6 +61,8 @@ class ShownMethod(NamedTuple):
     draws: int
     """How many draws there are, of which this has the median SRCC."""
     pictures: int
+    few: bool
+    """Too few for a fitted curve that is more than a step."""
     scatter: Markup
     residuals: Markup
     worst: list[WorstCase]
@@ -111,7 +113,7 @@ def _show(row: ResultRow, draws: int, name: str, said: Predictions, thumbnails: 
         for at in np.argsort(-np.abs(mos - fitted), kind="stable")[: min(_WORST, len(mos) // 3)]
     ]
     return ShownMethod(
-        *(row, draws, len(mos)),
+        *(row, draws, len(mos), len(mos) < ENOUGH),
         Markup(inline_svg(points, f"{name}-scatter", f"Ratings against scores with the logistic fit, {about}")),
         Markup(inline_svg(left, f"{name}-residuals", f"Residuals against predictions, {about}")),
         worst,

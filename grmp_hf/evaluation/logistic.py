@@ -19,7 +19,10 @@ from grmp_hf.errors import GRMPError
 
 from .arrays import FloatArray, finite_array, is_constant, paired_arrays
 
-__all__ = ["LogisticFit", "fit_logistic"]
+__all__ = ["ENOUGH", "LogisticFit", "fit_logistic"]
+
+ENOUGH = 20
+"""Pictures from which four parameters of a logistic are no step between two of them."""
 
 Curve = Callable[[FloatArray, FloatArray], FloatArray]
 

@@ -214,3 +214,9 @@ def test_no_rows_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(GRMPError, match="Expected the rows of a benchmark, got none"):
         report(tmp_path, [])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("pictures", "few"), [(19, True), (20, False)])
+def test_a_fit_of_few_pictures_is_called_so(tmp_path: Path, pictures: int, few: bool) -> None:
+    text, _ = report(tmp_path, [row("ours", 50, 0, 0.6)], predictions=lambda row: said(row, pictures))
+    assert ("so few pictures" in text) is few
