@@ -22,9 +22,10 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.clip.modeling_clip import CLIPVisionModel
 
+from grmp_hf.modeling.caching import adapter_state
 from grmp_hf.modeling.functional import anchor_logits
 from grmp_hf.modeling.heads import assemble_output, pool_pictures
-from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment, adapter_state, as_tuple, check_loaded
+from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment, as_tuple, check_loaded
 from grmp_hf.modeling.patches import exact_patches
 from grmp_hf.modeling.prompts import KeysValues, prompt_attention, run_prompted_encoder
 
@@ -179,7 +180,7 @@ def bake(model: PeftModel | GRMPForImageQualityAssessment) -> GRMPBakedScorer:
         GRMPError: several adapters are active.
     """
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    active = {name for disabled, names in adapter_state(base) if not disabled for name in names}
+    active = {name for names, _ in adapter_state(base) for name in names}
     configs = getattr(base, "peft_config", {})
     training = model.training
     model.eval()

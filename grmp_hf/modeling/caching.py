@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-__all__ = ["WeightCache"]
+__all__ = ["WeightCache", "acting_weights", "adapter_state"]
 
 T = TypeVar("T")
 
+_SLOTS = 4  # a model's own, its teacher's, and those of two more adapters or precisions
+_SAMPLES = 16
 
 _steps = 0
 
@@ -26,15 +29,57 @@ def _count_step(*_: Any) -> None:
 register_optimizer_step_post_hook(_count_step)
 
 
-def _fingerprint(weights: Sequence[Tensor]) -> tuple[Hashable, ...] | None:
-    """Identity, place, type and version of each tensor; None where one keeps no version (inference tensors)."""
-    if any(weight.is_inference() for weight in weights):
-        return None
-    trained = any(weight.requires_grad for weight in weights)
-    return (
-        _steps if trained else 0,
-        *((id(w), w.data_ptr(), w.dtype, w.device, w._version) for w in weights),
-    )
+def _adapter_layers(module: nn.Module) -> Iterator[Any]:
+    return (child for child in module.modules() if hasattr(child, "_disable_adapters"))
+
+
+def _acting(layer: Any) -> tuple[str, ...]:
+    return () if layer._disable_adapters else tuple(layer.active_adapters)
+
+
+def adapter_state(module: nn.Module, *, without: nn.Module | None = None) -> tuple[tuple[Any, ...], ...]:
+    """Of each adapter layer in a module: the adapters that act, and those that are merged into its weights.
+
+    Args:
+        without: a layer that does not matter.
+    """
+    layers = (layer for layer in _adapter_layers(module) if layer is not without)
+    return tuple((_acting(layer), tuple(getattr(layer, "merged_adapters", ()))) for layer in layers)
+
+
+def acting_weights(module: nn.Module, *, without: nn.Module | None = None) -> list[Tensor]:
+    """The weights of a module that decide about its output: its own, and those of the adapters that act.
+
+    Args:
+        without: an adapter layer whose adapters do not matter.
+    """
+    idle: set[int] = set()
+    for layer in _adapter_layers(module):
+        acting = () if layer is without else _acting(layer)
+        for container in (getattr(layer, name) for name in layer.adapter_layer_names):
+            idle.update(id(weight) for name, kept in container.items() if name not in acting for weight in _all(kept))
+    return [weight for weight in module.parameters() if id(weight) not in idle]
+
+
+def _all(kept: Any) -> Iterable[Tensor]:
+    return kept.parameters() if isinstance(kept, nn.Module) else [kept]
+
+
+def _places(weights: Sequence[Tensor]) -> tuple[Hashable, ...]:
+    """Identity, memory, type and version of each tensor."""
+    # While there is a reference to a storage, no other one passes for it.
+    storage: Callable[[Any], Hashable] = StorageWeakRef
+    places = ((id(w), storage(w.untyped_storage()), w.data_ptr(), w.dtype, w._version) for w in weights)
+    return (_steps if any(weight.requires_grad for weight in weights) else 0, *places)
+
+
+def _samples(weights: Sequence[Tensor]) -> list[Tensor]:
+    """A few numbers of each tensor, joined by device: whoever writes a whole tensor changes them."""
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for weight in weights:
+        flat = weight.detach().reshape(-1)
+        by_device.setdefault(weight.device, []).append(flat[:: len(flat) // _SAMPLES or 1].float())
+    return [torch.cat(parts) for parts in by_device.values()]
 
 
 def _autocast(device: str) -> Hashable:
@@ -42,22 +87,29 @@ def _autocast(device: str) -> Hashable:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
-class WeightCache(Generic[T]):
-    """One value computed from weights, kept until a weight is replaced, moved, cast or written in place.
+class _Slot(NamedTuple, Generic[T]):
+    places: tuple[Hashable, ...]
+    samples: list[Tensor]
+    value: T
 
-    Nothing is kept while gradients are being recorded. A write through ``weight.data`` leaves no trace that torch would
-    count: call :meth:`clear` after one (``model.train()`` does).
+
+class WeightCache(Generic[T]):
+    """Values computed from weights, each kept until a weight is replaced, moved, cast or written to.
+
+    Whatever else a value depends on has a slot of its own, so that a model and its teacher keep theirs side by side.
+    Nothing is kept while gradients are being recorded.
+
+    Torch does not count what is written through ``weight.data``. Such a write is noticed where it changes one of some
+    numbers at even distances over the tensor, so where it changes the whole tensor; after one to single rows call
+    :meth:`clear` (``model.train()`` and ``model.eval()`` do where they change the mode).
     """
 
     def __init__(self) -> None:
-        self._key: Hashable | None = None
-        self._value: T | None = None
-        # While a storage lives no other weight can have its address.
-        self._storages: list[Any] = []
+        self._slots: dict[Hashable, _Slot[T]] = {}
 
     def clear(self) -> None:
-        """Forget the value."""
-        self._key, self._value, self._storages = None, None, []
+        """Forget all values."""
+        self._slots.clear()
 
     def get(self, weights: Iterable[Tensor], extra: Hashable, compute: Callable[[], T]) -> T:
         """Return the kept value if ``weights`` and ``extra`` are what they were, else ``compute()``, and keep that.
@@ -68,14 +120,18 @@ class WeightCache(Generic[T]):
             compute: gives the value.
         """
         weights = list(weights)
-        fingerprint = None if torch.is_grad_enabled() else _fingerprint(weights)
-        if fingerprint is None:
+        # Inference tensors keep no version.
+        if torch.is_grad_enabled() or any(weight.is_inference() or weight.is_meta for weight in weights):
             return compute()
-        key = (fingerprint, extra, torch.is_inference_mode_enabled(), *map(_autocast, {w.device.type for w in weights}))
-        if self._value is None or key != self._key:
-            self._value, self._key = compute(), key
-            self._storages = [weight.untyped_storage() for weight in weights]
-        return self._value
+        key = (extra, torch.is_inference_mode_enabled(), *map(_autocast, sorted({w.device.type for w in weights})))
+        places, samples = _places(weights), _samples(weights)
+        slot = self._slots.pop(key, None)
+        if slot is None or places != slot.places or not all(map(torch.equal, samples, slot.samples)):
+            slot = _Slot(places, samples, compute())
+        self._slots[key] = slot  # the latest one last
+        if len(self._slots) > _SLOTS:
+            del self._slots[next(iter(self._slots))]
+        return slot.value
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightCache[T]:
         return WeightCache()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForImageClassification, CLIPModel, PreTrainedModel
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.caching import WeightCache
+from grmp_hf.modeling.caching import WeightCache, acting_weights, adapter_state
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, GRMPConfig, anchor_length, model_place
 from grmp_hf.modeling.functional import anchor_logits, unit_length
 from grmp_hf.modeling.heads import Readout, assemble_output, pool_pictures
@@ -24,7 +24,6 @@ from grmp_hf.modeling.patches import exact_patches
 
 __all__ = [
     "GRMPForImageQualityAssessment",
-    "adapter_state",
     "as_tuple",
     "base_fingerprint",
     "check_loaded",
@@ -34,12 +33,6 @@ __all__ = [
 def as_tuple(return_dict: bool | None, config: Any) -> bool:
     """Whether ``forward`` is to give a tuple: by its argument, else by the configuration."""
     return not (config.return_dict if return_dict is None else return_dict)
-
-
-def adapter_state(module: nn.Module) -> tuple[Any, ...]:
-    """Which adapters are active in a module and its children: what a cached value depends on beside the weights."""
-    layers: Any = (child for child in module.modules() if hasattr(child, "_disable_adapters"))
-    return tuple((layer._disable_adapters, tuple(layer.active_adapters)) for layer in layers)
 
 
 def _is_adapter_of_embedded(name: Any) -> bool:
@@ -170,22 +163,20 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
 
         They are computed once for as long as nothing that they depend on changes and no gradient is wanted of it.
         """
-        text = self.clip.text_model
+        text, projection = self.clip.text_model, self.clip.text_projection
         ids = self._anchor_ids(kind)
-        weights = [*text.parameters(), self.clip.text_projection.weight]
         if self.training and text.config.attention_dropout > 0:
             return self._encode(ids)
-        # Scenes hold no placeholder: they are constant as long as only prompts are trained.
+        # Scenes hold no placeholder: text prompts do not reach them, and they are the teacher's too.
         spliced = any(self.config.placeholder_token_id in row for row in ids)
-        relevant = weights if spliced else [w for n, w in text.named_parameters() if ".grmp_" not in n] + weights[-1:]
-        record = torch.is_grad_enabled() and any(weight.requires_grad for weight in relevant)
+        prompts = text.embeddings.token_embedding
+        without = prompts if hasattr(prompts, "expand") and not spliced else None
+        weights = [*acting_weights(text, without=without), *acting_weights(projection)]
+        record = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
+        state = (*adapter_state(text, without=without), *adapter_state(projection))
+        extra = (tuple(map(tuple, ids)), state, self.config.clip_config.text_config._attn_implementation)
         with torch.set_grad_enabled(record):
-            extra = (
-                tuple(map(tuple, ids)),
-                adapter_state(text),
-                self.config.clip_config.text_config._attn_implementation,
-            )
-            return self._anchors[kind].get(relevant, extra, lambda: self._encode(ids))
+            return self._anchors[kind].get(weights, extra, lambda: self._encode(ids))
 
     def _anchor_ids(self, kind: str) -> list[list[int]]:
         ids = getattr(self.config, f"{kind}_input_ids")
@@ -200,9 +191,10 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         return unit_length(self.clip.text_projection(pooled))
 
     def train(self, mode: bool = True) -> GRMPForImageQualityAssessment:
-        """Switch between training and evaluation; anchors computed before are forgotten."""
-        for cache in getattr(self, "_anchors", {}).values():
-            cache.clear()
+        """Switch between training and evaluation; where that is a change, anchors computed before are forgotten."""
+        if mode != self.training:
+            for cache in self._anchors.values():
+                cache.clear()
         return super().train(mode)  # type: ignore[no-any-return]
 
 

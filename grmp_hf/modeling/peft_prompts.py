@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.caching import WeightCache
-from grmp_hf.modeling.modeling_grmp import adapter_state, base_fingerprint
+from grmp_hf.modeling.caching import WeightCache, adapter_state
+from grmp_hf.modeling.modeling_grmp import base_fingerprint
 from grmp_hf.modeling.prompts import (
     KeysValues,
     ReadoutPrompts,
@@ -217,11 +217,12 @@ class VisualPromptLayer(_PromptLayer):
         weights = [*prompts.parameters(), *(w for norm in used for w in norm.parameters())]
         for layer in encoder.layers:
             weights += [*layer.self_attn.k_proj.parameters(), *layer.self_attn.v_proj.parameters()]
-        return self._cache.get(weights, adapter_state(encoder), lambda: prompts.keys_values(encoder, batch_size))
+        return self._cache.get(weights, adapter_state(self), lambda: prompts.keys_values(encoder, batch_size))
 
     def train(self, mode: bool = True) -> VisualPromptLayer:
-        """Switch between training and evaluation; keys and values computed before are forgotten."""
-        self._cache.clear()
+        """Switch between training and evaluation; where that is a change, what was computed before is forgotten."""
+        if mode != self.training:
+            self._cache.clear()
         return super().train(mode)
 
     def unload_and_optionally_merge_module(self, merge: bool, safe_merge: bool, adapter_names: Any) -> nn.Module:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 from collections.abc import Callable
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from grmp_hf.modeling.caching import WeightCache
+from grmp_hf.modeling.caching import WeightCache, acting_weights, adapter_state
 
 
 class Counted:
@@ -52,6 +55,8 @@ CHANGES: dict[str, Callable[[Counted], object]] = {
     "replaced": lambda c: setattr(c.module, "weight", nn.Parameter(torch.ones(3, 3))),
     "cast": lambda c: c.module.double(),
     "in place": lambda c: nn.init.ones_(c.module.bias),
+    "through data": lambda c: c.module.weight.data.mul_(1.5),
+    "data replaced": lambda c: setattr(c.module.weight, "data", torch.ones(3, 3)),
     "cleared": lambda c: c.cache.clear(),
 }
 
@@ -79,8 +84,35 @@ def test_steps_of_other_models_do_not_matter_to_frozen_weights(counted: Counted)
     assert counted.calls == 1
 
 
-def test_computed_again_when_something_else_that_matters_changes(counted: Counted) -> None:
-    assert [counted.get(extra) is not None and counted.calls for extra in ("a", "a", "b", "a")] == [1, 1, 2, 3]
+def test_each_thing_that_matters_has_a_slot(counted: Counted) -> None:
+    assert [counted.get(extra) is not None and counted.calls for extra in ("a", "a", "b", "a", "b")] == [1, 1, 2, 2, 2]
+    nn.init.ones_(counted.module.bias)
+    assert [counted.get(extra) is not None and counted.calls for extra in ("b", "a", "a")] == [3, 4, 4]
+
+
+def test_of_many_slots_the_latest_are_kept(counted: Counted) -> None:
+    assert [counted.get(extra) is not None and counted.calls for extra in (0, 1, 2, 3, 0, 4, 0, 1)] == [
+        *(1, 2, 3, 4),
+        *(4, 5, 4 + 1, 6),
+    ]
+
+
+def test_values_do_not_keep_weights_alive(counted: Counted) -> None:
+    counted.get()
+    storage = weakref.ref(counted.module.weight.untyped_storage())
+    counted.module.double()
+    gc.collect()
+    assert storage() is None
+
+
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_a_write_to_the_whole_of_a_large_weight(layout: str) -> None:
+    counted = Counted()
+    weight = torch.randn(500, 33) if layout == "rows" else torch.randn(33, 500).T
+    counted.module.weight = nn.Parameter(weight)
+    counted.get()
+    counted.module.weight.data.add_(1e-6)
+    assert torch.equal(counted.get(), counted.compute()) and counted.calls == 3
 
 
 def test_nothing_is_kept_while_gradients_are_recorded(counted: Counted) -> None:
@@ -120,3 +152,34 @@ def test_copies_start_empty(counted: Counted, again: Callable[[object], WeightCa
     counted.cache = again(counted.cache)
     counted.get()
     assert counted.calls == 2
+
+
+def make_model() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Linear(3, 2))
+
+
+def test_adapters_that_do_not_act_do_not_matter() -> None:
+    config = LoraConfig(target_modules=["0"], modules_to_save=["2"])
+    model = get_peft_model(make_model(), config)
+    model.add_adapter("other", config)
+
+    def acting() -> set[str]:
+        names = {id(weight): name for name, weight in model.named_parameters()}
+        return {names[id(weight)].removeprefix("base_model.model.") for weight in acting_weights(model)}
+
+    base = {f"0.base_layer.{kind}" for kind in ("weight", "bias")} | {"1.weight", "1.bias"}
+    base |= {f"2.original_module.{kind}" for kind in ("weight", "bias")}
+    states = [adapter_state(model)]
+    for name in ("default", "other"):
+        model.set_adapter(name)
+        own = {f"0.lora_{part}.{name}.weight" for part in "AB"}
+        assert acting() == base | own | {f"2.modules_to_save.{name}.{kind}" for kind in ("weight", "bias")}
+    states.append(adapter_state(model))
+    with model.disable_adapter():
+        assert acting() == base
+        states.append(adapter_state(model))
+    layer = model.get_base_model()[0]
+    assert list(map(id, acting_weights(layer, without=layer))) == list(map(id, layer.base_layer.parameters()))
+    model.merge_adapter()
+    states.append(adapter_state(model))
+    assert len(set(states)) == 4

@@ -15,6 +15,7 @@ from transformers import AutoModelForImageClassification, CLIPConfig, CLIPModel,
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.configuration_grmp import GRMPConfig
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+from grmp_hf.modeling.peft_prompts import teacher_mode
 
 MakeScorer = Callable[..., GRMPForImageQualityAssessment]
 MakeAdapted = Callable[..., PeftModel]
@@ -198,6 +199,10 @@ CHANGES: dict[str, Callable[[PeftModel], object]] = {
     "disabled": lambda model: model.base_model.disable_adapter_layers(),
     "cast": lambda model: model.double(),
     "trained and evaluated": lambda model: model.train().eval(),
+    "all of a base weight through data": lambda model: (
+        model.get_base_model().clip.text_model.encoder.layers[1].mlp.fc1.weight.data.mul_(1.5)
+    ),
+    "projection": lambda model: model.get_base_model().clip.text_projection.weight.mul_(torch.rand(12, 16)),
     "base weight": lambda model: torch.nn.init.zeros_(
         model.get_base_model().clip.text_model.encoder.layers[0].mlp.fc1.weight
     ),
@@ -235,6 +240,41 @@ def test_scenes_are_computed_once_while_only_prompts_are_trained(make_adapted: M
         output = model(pictures(2), labels=torch.rand(2), output_semantic=True)
         output.loss.backward()
     assert calls.since() == 3 + 1  # quality anchors at each step
+
+
+def test_a_teacher_is_computed_once_whatever_its_student_learns(make_adapted: MakeAdapted) -> None:
+    model = make_adapted().train()
+    calls = Calls(model.get_base_model().clip.text_model)
+    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+    for _ in range(3):
+        model.train()
+        with teacher_mode(model):
+            model(pictures(2), output_semantic=True)
+        output = model(pictures(2), labels=torch.rand(2), output_semantic=True)
+        output.loss.backward()
+        optimizer.step()
+    assert calls.since() == 3 + 1 + 1  # quality anchors at each step, those of the teacher, scenes
+
+
+@torch.no_grad()
+def test_adapters_side_by_side_are_computed_once(make_adapted: MakeAdapted) -> None:
+    model = make_adapted()
+    add_second(model)
+    base = model.get_base_model()
+    calls = [Calls(base.clip.text_model), *map(Calls, projections(base))]
+    found = []
+    for _ in range(2):
+        for name in ("default", "second"):
+            model.set_adapter(name)
+            found.append(model(pictures(2), output_semantic=True).quality_logits)
+        with model.disable_adapter():
+            found.append(model(pictures(2), output_semantic=True).quality_logits)
+    assert [call.since() for call in calls] == [3 + 1, 3, 3]  # three layers have prompts
+    assert all(torch.equal(*pair) for pair in zip(found[:3], found[3:], strict=True))
+
+
+def projections(base: GRMPForImageQualityAssessment) -> list[torch.nn.Module]:
+    return [prompts.projection for prompts in base.clip.vision_model.encoder.grmp_visual.values()]
 
 
 def test_gradients_after_inference_mode(make_adapted: MakeAdapted) -> None:

@@ -89,6 +89,13 @@ def test_exactly_the_trained_tensors_move(make_adapted: MakeAdapted, tmp_path: P
         assert torch.equal(weight, before[name]) == (name not in names or not weight.numel()), name
 
 
+def test_constant_anchors_are_encoded_once_over_a_run(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+    model, calls = make_adapted().train(), []
+    model.get_base_model().clip.text_model.register_forward_hook(lambda *_: calls.append(1))
+    train(model, tmp_path, Pictures(6), max_steps=10, per_device_train_batch_size=3, regularization_strength=1.0)
+    assert len(calls) == 10 + 1 + 1  # the student's quality anchors at each step, the teacher's, scenes
+
+
 @pytest.mark.parametrize("options", [{}, {"modules_to_save": BLOCKS}], ids=["prompts", "blocks"])
 @pytest.mark.parametrize(
     ("pictures", "whole", "batch_size", "accumulate"),
