@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,10 @@ def test_the_commands_of_the_readme_run(folder_of_the_readme: Path, monkeypatch:
     for command in commands:
         assert main(command) == 0, command
     assert len(Path("scores.csv").read_text(encoding="utf-8").splitlines()) == 61
+    for name, picture in zip(("a.jpg", "b.jpg"), sorted(Path("photos/images").iterdir()), strict=False):
+        shutil.copy(picture, name)
+    for example in code_blocks(ROOT / "docs" / "quickstart.md", "python"):
+        exec(compile(example, "quickstart.md", "exec"), {})
 
 
 def test_the_python_example_of_the_readme_runs(
