@@ -233,7 +233,7 @@ def _check_header(path: Path, line: int, header: Sequence[str]) -> None:
             f"{path}: expected the names of the columns in line {line}, got {first_few([shown(n) for n in header])}; "
             'put a header such as "image,mos" above it'
         )
-    if len(header) == 1 and re.search(r"\s", header[0]):
+    if len(header) == 1 and re.search(r"[^\w.-]", header[0]):
         raise GRMPError(
             f'{path}, line {line}: expected columns separated by comma, semicolon, tab or "|", got one column '
             f'"{shown(header[0])}"; write a comma between them'
