@@ -37,10 +37,10 @@ from peft import PeftModel
 import grmp_hf
 from grmp_hf import GRMPForImageQualityAssessment
 from grmp_hf.data import Row, decode_row, draw_shots, read_ratings
+from grmp_hf.embedded import EMBEDDED_PROMPTS
 from grmp_hf.evaluation.baselines import STATISTICS, fit_ridge, handmade_statistics
 from grmp_hf.evaluation.metrics import plcc, plcc_logistic, srcc
 from grmp_hf.hub import adapter_sha256
-from grmp_hf.modeling.configuration_grmp import EMBEDDED_PROMPTS
 from grmp_hf.scoring import Scorer, iter_views
 from grmp_hf.training.few_shot import FewShotRecipe, adapt_embeds
 

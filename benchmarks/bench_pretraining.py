@@ -30,10 +30,9 @@ from transformers import TrainerCallback
 
 import grmp_hf
 from grmp_hf import GRMPConfig, GRMPForImageQualityAssessment
-from grmp_hf.cli.pretraining import HELD_OUT
-from grmp_hf.cli.sources import from_photographs
 from grmp_hf.data.photographs import read_photographs
 from grmp_hf.measuring import peak_memory_mib
+from grmp_hf.tasks import HELD_OUT, from_photographs
 from grmp_hf.training.episodes import EpisodeDataset, Episodes, collate_episodes, hold_out_tasks
 from grmp_hf.training.pretraining import pretrain
 from grmp_hf.training.recipes import PretrainRecipe

@@ -29,10 +29,10 @@ from measuring import CACHE, RESULTS, ROOT, add_folder, make_parser, need_folder
 from PIL import Image
 
 import grmp_hf
-from grmp_hf.cli.pretraining import HELD_OUT
 from grmp_hf.data.photographs import read_photographs
 from grmp_hf.data.synthetic import LABELS, distorted_crop, synthetic_tasks
 from grmp_hf.evaluation.plots import GRID, INK
+from grmp_hf.tasks import HELD_OUT
 from grmp_hf.training.episodes import hold_out_tasks
 
 PICTURES = 150  # of each held-out type

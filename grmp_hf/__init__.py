@@ -10,19 +10,24 @@ from typing import TYPE_CHECKING, Any
 from grmp_hf._registration import register_when_imported
 
 if TYPE_CHECKING:
+    from grmp_hf.data import read_ratings
     from grmp_hf.data.builders import load_iqa_dataset
     from grmp_hf.evaluation.metrics import krcc, plcc, srcc
     from grmp_hf.hub import load
+    from grmp_hf.learning import adapt
     from grmp_hf.modeling.configuration_grmp import GRMPConfig
     from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
     from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
     from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, GRMPPromptModel
+    from grmp_hf.scoring import Scorer
     from grmp_hf.training.arguments import GRMPTrainingArguments
+    from grmp_hf.training.recipes import FewShotRecipe
     from grmp_hf.training.trainer import GRMPTrainer
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "FewShotRecipe": "training.recipes",
     "GRMPConfig": "modeling.configuration_grmp",
     "GRMPForImageQualityAssessment": "modeling.modeling_grmp",
     "GRMPImageProcessor": "modeling.image_processing_grmp",
@@ -30,14 +35,18 @@ _HOMES = {
     "GRMPPromptModel": "modeling.peft_prompts",
     "GRMPTrainer": "training.trainer",
     "GRMPTrainingArguments": "training.arguments",
+    "Scorer": "scoring",
+    "adapt": "learning",
     "krcc": "evaluation.metrics",
     "load": "hub",
     "load_iqa_dataset": "data.builders",
     "plcc": "evaluation.metrics",
+    "read_ratings": "data",
     "srcc": "evaluation.metrics",
 }
 
 __all__ = [
+    "FewShotRecipe",
     "GRMPConfig",
     "GRMPForImageQualityAssessment",
     "GRMPImageProcessor",
@@ -45,11 +54,14 @@ __all__ = [
     "GRMPPromptModel",
     "GRMPTrainer",
     "GRMPTrainingArguments",
+    "Scorer",
     "__version__",
+    "adapt",
     "krcc",
     "load",
     "load_iqa_dataset",
     "plcc",
+    "read_ratings",
     "srcc",
 ]
 

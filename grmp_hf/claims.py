@@ -21,7 +21,7 @@ WORK = ".grmp-iqa-run"
 
 _RUN = "grmp_hf.run/1"
 _LOCK, _RECORD = "lock", "run.json"
-_OWN = ("new", "swap.json", "training", "trained.json", "checkpoint-*", "runs", f"{TEMPORARY}*")
+_OWN = ("new", "swap.json", "training", "trained", "checkpoint-*", "runs", f"{TEMPORARY}*")
 """What a run keeps in its folder; anything else there is somebody else's."""
 
 
@@ -38,6 +38,7 @@ class WorkFolder:
     Args:
         folder: made if it does not exist.
         what: the place as the user named it, for messages; the folder itself if None.
+        overwrite: begin anew where the folder holds the state of a run with other settings.
 
     Attributes:
         run: of the run that holds it, a word that nobody else has; the same when an interrupted run goes on.
@@ -46,8 +47,9 @@ class WorkFolder:
         GRMPError: it holds what no run of this package made, another run is at work in it, or it cannot be written to.
     """
 
-    def __init__(self, folder: Path, what: Path | None = None) -> None:
+    def __init__(self, folder: Path, what: Path | None = None, *, overwrite: bool = False) -> None:
         self.folder, self.what = folder, folder if what is None else what
+        self._overwrite = overwrite
         self._first = is_first_process()
         self._lock: Lock | None = None
         self._made: list[Path] = []
@@ -84,12 +86,11 @@ class WorkFolder:
         self._settings = settings
         write_json(self.folder / _RECORD, {"schema": _RUN, "run": self.run, "settings": settings})
 
-    def begin(self, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    def begin(self, settings: Mapping[str, Any]) -> None:
         """Go on with what a run with the same settings has left, or begin.
 
         Args:
             settings: all that decides about the results, as JSON values.
-            overwrite: begin anew where the folder holds the state of a run with other settings.
 
         Raises:
             GRMPError: it does, and may not be overwritten.
@@ -97,7 +98,7 @@ class WorkFolder:
         wanted = json.loads(json.dumps(settings))
         if self.is_of(settings):
             return
-        if self._settings is not None and self._holds_state() and not overwrite:
+        if self._settings is not None and self._holds_state() and not self._overwrite:
             before = self._settings
             other = [name for name in wanted if before.get(name) != wanted[name]]
             raise GRMPError(

@@ -155,6 +155,8 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
         for path in written.iterdir():  # copied, so that the files may be read by whom the user's other files may
             if path.is_file():
                 shutil.copyfile(path, target / path.name)
+        if scorer.taught is not None:
+            scorer.taught.save(target / "split.json")
     write_card(target)
 
 
@@ -165,6 +167,8 @@ def _record(scorer: Scorer) -> None:
         config: Any = model.active_peft_config
         place = model.get_base_model().name_or_path or config.base_model_name_or_path
         config.base_model_name_or_path = recorded_name(place)
+        if not scorer.identity["revision"].startswith("weights-"):
+            config.revision = scorer.identity["revision"]
         config.target_modules = sorted(config.target_modules)  # a set, written in another order each time
         known = {"base": scorer.identity["model"], "revision": scorer.identity["revision"]}
         config.provenance = {**known, "versions": package_versions(), **(config.provenance or {})}

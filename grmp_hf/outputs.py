@@ -53,12 +53,12 @@ class OutputFolder:
         with writing(folder):
             if first and self._plan() is None:
                 self._check(shared, run)
-            self.work = WorkFolder(folder / WORK, folder)
+            self.work = WorkFolder(folder / WORK, folder, overwrite=overwrite)
             if first and self._plan() is not None:  # of a run that was killed while it put its results there
                 with self.work:
                     self._swap()
                 self._check(shared, run)
-                self.work = WorkFolder(folder / WORK, folder)
+                self.work = WorkFolder(folder / WORK, folder, overwrite=overwrite)
         self.new = self.work.folder / _NEW / (folder.resolve().name or _NEW)  # cards call it by its name
 
     def _check(self, shared: bool, run: str | None) -> None:
@@ -126,7 +126,7 @@ class OutputFolder:
             if settings is None:
                 self.work.clear()
             else:
-                self.work.begin(settings, overwrite=self._overwrite)
+                self.work.begin(settings)
             self.new.mkdir(parents=True, exist_ok=True)
 
     def publish(self, *, keep: bool = False) -> None:

@@ -26,6 +26,7 @@ from grmp_hf.data.image_errors import ImageWarning
 from grmp_hf.data.images import MAX_PIXELS, ImageError
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.sources import decode_row
+from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 from grmp_hf.pictures import Picture, each_picture, is_picture, read_picture
@@ -107,12 +108,14 @@ class Scorer:
         scale: the user's own scale; None without an adapter, or with one that records none: the score is the quality.
         identity: what exactly scores: model, revision, base_fingerprint, adapter, adapter_revision, adapter_sha256,
             preprocessing, dtype, versions.
+        taught: which pictures have taught it and which test it, where that is known.
     """
 
     model: nn.Module
     processor: GRMPImageProcessor
     scale: RatingScale | None
     identity: dict[str, Any]
+    taught: Split | None = None
 
     @property
     def device(self) -> torch.device:
@@ -123,6 +126,19 @@ class Scorer:
     def unit(self) -> RatingScale:
         """The scale on which scores are given; 0 (worst) to 1 (best) where the scorer has none."""
         return self.scale or _UNIT
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What has taught it, and how, as far as its adapter or model records it."""
+        model: Any = self.model
+        config = getattr(model, "active_peft_config", None) or model.config
+        return dict(getattr(config, "provenance", None) or {})
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write what is needed to load it again; see :func:`grmp_hf.hub.save`."""
+        from grmp_hf.hub import save
+
+        save(self, folder)
 
     def score(self, pictures: Picture | Iterable[Picture], *, batch_size: int = 16) -> Scores:
         """Score one picture or any number of them.

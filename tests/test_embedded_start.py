@@ -8,8 +8,7 @@ import torch
 from peft import PeftModel
 
 import grmp_hf
-from grmp_hf.cli.options import find_start
-from grmp_hf.modeling.configuration_grmp import EMBEDDED_PROMPTS
+from grmp_hf.embedded import EMBEDDED_PROMPTS, find_start
 from grmp_hf.modeling.peft_prompts import check_base
 from grmp_hf.training.few_shot import FewShotRecipe, adapt
 from grmp_hf.training.starts import read_start

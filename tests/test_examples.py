@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from grmp_hf.modeling.configuration_grmp import EMBEDDED_PROMPTS
+from grmp_hf.embedded import EMBEDDED_PROMPTS
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))

@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, unquote
 import pytest
 
 import grmp_hf
-from grmp_hf.modeling.configuration_grmp import EMBEDDED_PROMPTS
+from grmp_hf.embedded import EMBEDDED_PROMPTS
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

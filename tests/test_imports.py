@@ -16,23 +16,34 @@ PACKAGE = ROOT / "grmp_hf"
 # part -> the parts of grmp_hf that it may import besides itself and grmp_hf.errors; parts not named here may import all
 ALLOWED: dict[str, set[str]] = {
     "cards": {"places"},
+    "benchmark": {
+        *("cards", "claims", "comparing", "data", "embedded", "evaluation", "hub", "learning", "measuring", "modeling"),
+        *("outputs", "pictures", "places", "recipe_files", "scoring", "storing", "tasks", "training"),
+    },
     "claims": {"storing"},
+    "comparing": {"data", "evaluation", "modeling", "scoring"},
     "data": {"places"},
     "embedded": set(),
     "errors": set(),
     "evaluation": set(),
     "hub": {"cards", "data", "modeling", "outputs", "places", "pushing", "scoring", "storing"},
+    "learning": {
+        *("claims", "data", "embedded", "evaluation", "hub", "modeling", "scoring", "storing", "tasks", "training"),
+    },
     "modeling": {"embedded"},
     "outputs": {"claims", "storing"},
     "pictures": {"data"},
     "pipelines": {"data", "hub", "modeling", "pictures", "scoring"},
     "places": {"embedded"},
     "pushing": {"cards", "embedded", "places"},
-    "scoring": {"data", "modeling", "pictures"},
+    "recipe_files": set(),
+    "scoring": {"data", "hub", "modeling", "pictures"},
     "storing": set(),
-    "training": {"claims", "modeling"},
+    "tasks": {"data", "modeling", "training"},
+    "training": {"claims", "modeling", "recipe_files"},
 }
 PUBLIC = [
+    "FewShotRecipe",
     "GRMPConfig",
     "GRMPForImageQualityAssessment",
     "GRMPImageProcessor",
@@ -40,11 +51,14 @@ PUBLIC = [
     "GRMPPromptModel",
     "GRMPTrainer",
     "GRMPTrainingArguments",
+    "Scorer",
     "__version__",
+    "adapt",
     "krcc",
     "load",
     "load_iqa_dataset",
     "plcc",
+    "read_ratings",
     "srcc",
 ]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from grmp_hf.cli.main import main
+from grmp_hf.embedded import EMBEDDED_PROMPTS
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.configuration_grmp import EMBEDDED_PROMPTS
 from grmp_hf.places import check_place, is_hub_id, spelling
 
 PATHS = [

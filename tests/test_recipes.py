@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from grmp_hf.cli.main import main
-from grmp_hf.cli.options import find_recipe, recipe_names
-from grmp_hf.cli.sources import from_photographs
 from grmp_hf.data.photographs import Photographs
 from grmp_hf.modeling.configuration_grmp import GRMPConfig
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+from grmp_hf.recipe_files import find_recipe, recipe_names
+from grmp_hf.tasks import from_photographs
 from grmp_hf.training.few_shot import adapt
 from grmp_hf.training.pretraining import pretrain
 from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe
@@ -101,12 +101,14 @@ def test_recipes_go_by_name(command: str, capsys: pytest.CaptureFixture[str], tm
         assert found is not None and found.name == f"{command}_{name}.yaml" and found.is_file()
     own = tmp_path / "own.yaml"
     own.write_text("steps: 3")
-    assert find_recipe(command, str(own)) == own and find_recipe(command, None) is None
+    assert find_recipe(command, str(own)) == own
     assert main([command, "--help"]) == 0
     assert f"{', '.join(names)}," in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "expected a file, or one of"), ("a: [", "expected YAML, got")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "expected a file, or one of"), ("a: [", "expected a recipe in YAML, got")]
+)
 def test_a_wrong_recipe_is_refused_before_anything_heavy(
     content: str | None, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

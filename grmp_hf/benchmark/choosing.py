@@ -12,7 +12,7 @@ from grmp_hf.benchmark.config import MethodConfig
 from grmp_hf.benchmark.finetuning import FullFineTuning
 from grmp_hf.benchmark.kernels import GRIDS, kernel_ridge, svr
 from grmp_hf.benchmark.methods import GRMP, Method, Regression, ZeroShot, ridge
-from grmp_hf.cli.options import find_start
+from grmp_hf.embedded import find_start
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.peft_prompts import check_base
 from grmp_hf.scoring import Scorer

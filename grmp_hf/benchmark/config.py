@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from grmp_hf.errors import GRMPError
+from grmp_hf.recipe_files import read_yaml
 
 __all__ = ["PROTOCOLS", "SPLITS", "BenchmarkConfig", "DatasetConfig", "MethodConfig"]
 
@@ -158,10 +157,7 @@ class BenchmarkConfig:
                 file and the key.
         """
         file = Path(path)
-        try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise GRMPError(f"{file}: expected a benchmark in YAML: {error}") from error
+        values = read_yaml(file, "a benchmark")
         try:
             known = [field.name for field in fields(cls) if field.name != "folder"]
             given = _mapping(values, "the file", known, needed=("datasets", "methods"))

@@ -14,28 +14,33 @@ from grmp_hf.cli.figures import figures_table
 from grmp_hf.cli.options import (
     add_model_options,
     add_rating_options,
-    find_recipe,
-    find_start,
+    check_recipe,
     join_processes,
     load_scorer,
     read_table,
-    recipe_names,
     say,
     settle,
     tell,
 )
 from grmp_hf.cli.progress import Progress
+from grmp_hf.cli.writing import COLUMNS, describe_scorer, write_table
+from grmp_hf.embedded import find_start
 from grmp_hf.errors import GRMPError
 from grmp_hf.outputs import OutputFolder, keep_apart
+from grmp_hf.recipe_files import recipe_names
+from grmp_hf.storing import is_first_process, write_json, writing
 
 if TYPE_CHECKING:
-    from grmp_hf.data import Row
+    from grmp_hf.comparing import Tested
+    from grmp_hf.data import RatedTable, RatingScale
     from grmp_hf.scoring import Scorer
 
 __all__ = ["add_parser", "run"]
 
 _FEWEST = 5
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "README.md", "split.json")
+_COLUMNS = (*COLUMNS[:5], "rating", "zero_shot", "ridge", *COLUMNS[5:])
+_SCATTER = "scatter.png"
 _REPORT = ("metrics.json", "scatter.png", "scores.csv", "scores.csv.json")
 _TITLES = {"adapted": "adapted", "zero_shot": "zero-shot", "ridge": "ridge on embedding"}
 _EPILOG = """The shots are drawn from the rows marked as train where the table marks a test part, else from all rows,
@@ -88,12 +93,12 @@ def run(args: argparse.Namespace) -> int:
         raise GRMPError(f"--shots: expected at least {_FEWEST}, got {args.shots}; fewer say nothing about a taste")
     if not 0 <= args.seed < 2**32:
         raise GRMPError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}")
-    args.recipe = find_recipe("adapt", args.recipe)
-    begun = find_start(args.start, args.model)
-    keep_apart(args.output, "--start", begun)
+    args.recipe = check_recipe("adapt", args.recipe)
+    args.start = find_start(args.start, args.model)
+    keep_apart(args.output, "--start", args.start)
     keep_apart(args.output, "--model", args.model)
     with _claim(args) as (output, report):
-        return _run(args, begun, output, report, start)
+        return _run(args, output, report, start)
 
 
 @contextmanager
@@ -110,53 +115,119 @@ def _claim(args: argparse.Namespace) -> Iterator[tuple[OutputFolder, OutputFolde
             yield output, report
 
 
-def _run(args: argparse.Namespace, begun: Path | None, output: OutputFolder, report: OutputFolder, start: float) -> int:
+def _run(args: argparse.Namespace, output: OutputFolder, report: OutputFolder, start: float) -> int:
     """Learn and measure, once it is clear where the results go."""
-    from grmp_hf.cli import adapting
+    from grmp_hf.comparing import score_tests
     from grmp_hf.data import split_rows
-    from grmp_hf.training.few_shot import FewShotRecipe
+    from grmp_hf.learning import adapt, check_bare
+    from grmp_hf.training.recipes import FewShotRecipe
 
     join_processes(args)
-    recipe = FewShotRecipe() if args.recipe is None else FewShotRecipe.from_yaml(args.recipe)
+    recipe = FewShotRecipe.named(args.recipe)
     table = read_table(args.data, args)
     split = split_rows(table, shots=args.shots, seed=args.seed, stratified=args.stratified)
-    train, test = split.select(table)
-    split = split.with_contents(train)
-    say(args, *table.notes, f"{len(train)} pictures teach, {len(test)} test: {split.rule}")
+    say(args, *table.notes, f"{len(split.train)} pictures teach, {len(split.test)} test: {split.rule}")
     base = load_scorer(args)
-    if base.identity["adapter"]:
-        raise GRMPError(f"--model: expected a base, got an adapter in {args.model!r}; name the base that it is for")
+    check_bare(base)
     recipe = settle(recipe, base, args)
-    if begun is not None:
-        adapting.check_start(begun, base)
-        say(args, f"training starts from the prompts in {begun}")
-    pixels = _shots(base, train, args)
+    if args.start is not None:
+        say(args, f"training starts from the prompts in {args.start}")
+    options = {"recipe": recipe, "start": args.start, "seed": args.seed, "batch_size": args.batch_size}
     with Progress("train", 0, quiet=args.quiet) as progress:
-        task = adapting.Task(table, split, base, args.model, args.seed, output, recipe, begun)
-        scorer = adapting.train(task, pixels, progress.tell)
-    if scorer is None:  # one of the other processes of accelerate launch
+        name = args.output.resolve().name
+        scorer = adapt(base, table, shots=split, name=name, work=output.work, tell=progress.tell, **options)
+    if not is_first_process():
         return 0
-    ridge = adapting.fit_baseline(scorer, pixels, train, args.batch_size)
-    with Progress("test", len(test), quiet=args.quiet) as progress:
-        results = adapting.score_both(scorer, test, ridge, args.batch_size, progress.advance)
-    metrics = adapting.finish(task, scorer, results, report, start)
-    _print(args, metrics, results.notes)
+    with Progress("test", len(split.test), quiet=args.quiet) as progress:
+        tested = score_tests(scorer, table, batch_size=args.batch_size, advance=progress.advance)
+    metrics = _metrics(scorer, table, tested, start)
+    _write(scorer, table, tested, metrics, output, report)
+    _print(args, metrics, tested.notes)
     return 1 if metrics["failed"] else 0
 
 
-def _shots(base: Scorer, train: list[Row], args: argparse.Namespace) -> Any:
-    """Views of the pictures that teach, uint8 ``(n, V, 3, S, S)``; a bad one is an error, before any work is done."""
-    import torch
+def _metrics(scorer: Scorer, table: RatedTable, tested: Tested, start: float) -> dict[str, Any]:
+    """The content of ``metrics.json``."""
+    from grmp_hf.hub import package_versions
+    from grmp_hf.measuring import peak_memory_mib
 
-    from grmp_hf.scoring import iter_views
+    identity, origin = scorer.identity, scorer.origin
+    return {
+        "model": identity["model"],
+        "revision": identity["revision"],
+        "shots": origin["shots"],
+        "seed": origin["seed"],
+        **tested.figures(),
+        "protocol": f"Split: {origin['split_rule']}; seed {origin['seed']}. Ratings of test pictures chose nothing.",
+        "data": table.name,
+        "data_hash": origin["data_hash"],
+        "split_hash": origin["split_hash"],
+        "adapter_sha256": identity["adapter_sha256"],
+        "recipe": origin["recipe"],
+        "start": origin["start"],
+        "preprocessing": identity["preprocessing"],
+        "scale": str(scorer.unit),
+        "rating_scale": scorer.unit.to_dict(),
+        "scorer": describe_scorer(identity),
+        "identity": identity,
+        "versions": package_versions(),
+        "device": str(scorer.device),
+        "seconds": round(time.monotonic() - start, 1),
+        "peak_memory_mib": peak_memory_mib(),
+    }
 
-    views: list[torch.Tensor] = []
-    for part in iter_views(train, base.views, batch_size=args.batch_size):
-        for row, found in part:
-            if not isinstance(found, torch.Tensor):
-                raise GRMPError(f"{row.name}, drawn to learn from: {found}; or remove it from the ratings")
-            views.append(found)
-    return torch.stack(views)
+
+def _write(
+    scorer: Scorer,
+    table: RatedTable,
+    tested: Tested,
+    metrics: dict[str, Any],
+    output: OutputFolder,
+    report: OutputFolder,
+) -> None:
+    """Write everything, and put it in its place."""
+    from grmp_hf.cards import write_card
+
+    measured = metrics["srcc"] is not None
+    scorer.save(output.new)
+    with writing(output.folder):
+        write_card(output.new, metrics, picture=_SCATTER if measured and report is output else None)
+    if report is not output:
+        report.begin()
+    with writing(report.folder):
+        about = {key: metrics[key] for key in ("scale", "rating_scale", "scorer", "identity", "failed")}
+        rows = ({**row, "scale": metrics["scale"], "scorer": metrics["scorer"]} for row in tested.rows)
+        write_table(rows, "csv", report.new / "scores.csv", about, _COLUMNS)
+        if measured:
+            _plot(table, tested, metrics, report.new / _SCATTER)
+        write_json(report.new / "metrics.json", metrics)
+    if report is not output:
+        report.publish()
+    output.publish()
+
+
+def _plot(table: RatedTable, tested: Tested, metrics: dict[str, Any], path: Path) -> None:
+    from grmp_hf.evaluation.logistic import ENOUGH, fit_logistic
+    from grmp_hf.evaluation.plots import scatter
+    from grmp_hf.evaluation.report import format_figure
+
+    figure = f"SRCC {format_figure(metrics['srcc'], metrics['srcc_interval'])}"
+    enough = len(tested.rating) >= ENOUGH
+    few = "" if enough else f"; too few for a fitted curve ({ENOUGH} are needed)"
+    scatter(
+        tested.score,
+        tested.rating,
+        path,
+        scale=_axis(table.scale),
+        title=f"{metrics['model']}, {metrics['shots']} ratings",
+        caption=f"{figure}, {metrics['n_test']} test pictures of {table.name}{few}",
+        curve=fit_logistic(tested.score, tested.rating) if enough else None,
+    )
+
+
+def _axis(scale: RatingScale) -> str:
+    best = scale.high if scale.higher_is_better else scale.low
+    return f"{scale.low:g} to {scale.high:g}{scale.unit and ' ' + scale.unit}, {best:g} = best"
 
 
 def _print(args: argparse.Namespace, metrics: dict[str, Any], notes: list[str]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from grmp_hf.errors import GRMPError, printable
 from grmp_hf.places import check_data, check_place, spelling
+from grmp_hf.recipe_files import find_recipe, read_yaml
 
 if TYPE_CHECKING:
     from grmp_hf.data import RatedTable
@@ -23,14 +23,12 @@ __all__ = [
     "add_model_options",
     "add_rating_options",
     "check_names",
+    "check_recipe",
     "device",
-    "find_recipe",
-    "find_start",
     "join_processes",
     "load_scorer",
     "positive",
     "read_table",
-    "recipe_names",
     "say",
     "settle",
     "tell",
@@ -124,36 +122,19 @@ def load_scorer(args: argparse.Namespace) -> Scorer:
     )
 
 
-def recipe_names(command: str) -> list[str]:
-    """Names of the recipes inside the package that a command takes."""
-    found = (path.name for path in files("grmp_hf").joinpath("recipes").iterdir())
-    return sorted(n.removeprefix(f"{command}_").removesuffix(".yaml") for n in found if n.startswith(f"{command}_"))
-
-
-def find_recipe(command: str, wanted: str | None) -> Path | None:
-    """The file of a recipe, which holds YAML.
-
-    Args:
-        command: "adapt" or "pretrain".
-        wanted: name of a recipe inside the package, or a file; None for the defaults.
+def check_recipe(stage: str, wanted: str | None) -> Path | None:
+    """The file of a recipe of a stage, "adapt" or "pretrain"; None for the defaults.
 
     Raises:
-        GRMPError: neither, or no YAML.
+        GRMPError: no recipe of that name, no such file, or no YAML in it.
     """
     if wanted is None:
         return None
-    known = recipe_names(command)
-    path = Path(wanted)
-    if wanted in known:
-        path = Path(str(files("grmp_hf").joinpath("recipes", f"{command}_{wanted}.yaml")))
-    elif not path.is_file():
-        raise GRMPError(f"--recipe {wanted}: expected a file, or one of {', '.join(known)}; check the spelling")
-    import yaml
-
     try:
-        yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise GRMPError(f"--recipe {wanted}: expected YAML, got: {error}") from error
+        path = find_recipe(stage, wanted)
+        read_yaml(path, "a recipe")
+    except GRMPError as error:
+        raise GRMPError(f"--{error}" if str(error).startswith("recipe") else f"--recipe {error}") from error
     return path
 
 
@@ -176,27 +157,6 @@ def tell(*lines: str, to: TextIO | None = None) -> None:
     """Print each text on one line of its own, whatever the names in it hold; to stdout unless told otherwise."""
     for line in lines:
         print(printable(line), file=to)
-
-
-def find_start(start: str, model: str | None) -> Path | None:
-    """The folder of an adapter to start from.
-
-    Args:
-        start: "none", a folder, or "default": the prompts inside the package, where it has some.
-        model: the base, whose prompts the default is.
-
-    Raises:
-        GRMPError: no such folder.
-    """
-    from grmp_hf.modeling import configuration_grmp as places
-
-    if start == "none":
-        return None
-    if start == "default":
-        embedded = model in (None, "default", places.EMBEDDED)
-        return places.EMBEDDED_PROMPTS if embedded and places.EMBEDDED_PROMPTS.is_dir() else None
-    _check_start(start)
-    return Path(start)
 
 
 def add_rating_options(parser: argparse.ArgumentParser) -> None:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 from grmp_hf.cli.options import (
     add_model_options,
     add_rating_options,
-    find_recipe,
+    check_recipe,
     join_processes,
     load_scorer,
     read_table,
-    recipe_names,
     say,
     settle,
     tell,
@@ -23,12 +22,14 @@ from grmp_hf.cli.options import (
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
 from grmp_hf.outputs import OutputFolder, keep_apart
+from grmp_hf.recipe_files import recipe_names
+from grmp_hf.storing import is_first_process, write_json, writing
 
 if TYPE_CHECKING:
-    from grmp_hf.cli.sources import Source
     from grmp_hf.data import RatedTable
-    from grmp_hf.data.photographs import Photographs
+    from grmp_hf.learning import Pretrained
     from grmp_hf.scoring import Scorer
+    from grmp_hf.tasks import Source
 
 __all__ = ["add_parser", "run"]
 
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         raise GRMPError(f"--workers: expected at least 0, got {args.workers}")
     if not 0 <= args.seed < 2**32:
         raise GRMPError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}")
-    args.recipe = find_recipe("pretrain", args.recipe)
+    args.recipe = check_recipe("pretrain", args.recipe)
     keep_apart(args.output, "--model", args.model)
     with OutputFolder(args.output, _NAMES, overwrite=args.overwrite) as output:
         return _run(args, output, start)
@@ -89,50 +90,73 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, output: OutputFolder, start: float) -> int:
     """Learn, once it is clear where the adapter goes."""
-    from grmp_hf.cli import pretraining
-    from grmp_hf.cli.sources import from_photographs
-    from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+    from grmp_hf.learning import check_bare, pretrain
     from grmp_hf.training.recipes import PretrainRecipe
 
-    recipe = PretrainRecipe() if args.recipe is None else PretrainRecipe.from_yaml(args.recipe)
+    recipe = PretrainRecipe.named(args.recipe)
     join_processes(args)
     base = load_scorer(args)
-    if not isinstance(base.model, GRMPForImageQualityAssessment):
-        raise GRMPError(f"--model: expected a base, got an adapter or a baked scorer in {args.model!r}; name its base")
+    check_bare(base)
     recipe = settle(recipe, base, args)
-    photographs = None if args.photos is None else _read_photographs(args, base)
-    tables = _read_tables(args, base) if photographs is None else []
-
-    def make_task(quality: list[float] | None = None) -> pretraining.Task:
-        sources = tables
-        if photographs is not None:
-            name = args.photos.resolve().name
-            sources = [from_photographs(name, photographs, base.processor, recipe.labels, quality)]
-        return pretraining.make_task(
-            sources, args.held_out, base, model=args.model, seed=args.seed, output=output, recipe=recipe
-        )
-
-    task = make_task()
-    pretraining.claim(task)
-    say(args, f"{len(task.learning)} tasks to learn from; held out: {', '.join(task.held_out)}")
-    if photographs is not None and recipe.judge_photographs:  # which takes minutes: after all that may be refused
-        with Progress("photographs", 0, quiet=args.quiet) as progress:
-            task = make_task(pretraining.judge(base, photographs.pictures, tell=progress.tell))
+    sources = _read_tables(args, base) if args.photos is None else [_read_photographs(args, base, recipe.labels)]
     with Progress("pretrain", 0, quiet=args.quiet) as progress:
-        metrics = pretraining.train(
-            task,
+        learnt = pretrain(
+            base,
+            sources,
+            held_out=args.held_out,
+            seed=args.seed,
+            recipe=recipe,
+            name=args.output.resolve().name,
+            work=output.work,
             workers=args.workers,
             tell=progress.tell,
             say=lambda line: say(args, line),
-            start=start,
         )
-    if metrics is not None:  # else one of the other processes of accelerate launch
+    if is_first_process():
+        metrics = _metrics(learnt, start)
+        _write(learnt.scorer, metrics, output)
         _print(args, metrics)
     return 0
 
 
-def _read_photographs(args: argparse.Namespace, base: Scorer) -> Photographs:
+def _metrics(learnt: Pretrained, start: float) -> dict[str, Any]:
+    """The content of ``metrics.json``."""
+    from grmp_hf.hub import package_versions
+    from grmp_hf.measuring import peak_memory_mib
+
+    scorer, identity = learnt.scorer, learnt.scorer.identity
+    about = ("base_fingerprint", "preprocessing")
+    return {
+        "model": identity["model"],
+        "revision": identity["revision"],
+        **scorer.origin,
+        **{name: identity[name] for name in about},
+        "held_out_before": learnt.judgements[0],
+        "held_out_after": learnt.chosen,
+        "judgements": learnt.judgements,
+        "adapter_sha256": identity["adapter_sha256"],
+        "identity": identity,
+        "versions": package_versions(),
+        "device": str(scorer.device),
+        "seconds": round(time.monotonic() - start, 1),
+        "peak_memory_mib": peak_memory_mib(),
+    }
+
+
+def _write(scorer: Scorer, metrics: dict[str, Any], output: OutputFolder) -> None:
+    """Write adapter, card and ``metrics.json``, and put them in their place; remove the checkpoints."""
+    from grmp_hf.cards import write_card
+
+    scorer.save(output.new)
+    with writing(output.folder):
+        write_card(output.new, metrics)
+        write_json(output.new / "metrics.json", metrics)
+    output.publish()
+
+
+def _read_photographs(args: argparse.Namespace, base: Scorer, labels: str) -> Source:
     from grmp_hf.data.photographs import read_photographs
+    from grmp_hf.tasks import from_photographs
 
     processor = base.processor
     with Progress("photographs", 0, quiet=args.quiet) as progress:
@@ -140,11 +164,11 @@ def _read_photographs(args: argparse.Namespace, base: Scorer) -> Photographs:
             args.photos, processor.size, processor.uncropped, tell=lambda share: progress.tell("read", share)
         )
     say(args, *(f"left out: {note}" for note in found.notes))
-    return found
+    return from_photographs(args.photos.resolve().name, found, processor, labels)
 
 
 def _read_tables(args: argparse.Namespace, base: Scorer) -> list[Source]:
-    from grmp_hf.cli.sources import from_table
+    from grmp_hf.tasks import from_table
 
     tables = [_read(place, args) for place in args.data]
     say(args, *(note for table in tables for note in table.notes))

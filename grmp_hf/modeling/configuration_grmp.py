@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from transformers import CLIPConfig, CLIPTokenizer, PreTrainedConfig
@@ -14,7 +12,6 @@ from grmp_hf.errors import GRMPError
 
 __all__ = [
     "EMBEDDED",
-    "EMBEDDED_PROMPTS",
     "PLACEHOLDER",
     "QUALITY_ANCHORS",
     "SCENES",
@@ -23,9 +20,6 @@ __all__ = [
     "anchor_length",
     "model_place",
 ]
-
-EMBEDDED_PROMPTS = Path(str(files("grmp_hf") / "assets" / "tiny_prompts"))
-"""Folder of the pre-trained prompts of that base, where the package has some."""
 
 PLACEHOLDER = "X"
 """The word whose tokens are where learned text prompts go."""

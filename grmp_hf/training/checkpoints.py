@@ -42,14 +42,14 @@ def claim_folder(folder: Path, run: Mapping[str, Any]) -> WorkFolder:
     Raises:
         GRMPError: it holds checkpoints of another run, or something else, or another run is at work in it.
     """
-    claimed = WorkFolder(folder)
+    claimed = WorkFolder(folder, overwrite=True)
     if not claimed.is_of(run) and last_complete_checkpoint(folder) is not None:
         claimed.close()
         raise GRMPError(
             f"Expected an empty folder, or one of a run with the same recipe, seed and pictures, got {str(folder)!r}, "
             "which holds checkpoints of another. Choose another folder, or remove it."
         )
-    claimed.begin(run, overwrite=True)
+    claimed.begin(run)
     return claimed
 
 

@@ -6,30 +6,27 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import torch
-import yaml
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+from grmp_hf.recipe_files import find_recipe, read_yaml
 from grmp_hf.training.precision import BF16, settle_bf16
 
 __all__ = ["FewShotRecipe", "PretrainRecipe", "read_recipe"]
 
-_Recipe = TypeVar("_Recipe")
+_Kind = TypeVar("_Kind")
 
 
-def read_recipe(kind: type[_Recipe], path: str | Path) -> _Recipe:
+def read_recipe(kind: type[_Kind], path: str | Path) -> _Kind:
     """Read a recipe from YAML; keys are the attributes of its class, and what is left out keeps its default.
 
     Raises:
         GRMPError: no such file, no mapping in it, a key that a recipe does not have, or a value of another kind.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise GRMPError(f"Expected a recipe in YAML at {str(path)!r}: {error}.") from error
+    values = read_yaml(path, "a recipe") or {}
     hints = {name: hint for name, hint in get_type_hints(kind).items() if name in _names(kind)}
     unknown = sorted(map(str, set(values) - set(hints))) if isinstance(values, dict) else [str(values)]
     if unknown:
@@ -84,8 +81,37 @@ def _check_choices(recipe: Any) -> None:
             raise GRMPError(f"Expected {name} out of {', '.join(allowed)}, got {getattr(recipe, name)!r}.")
 
 
+class _Recipe:
+    """What both kinds of recipes can do."""
+
+    stage: ClassVar[str]
+    bf16: BF16
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read a recipe; see :func:`read_recipe`."""
+        return read_recipe(cls, path)
+
+    @classmethod
+    def named(cls, recipe: Self | str | Path | None) -> Self:
+        """A recipe as it is, by its name in the package or from a file of YAML; the defaults if None.
+
+        Raises:
+            GRMPError: neither such a name nor such a file, or another kind of recipe.
+        """
+        if isinstance(recipe, str | Path):
+            return cls.from_yaml(find_recipe(cls.stage, recipe))
+        if recipe is not None and not isinstance(recipe, cls):
+            raise GRMPError(f"Expected a {cls.__name__}, a name or a file, got {recipe!r}.")
+        return cls() if recipe is None else recipe
+
+    def settled(self, device: torch.device) -> Self:
+        """The same with ``bf16`` as it comes to on a device."""
+        return cast(Self, replace(cast(Any, self), bf16=settle_bf16(self.bf16, device)))
+
+
 @dataclass(frozen=True)
-class FewShotRecipe:
+class FewShotRecipe(_Recipe):
     """What is trained on the shots, and how. The defaults were chosen on BIQ2021's train part (docs/decisions.md).
 
     Attributes:
@@ -119,6 +145,8 @@ class FewShotRecipe:
         save_steps: steps between checkpoints; 0 for none.
     """
 
+    stage: ClassVar[str] = "adapt"
+
     train: Literal["prompts", "authors"] = "prompts"
     text_prompts: int = 4
     visual_prompts: int = 0
@@ -147,15 +175,6 @@ class FewShotRecipe:
             if not getattr(self, name) >= least:
                 raise GRMPError(f"Expected {name} of at least {least}, got {getattr(self, name)}.")
 
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> FewShotRecipe:
-        """Read a recipe; see :func:`read_recipe`."""
-        return read_recipe(cls, path)
-
-    def settled(self, device: torch.device) -> FewShotRecipe:
-        """The same with ``bf16`` as it comes to on a device."""
-        return replace(self, bf16=settle_bf16(self.bf16, device))
-
     def pull_to_start(self, shots: int) -> float:
         """The pull for a number of shots, as ``GRMPTrainingArguments.pull_to_start``."""
         return 2 * self.pull / shots
@@ -172,7 +191,7 @@ class FewShotRecipe:
 
 
 @dataclass(frozen=True)
-class PretrainRecipe:
+class PretrainRecipe(_Recipe):
     """What is learnt from episodes, and how.
 
     Attributes:
@@ -205,6 +224,8 @@ class PretrainRecipe:
         held_out_support, held_out_query: pictures of an episode that judges, each in one batch.
         held_out_visits: episodes of each held-out task in a judgement.
     """
+
+    stage: ClassVar[str] = "pretrain"
 
     text_prompts: int = 4
     text_start: Literal["placeholder", "random"] = "placeholder"
@@ -246,15 +267,6 @@ class PretrainRecipe:
         for name in ("inner_steps", "steps", "tasks_per_step", "eval_steps", "held_out_visits"):
             if getattr(self, name) < 1:
                 raise GRMPError(f"Expected {name} of at least 1, got {getattr(self, name)}.")
-
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> PretrainRecipe:
-        """Read a recipe; see :func:`read_recipe`."""
-        return read_recipe(cls, path)
-
-    def settled(self, device: torch.device) -> PretrainRecipe:
-        """The same with ``bf16`` as it comes to on a device."""
-        return replace(self, bf16=settle_bf16(self.bf16, device))
 
     @property
     def learning_episodes(self) -> dict[str, Any]:

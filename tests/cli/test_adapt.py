@@ -16,12 +16,15 @@ from PIL import Image
 from torch import Tensor
 
 import grmp_hf
+from grmp_hf import comparing
 from grmp_hf.claims import WORK
-from grmp_hf.cli import adapting
 from grmp_hf.cli.main import main
 from grmp_hf.data import Split
+from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.outputs import MANIFEST
 from grmp_hf.training import few_shot
+
+TRAINING = few_shot.adapt
 
 
 def fake_training(model: Any, pixels: Tensor, quality: Tensor, *, output_dir: Path, **given: Any) -> Any:
@@ -34,7 +37,7 @@ def fake_training(model: Any, pixels: Tensor, quality: Tensor, *, output_dir: Pa
     (output_dir / "checkpoint-1").mkdir(parents=True, exist_ok=True)
     torch.manual_seed(given["seed"])
     given["progress"]("epoch 1 of 1", 1.0)
-    return get_peft_model(model, grmp_hf.GRMPPromptConfig(text_prompts=2, visual_prompts=3))
+    return get_peft_model(copy_base(model), grmp_hf.GRMPPromptConfig(text_prompts=2, visual_prompts=3))
 
 
 def write(folder: Path, rows: list[tuple[Any, ...]], header: str = "image,mos") -> Path:
@@ -60,7 +63,7 @@ def rated(tmp_path: Path) -> Path:
 @pytest.fixture
 def adapt(rated: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs the command, without training, on the thirty pictures."""
-    monkeypatch.setattr(adapting, "adapt", fake_training)
+    monkeypatch.setattr(few_shot, "adapt", fake_training)
 
     def run(*options: Any, data: Path = rated) -> int:
         where = ["--data", data, "--output", tmp_path / "mine", "--model", clip_folder]
@@ -102,9 +105,9 @@ def test_real_training_gives_the_same_adapter_twice(
     adapt: Callable[..., int], rated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def short(*arguments: Any, recipe: few_shot.FewShotRecipe, **given: Any) -> Any:
-        return few_shot.adapt(*arguments, recipe=replace(recipe, steps=3), **given)
+        return TRAINING(*arguments, recipe=replace(recipe, steps=3), **given)
 
-    monkeypatch.setattr(adapting, "adapt", short)
+    monkeypatch.setattr(few_shot, "adapt", short)
     found = []
     for _ in range(2):
         assert adapt("--shots", 15, "--overwrite") == 0
@@ -149,9 +152,9 @@ def test_the_embedded_base_is_recorded_under_its_stable_name(
     def training(model: Any, pixels: Tensor, quality: Tensor, **_: Any) -> Any:
         from peft import get_peft_model
 
-        return get_peft_model(model, grmp_hf.GRMPPromptConfig(text_prompts=2, visual_prompts=2))
+        return get_peft_model(copy_base(model), grmp_hf.GRMPPromptConfig(text_prompts=2, visual_prompts=2))
 
-    monkeypatch.setattr(adapting, "adapt", training)
+    monkeypatch.setattr(few_shot, "adapt", training)
     write(rated, [(f"{i}.png", 1 + i % 5) for i in range(8)])
     assert main(["adapt", "--data", str(rated), "--shots", "6", "--output", str(tmp_path / "mine"), "-q"]) == 0
     text = (tmp_path / "mine" / "adapter_config.json").read_text()
@@ -212,15 +215,15 @@ def test_an_interrupted_run_goes_on_and_another_one_is_refused(
         (output_dir / "checkpoint-1").mkdir(parents=True, exist_ok=True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(adapting, "adapt", interrupted)
+    monkeypatch.setattr(few_shot, "adapt", interrupted)
     assert adapt("--shots", 10) == 130
     assert adapt("--shots", 10) == 130
     assert adapt("--shots", 12) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "holds an unfinished run with other settings (pixels_hash, split_hash)" in said and "--overwrite" in said
+    assert "holds an unfinished run with other settings (split_hash, contents)" in said and "--overwrite" in said
     assert adapt("--shots", 12, "--overwrite") == 130
     assert seen == [False, True, False]
-    monkeypatch.setattr(adapting, "adapt", fake_training)
+    monkeypatch.setattr(few_shot, "adapt", fake_training)
     assert adapt("--shots", 12) == 0
     assert not (tmp_path / "mine" / WORK).exists()
 
@@ -234,15 +237,15 @@ def test_a_run_that_ends_while_it_scores_keeps_what_it_has_learnt(
         calls.append(given["seed"])
         return fake_training(*arguments, **given)
 
-    def stopped(*arguments: Any) -> Any:
+    def stopped(*arguments: Any, **given: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(adapting, "adapt", counted)
-    whole, score_both = tmp_path / "mine" / "adapter_model.safetensors", adapting.score_both
-    monkeypatch.setattr(adapting, "score_both", stopped)
+    monkeypatch.setattr(few_shot, "adapt", counted)
+    whole, score_tests = tmp_path / "mine" / "adapter_model.safetensors", comparing.score_tests
+    monkeypatch.setattr(comparing, "score_tests", stopped)
     assert adapt("--shots", 10, "--seed", 3) == 130
-    learnt = (tmp_path / "mine" / WORK / "new" / "mine" / whole.name).read_bytes()
-    monkeypatch.setattr(adapting, "score_both", score_both)
+    learnt = (tmp_path / "mine" / WORK / "trained" / whole.name).read_bytes()
+    monkeypatch.setattr(comparing, "score_tests", score_tests)
     assert adapt("--shots", 10, "--seed", 3) == 0
     assert calls == [3] and whole.read_bytes() == learnt
     metrics = json.loads((tmp_path / "mine" / "metrics.json").read_text())
@@ -325,7 +328,7 @@ def test_an_adapter_is_no_base(
     adapt: Callable[..., int], adapter_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert adapt("--shots", 10, "--model", adapter_folder) == 2
-    assert "--model: expected a base, got an adapter" in capsys.readouterr().err
+    assert "Expected a base to learn on, got stars, which has learnt already" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -341,7 +344,7 @@ def start(clip_folder: Path, tmp_path: Path) -> Path:
 
 
 def short_training(*arguments: Any, recipe: few_shot.FewShotRecipe, **given: Any) -> Any:
-    return few_shot.adapt(*arguments, recipe=replace(recipe, steps=3), **given)
+    return TRAINING(*arguments, recipe=replace(recipe, steps=3), **given)
 
 
 def test_a_start_is_gone_on_with_and_recorded(
@@ -355,7 +358,7 @@ def test_a_start_is_gone_on_with_and_recorded(
 ) -> None:
     from safetensors.torch import load_file
 
-    monkeypatch.setattr(adapting, "adapt", short_training)
+    monkeypatch.setattr(few_shot, "adapt", short_training)
     assert adapt("--shots", 15, "--start", start) == 0
     assert f"starts from the prompts in {start}" in capsys.readouterr().err
     before, after = (load_file(folder / "adapter_model.safetensors") for folder in (start, tmp_path / "mine"))
@@ -380,12 +383,12 @@ def test_a_start_is_gone_on_with_and_recorded(
 def test_the_default_start_is_that_of_the_package_and_its_base(
     start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from grmp_hf.cli.options import find_start
-    from grmp_hf.modeling import configuration_grmp
+    from grmp_hf import embedded
+    from grmp_hf.embedded import find_start
 
-    monkeypatch.setattr(configuration_grmp, "EMBEDDED_PROMPTS", tmp_path / "none")
+    monkeypatch.setattr(embedded, "EMBEDDED_PROMPTS", tmp_path / "none")
     assert find_start("default", "default") is None
-    monkeypatch.setattr(configuration_grmp, "EMBEDDED_PROMPTS", start)
+    monkeypatch.setattr(embedded, "EMBEDDED_PROMPTS", start)
     assert find_start("default", "default") == find_start("default", "grmp_hf/tiny") == start
     assert find_start("default", "some/clip") is None
     assert find_start("none", "default") is None

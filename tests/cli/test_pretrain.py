@@ -16,10 +16,12 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 import grmp_hf
-from grmp_hf.cli import pretraining
+from grmp_hf import learning
 from grmp_hf.cli.main import main
 from grmp_hf.data.distortions import DISTORTIONS
 from grmp_hf.outputs import MANIFEST
+from grmp_hf.tasks import HELD_OUT
+from grmp_hf.training import pretraining
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
@@ -70,7 +72,7 @@ def test_everything_is_written_and_the_result_is_a_start(
         *("README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json", MANIFEST)
     }
     metrics = json.loads((output / "metrics.json").read_text())
-    assert metrics["held_out"] == list(pretraining.HELD_OUT) and len(metrics["tasks"]) == 21
+    assert metrics["held_out"] == list(HELD_OUT) and len(metrics["tasks"]) == 21
     assert [judgement["step"] for judgement in metrics["judgements"]] == [0, 2, 4]
     before, after = metrics["held_out_before"], metrics["held_out_after"]
     assert before == metrics["judgements"][0]
@@ -118,20 +120,18 @@ def test_photographs_are_judged_by_the_base_unless_the_recipe_says_no(
     go: Callable[..., int], recipe: Path, photos: list[Path], clip_folder: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from grmp_hf.cli import sources
-
     seen: list[Any] = []
-    plain = sources.from_photographs
+    plain = learning.divide
 
-    def watched(name: str, photographs: Any, processor: Any, labels: str, quality: Any = None) -> Any:
-        seen.append((photographs, quality))
-        return plain(name, photographs, processor, labels, quality)
+    def watched(sources: Any, *given: Any, **options: Any) -> Any:
+        seen.append((sources[0].load.photographs, sources[0].load.quality))
+        return plain(sources, *given, **options)
 
-    monkeypatch.setattr(sources, "from_photographs", watched)
+    monkeypatch.setattr(learning, "divide", watched)
     assert go("--held-out", "sepia", output="refused") == 2 and "judged" not in capsys.readouterr().err
     assert go(output="judged") == 0 and "judged by the base, 100%" in capsys.readouterr().err
     photographs, judged = seen[-1]
-    expected = grmp_hf.load(clip_folder).score(list(photographs.pictures)).quality
+    expected = grmp_hf.load(clip_folder).score(list(photographs)).quality
     np.testing.assert_allclose(judged, expected, atol=1e-6)
     recipe.write_text(RECIPE + "judge_photographs: false\n")
     assert go(output="perfect") == 0 and "judged" not in capsys.readouterr().err
@@ -202,7 +202,7 @@ def test_two_processes_learn_what_one_does(
     recipe.write_text(plain)
     done = start()
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(list(photos[0].parent.iterdir())) > pretraining.JUDGED
+    assert len(list(photos[0].parent.iterdir())) > learning.JUDGED
     assert done.stderr.count("21 tasks to learn from") == 1 and done.stdout.count("held-out tasks after") == 1
     one, two = (weights(tmp_path / name) for name in ("one", "two"))
     for name, values in one.items():

@@ -29,7 +29,7 @@ def test_keys_are_the_attributes_and_the_others_keep_their_defaults(tmp_path: Pa
         ("- 3", "got [3]"),
         ("train: everything", "train out of prompts, authors, got 'everything'"),
         ("steps: 0", "steps of at least 1, got 0"),
-        ("a: [", "Expected a recipe in YAML"),
+        ("a: [", "expected a recipe in YAML"),
         ("steps: many", "Expected steps of type int in"),
         ("steps: 1.5", "got 1.5"),
         ("steps: true", "got True"),
@@ -41,7 +41,7 @@ def test_keys_are_the_attributes_and_the_others_keep_their_defaults(tmp_path: Pa
 def test_a_wrong_recipe_says_what_it_may_hold(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(GRMPError, match=re.escape(message)):
         FewShotRecipe.from_yaml(write(tmp_path, text))
-    with pytest.raises(GRMPError, match="Expected a recipe in YAML"):
+    with pytest.raises(GRMPError, match="expected a recipe in YAML"):
         FewShotRecipe.from_yaml(tmp_path / "none.yaml")
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from grmp_hf.cli.sources import from_photographs, from_table
 from grmp_hf.data import RatedTable, RatingScale, Row
 from grmp_hf.data.distortions import DISTORTIONS
 from grmp_hf.data.photographs import Photographs
 from grmp_hf.data.synthetic import LABELS, SyntheticPicture, distorted_crop
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
+from grmp_hf.tasks import from_photographs, from_table
 
 PROCESSOR = GRMPImageProcessor(32, ["center"], shortest_edge_limit=48)
 

@@ -1,0 +1,131 @@
+"""How good a taste is that was learnt: on the pictures that did not teach it, beside what needs no learning of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+from torch import Tensor
+
+from grmp_hf.data import RatedTable, Row
+from grmp_hf.data.images import ImageError
+from grmp_hf.errors import GRMPError
+from grmp_hf.evaluation.baselines import RidgeModel, fit_ridge
+from grmp_hf.evaluation.metrics import caveats, evaluate_scores
+from grmp_hf.modeling.peft_prompts import teacher_mode
+from grmp_hf.scoring import Scorer, iter_views
+
+__all__ = ["Tested", "score_tests"]
+
+_METHODS = ("score", "zero_shot", "ridge")
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Scores of the pictures that test, by the adapter, its base alone, and ridge regression on the base's embedding.
+
+    Attributes:
+        rows: for every picture ``path, score, quality, status, message, warning``, see
+            :class:`~grmp_hf.scoring.ScoredPicture`, and ``rating, zero_shot, ridge``, in the unit of the ratings.
+        score, zero_shot, ridge, rating: ``(n,)`` of those that could be read, in the order of the table.
+    """
+
+    rows: list[dict[str, Any]]
+    score: NDArray[np.float64]
+    zero_shot: NDArray[np.float64]
+    ridge: NDArray[np.float64]
+    rating: NDArray[np.float64]
+
+    @property
+    def notes(self) -> list[str]:
+        """A sentence for each picture that could not be read."""
+        return [row["message"] for row in self.rows if row["status"] != "ok"]
+
+    def figures(self) -> dict[str, Any]:
+        """Metrics with their intervals, see `evaluate_scores`; ``srcc`` is None with fewer than two pictures."""
+        found: dict[str, dict[str, Any]] = {name: {"srcc": None, "srcc_interval": None} for name in _METHODS}
+        if len(self.rating) >= 2:
+            found = {name: dict(evaluate_scores(getattr(self, name), self.rating)) for name in _METHODS}
+        return {
+            "n_test": len(self.rating),
+            "failed": len(self.notes),
+            **{name: value for name, value in found["score"].items() if name != "n"},
+            "caveats": caveats(self.score, self.rating) if len(self.rating) >= 2 else [],
+            "baselines": {"zero_shot": found["zero_shot"], "ridge": found["ridge"]},
+        }
+
+
+def score_tests(
+    scorer: Scorer, table: RatedTable, *, batch_size: int = 16, advance: Callable[[int], None] | None = None
+) -> Tested:
+    """Score the pictures of a table that test a scorer.
+
+    Args:
+        scorer: with an adapter that :func:`grmp_hf.adapt` has made.
+        table: that it has learnt from; its ratings of test pictures choose nothing.
+        batch_size: pictures at once.
+        advance: told how many more are done.
+
+    Raises:
+        GRMPError: a scorer of which it is not known what has taught it, or a picture that taught and cannot be read.
+    """
+    if scorer.taught is None:
+        raise GRMPError("Expected a scorer that grmp_hf.adapt has made, got one that does not say what has taught it.")
+    taught, tests = scorer.taught.select(table)
+    ridge = _fit_ridge(scorer, taught, batch_size)
+    rows: list[dict[str, Any]] = []
+    values = [np.empty((0, 3))]
+    for chunk in iter_views(tests, scorer.views, batch_size=batch_size):
+        good = [found for _, found in chunk if isinstance(found, Tensor)]
+        three = _three_qualities(scorer, ridge, torch.stack(good)) if good else np.empty((0, 3))
+        values.append(scorer.unit.to_score(three))
+        remaining = iter(three)
+        for row, found in chunk:
+            rows.append(_row(scorer, row, found if isinstance(found, ImageError) else next(remaining)))
+        if advance is not None:
+            advance(len(chunk))
+    rating = np.array([row["rating"] for row in rows if row["status"] == "ok"])
+    score, zero_shot, by_ridge = np.concatenate(values).T
+    return Tested(rows, score, zero_shot, by_ridge, rating)
+
+
+def _fit_ridge(scorer: Scorer, taught: Sequence[Row], batch_size: int) -> RidgeModel:
+    """Ridge regression on the base's embedding of the pictures that taught."""
+    embeds: list[Tensor] = []
+    for chunk in iter_views(taught, scorer.views, batch_size=batch_size):
+        bad = next((found for _, found in chunk if isinstance(found, ImageError)), None)
+        if bad is not None:
+            raise bad
+        views = torch.stack([found for _, found in chunk if isinstance(found, Tensor)])
+        embeds.append(_base_outputs(scorer, views).image_embeds.cpu())
+    return fit_ridge(torch.cat(embeds).numpy(), [row.quality for row in taught])
+
+
+def _base_outputs(scorer: Scorer, pixels: Tensor) -> Any:
+    """What the base says of views, as if there were no adapter."""
+    with teacher_mode(scorer.model):
+        return scorer.outputs(pixels)
+
+
+def _three_qualities(scorer: Scorer, ridge: RidgeModel, pixels: Tensor) -> NDArray[np.float64]:
+    """Quality ``(B, 3)`` of views: with the adapter, zero-shot, ridge."""
+    base = _base_outputs(scorer, pixels)
+    config: Any = cast(PeftModel, scorer.model).active_peft_config
+    if config.visual_prompts or config.modules_to_save:
+        adapted = scorer.quality(pixels)
+    else:  # it changes what is read from the embedding, not the embedding
+        with torch.inference_mode():
+            adapted = scorer.model(image_embeds=base.image_embeds).quality.double().cpu().numpy()
+    by_ridge = ridge.predict(base.image_embeds.double().cpu().numpy())
+    return np.stack([adapted, base.quality.double().cpu().numpy(), by_ridge], axis=1)
+
+
+def _row(scorer: Scorer, row: Row, found: NDArray[np.float64] | ImageError) -> dict[str, Any]:
+    scored = scorer.row(row.name, found if isinstance(found, ImageError) else float(found[0]))
+    others = [None, None] if isinstance(found, ImageError) else scorer.unit.to_score(found[1:]).round(6).tolist()
+    return {**scored._asdict(), "rating": row.mos, "zero_shot": others[0], "ridge": others[1]}
