@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from transformers import PreTrainedConfig
 
 from grmp_hf.cards import write_card
 from grmp_hf.data.scales import RatingScale
+from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, model_place
@@ -36,6 +37,7 @@ from grmp_hf.storing import digest_file, writing
 __all__ = ["EMBEDDED", "adapter_sha256", "load", "package_versions", "push", "recorded_name", "save"]
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_SPLIT = "split.json"
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _HUB_ERRORS: tuple[type[Exception], ...] = (*hub_errors(), SafetensorError)
 
@@ -128,7 +130,7 @@ def load(
         "dtype": str(wanted).removeprefix("torch."),
         "versions": package_versions(),
     }
-    return Scorer(network.eval(), processor, scale, identity)
+    return Scorer(network.eval(), processor, scale, identity, _taught(found.folder if found else Path(name)))
 
 
 def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
@@ -156,7 +158,7 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
             if path.is_file():
                 shutil.copyfile(path, target / path.name)
         if scorer.taught is not None:
-            scorer.taught.save(target / "split.json")
+            scorer.taught.save(target / _SPLIT)
     write_card(target)
 
 
@@ -246,6 +248,8 @@ def _find_adapter(name: str, revision: str | None, offline: bool) -> _AdapterFil
         hf_hub_download(name, _WEIGHTS, revision=path.parent.name, local_files_only=offline)
     except _HUB_ERRORS:
         return None
+    with suppress(*_HUB_ERRORS):  # not every adapter has one
+        hf_hub_download(name, _SPLIT, revision=path.parent.name, local_files_only=offline)
     return _AdapterFiles(path.parent, name, path.parent.name)
 
 
@@ -260,6 +264,17 @@ def _adapter_config(adapter: _AdapterFiles) -> GRMPPromptConfig:
             f"Expected an adapter of the method GRMP, got {kind!r} in {adapter.name!r}. Load it with peft itself."
         )
     return GRMPPromptConfig.from_pretrained(str(adapter.folder))  # type: ignore[no-any-return]
+
+
+def _taught(folder: Path) -> Split | None:
+    """Which pictures have taught what a folder holds, if that is said there, and said of what is there."""
+    try:
+        split = Split.load(folder / _SPLIT)
+        name = _CONFIG if (folder / _CONFIG).is_file() else "config.json"
+        origin = json.loads((folder / name).read_text(encoding="utf-8")).get("provenance") or {}
+    except (GRMPError, OSError, ValueError):
+        return None
+    return split if origin.get("split_hash", split.hash) == split.hash else None
 
 
 def _recorded_base(adapter: _AdapterFiles, config: GRMPPromptConfig) -> str:

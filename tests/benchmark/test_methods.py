@@ -169,7 +169,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("grmp", {"recipe": {"stepz": 3}}, "recipe: expected a file, or keys out of .*, got stepz"),
     ("grmp", {"recipe": 3}, "recipe: expected a file, or keys out of .*, got 3"),
     ("grmp", {"recipe": {"steps": "many"}}, "expected numbers where numbers belong"),
-    ("grmp", {"recipe": "none.yaml"}, "Expected a recipe in YAML"),
+    ("grmp", {"recipe": "none.yaml"}, "expected a recipe in YAML"),
     ("grmp", {"views": 0}, "expected 1 to 3 views, as many as the base has, got 0"),
     ("full_finetune", {"views": 4}, "expected 1 to 3 views, as many as the base has, got 4"),
     ("full_finetune", {"epochs": 0}, "expected epochs and batch_size of at least 1"),

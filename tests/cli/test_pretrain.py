@@ -269,7 +269,7 @@ def few(folder: Path) -> None:
         (empty, [], "holds no picture"),
         (few, [], "Expected task 'gaussian_blur' to have 8 pictures for the support"),
         (None, ["--photos", "nowhere"], "--photos nowhere: expected a folder of photographs"),
-        (None, ["--held-out", "sepia"], "--held-out: expected tasks out of gaussian_blur, lens_blur"),
+        (None, ["--held-out", "sepia"], "(--held-out): expected tasks out of gaussian_blur, lens_blur"),
         (None, ["--held-out", *DISTORTIONS], "others to choose a checkpoint by, got 0 and 25"),
         (unlearnable, [], "inner_learning_rate"),
         (None, ["--workers", -1], "--workers: expected at least 0, got -1"),
@@ -298,7 +298,7 @@ def test_an_adapter_is_no_base_and_other_files_are_kept(
     go: Callable[..., int], adapter_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert go("--model", adapter_folder) == 2
-    assert "--model: expected a base, got an adapter" in capsys.readouterr().err
+    assert "Expected a base to learn on, got stars, which has learnt already" in capsys.readouterr().err
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "mine.txt").touch()
     assert go() == 2

@@ -1,0 +1,134 @@
+"""What a Python user does: adapt, save, load and score, in three lines."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import grmp_hf
+from grmp_hf.claims import WorkFolder
+from grmp_hf.comparing import score_tests
+from grmp_hf.data import RatedTable
+from grmp_hf.errors import GRMPError
+from grmp_hf.recipe_files import recipe_names
+from grmp_hf.scoring import Scorer
+from grmp_hf.training import few_shot
+from grmp_hf.training.recipes import FewShotRecipe
+
+RECIPES = [f"{name}" for name in recipe_names("adapt")]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen pictures whose ratings from 1 to 5 fall with their noise."""
+    folder = tmp_path_factory.mktemp("photos")
+    lines = ["image,mos"]
+    for index in range(16):
+        noise = np.random.default_rng(index).normal(0, 8 * index, (40, 48, 3))
+        pixels = np.clip(128 + 40 * np.sin(np.arange(48) / 5)[None, :, None] + noise, 0, 255)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
+        lines.append(f"{index}.png,{5 - index / 4}")
+    (folder / "ratings.csv").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
+def table(photos: Path) -> RatedTable:
+    return grmp_hf.read_ratings(photos)
+
+
+@pytest.fixture
+def base(clip_folder: Path) -> Scorer:
+    return grmp_hf.load(clip_folder)
+
+
+def short(name: str = "default") -> FewShotRecipe:
+    return dataclasses.replace(FewShotRecipe.named(name), steps=3, blocks=1, batch_size=4)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_is_returned_scores_as_what_is_loaded_in_another_process(
+    name: str, base: Scorer, table: RatedTable, photos: Path, tmp_path: Path
+) -> None:
+    files = [str(photos / f"{index}.png") for index in range(16)]
+    zero_shot = base.score(files).quality
+    scorer = grmp_hf.adapt(base, table, shots=10, recipe=short(name))
+    scorer.save(tmp_path / "mine")
+    here = scorer.score(files).score
+    code = "import grmp_hf, sys; print(grmp_hf.load(sys.argv[1]).score(sys.argv[2:]).score.tolist())"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "mine", *files], capture_output=True, check=True)
+    assert here.tolist() == eval(done.stdout)
+    np.testing.assert_array_equal(base.score(files).quality, zero_shot)  # the base stays what it is
+    assert not np.array_equal(scorer.score(files).quality, zero_shot)
+
+
+def test_it_knows_what_has_taught_it_and_keeps_that(base: Scorer, table: RatedTable, tmp_path: Path) -> None:
+    scorer = grmp_hf.adapt(base, table, shots=10, recipe=short(), seed=3)
+    assert scorer.taught is not None and len(scorer.taught.train) == 10 and len(scorer.taught.contents) == 10
+    scorer.save(tmp_path / "mine")
+    again = grmp_hf.load(tmp_path / "mine")
+    assert again.taught == scorer.taught and again.scale == table.scale
+    assert again.identity["adapter_sha256"] == scorer.identity["adapter_sha256"]
+    assert again.origin["seed"] == 3 and again.origin["data_hash"] == table.content_hash
+    again.save(tmp_path / "copy")
+    assert grmp_hf.load(tmp_path / "copy").taught == scorer.taught
+
+
+def test_two_tastes_on_one_base_do_not_touch_each_other(base: Scorer, table: RatedTable) -> None:
+    first = grmp_hf.adapt(base, table, shots=10, recipe=short(), seed=1)
+    weights = {name: weight.clone() for name, weight in first.model.state_dict().items()}
+    grmp_hf.adapt(base, table, shots=10, recipe=short(), seed=2)
+    assert all(torch.equal(weights[name], weight) for name, weight in first.model.state_dict().items())
+
+
+def test_a_run_that_was_interrupted_goes_on(
+    base: Scorer, table: RatedTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = grmp_hf.adapt(base, table, shots=10, recipe=short())
+    with WorkFolder(tmp_path / "work") as work:
+        again = grmp_hf.adapt(base, table, shots=10, recipe=short(), work=work)
+    monkeypatch.setattr(few_shot, "adapt", None)  # what has been learnt is not learnt again
+    with WorkFolder(tmp_path / "work") as work:
+        kept = grmp_hf.adapt(base, table, shots=10, recipe=short(), work=work)
+        with pytest.raises(GRMPError, match=r"unfinished run with other settings \(split_hash, seed"):
+            grmp_hf.adapt(base, table, shots=10, recipe=short(), work=work, seed=1)
+    hashes = {scorer.identity["adapter_sha256"] for scorer in (whole, again, kept)}
+    assert len(hashes) == 1
+
+
+def test_what_cannot_teach_is_refused(base: Scorer, table: RatedTable, photos: Path, tmp_path: Path) -> None:
+    scorer = grmp_hf.adapt(base, table, shots=10, recipe=short())
+    with pytest.raises(GRMPError, match="Expected a base to learn on, got photos"):
+        grmp_hf.adapt(scorer, table)
+    with pytest.raises(GRMPError, match="recipe none: expected a file, or one of"):
+        grmp_hf.adapt(base, table, recipe="none")
+    with pytest.raises(GRMPError, match="start: expected the folder of an adapter"):
+        grmp_hf.adapt(base, table, start=tmp_path / "none")
+    shutil.copytree(photos, tmp_path / "damaged")
+    (tmp_path / "damaged" / "3.png").write_bytes(b"nothing")
+    with pytest.raises(GRMPError, match=r"3\.png, drawn to learn from"):
+        grmp_hf.adapt(base, grmp_hf.read_ratings(tmp_path / "damaged"), recipe=short())
+
+
+def test_tests_are_scored_beside_the_baselines(base: Scorer, table: RatedTable, photos: Path) -> None:
+    scorer = grmp_hf.adapt(base, table, shots=10, recipe=short())
+    tested = score_tests(scorer, table, batch_size=4)
+    assert scorer.taught is not None
+    files = [photos / name for name in scorer.taught.test]
+    assert [row["path"] for row in tested.rows] == list(scorer.taught.test)
+    np.testing.assert_allclose(tested.score, scorer.score(files).score, atol=1e-5)
+    np.testing.assert_allclose(tested.zero_shot, 1 + 4 * base.score(files).quality, atol=1e-5)
+    figures = tested.figures()
+    assert figures["n_test"] == 6 and figures["failed"] == 0
+    assert figures["srcc"] == grmp_hf.srcc(tested.score, tested.rating)
+    assert set(figures["baselines"]) == {"zero_shot", "ridge"}
+    with pytest.raises(GRMPError, match="does not say what has taught it"):
+        score_tests(base, table)
