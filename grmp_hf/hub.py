@@ -24,7 +24,7 @@ from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer
-from grmp_hf.modeling.configuration_grmp import EMBEDDED, model_place
+from grmp_hf.modeling.configuration_grmp import EMBEDDED, image_size, match_views, model_place
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, base_fingerprint
@@ -118,7 +118,7 @@ def load(
         network, scale = _attach(base, found, config), _scale(config)
         if config.preprocessing is not None:
             processor = GRMPImageProcessor(**config.preprocessing)
-    _match(base, processor)
+    match_views(base.config, processor)
     identity = {
         "model": Path(name).name if Path(name).is_dir() else recorded_name(name),
         "revision": commit or f"weights-{fingerprint}",
@@ -301,12 +301,12 @@ def _load_base(
         kind = PreTrainedConfig.get_config_dict(model_place(place), **options)[0].get("model_type")
         if kind == GRMPBakedConfig.model_type:
             baked = GRMPBakedScorer.from_pretrained(place, dtype=dtype, **options)
-            return baked, GRMPImageProcessor(**(baked.config.preprocessing or {"size": _image_size(baked)}))
+            return baked, GRMPImageProcessor(**(baked.config.preprocessing or {"size": image_size(baked.config)}))
         base = GRMPForImageQualityAssessment.from_pretrained(place, dtype=dtype, **options)
     try:
         processor = GRMPImageProcessor.from_pretrained(place, **options)
     except OSError:  # weights without preprocessing: CLIP's own at the model's size
-        size = _image_size(base)
+        size = image_size(base.config)
         processor = GRMPImageProcessor(size, shortest_edge_limit=max(size, 768))
     return base, processor
 
@@ -350,20 +350,3 @@ def _attach(base: GRMPForImageQualityAssessment, adapter: _AdapterFiles, config:
 
 def _scale(config: GRMPPromptConfig | GRMPBakedConfig) -> RatingScale | None:
     return None if config.rating_scale is None else RatingScale.from_dict(config.rating_scale)
-
-
-def _image_size(base: GRMPForImageQualityAssessment | GRMPBakedScorer) -> int:
-    config: Any = base.config
-    return int(getattr(config, "clip_config", config).vision_config.image_size)
-
-
-def _match(base: GRMPForImageQualityAssessment | GRMPBakedScorer, processor: GRMPImageProcessor) -> None:
-    """Give the model the weights of the views that the processor makes, and compare the sizes."""
-    size = _image_size(base)
-    if processor.size != size:
-        raise GRMPError(
-            f"Expected preprocessing to the model's {size} pixels, got {processor.size}. Correct size in "
-            "preprocessor_config.json or in the adapter's preprocessing."
-        )
-    if processor.view_weights is not None:
-        base.config.view_weights = list(processor.view_weights)

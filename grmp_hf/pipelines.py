@@ -12,6 +12,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.hub import load
+from grmp_hf.modeling.configuration_grmp import image_size, match_views
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.pictures import each_picture, is_data_set, is_picture, read_picture
 from grmp_hf.scoring import warn_of
@@ -58,8 +59,7 @@ class ImageQualityAssessmentPipeline(Pipeline):
         scale = getattr(record, "rating_scale", None)
         self.scale = RatingScale(0.0, 1.0) if scale is None else RatingScale.from_dict(scale)
         self.image_processor = processor or _preprocessing(self.model, getattr(record, "preprocessing", None))
-        if self.image_processor.view_weights is not None:
-            self.model.config.view_weights = list(self.image_processor.view_weights)
+        match_views(self.model.config, self.image_processor)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if kwargs:
@@ -103,7 +103,7 @@ def _preprocessing(model: Any, settings: dict[str, Any] | None) -> GRMPImageProc
     try:
         found: GRMPImageProcessor = GRMPImageProcessor.from_pretrained(model.config._name_or_path)
     except OSError:  # a model without a folder, or one without preprocessing: CLIP's own at the model's size
-        size = getattr(model.config, "clip_config", model.config).vision_config.image_size
+        size = image_size(model.config)
         return GRMPImageProcessor(size, shortest_edge_limit=max(size, 768))
     return found
 

@@ -5,6 +5,7 @@ Letters in shapes: A quality anchors, S semantic anchors, D joint width, L promp
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -22,9 +23,11 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.clip.modeling_clip import CLIPVisionModel
 
+from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.caching import adapter_state
+from grmp_hf.modeling.configuration_grmp import axis_sizes
 from grmp_hf.modeling.functional import anchor_logits
-from grmp_hf.modeling.heads import assemble_output, pool_pictures
+from grmp_hf.modeling.heads import AnchorHead, Features, Text, describe, judge, view_features
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment, as_tuple, check_loaded
 from grmp_hf.modeling.patches import exact_patches
 from grmp_hf.modeling.prompts import KeysValues, prompt_attention, run_prompted_encoder
@@ -39,7 +42,7 @@ class GRMPBakedConfig(PreTrainedConfig):
         vision_config: of the vision tower, as a ``CLIPVisionConfig`` or its dictionary.
         projection_dim: D.
         quality_anchors: A texts, for the record.
-        quality_levels: the quality that each stands for.
+        quality_levels, quality_axes: as in ``GRMPConfig``.
         semantic_anchors: S texts, for the record.
         view_weights: as in ``GRMPConfig``.
         prompts: M; 0 for no visual prompts and no prompt norm.
@@ -54,6 +57,7 @@ class GRMPBakedConfig(PreTrainedConfig):
     projection_dim: int = 512
     quality_anchors: Any = ()
     quality_levels: Any = (1.0, 0.0)
+    quality_axes: Any = None
     semantic_anchors: Any = ()
     view_weights: Any = None
     prompts: int = 0
@@ -61,7 +65,7 @@ class GRMPBakedConfig(PreTrainedConfig):
     rating_scale: Any = None
     preprocessing: Any = None
     provenance: Any = None
-    keys_to_ignore_at_inference: Any = ("quality_logits", "semantic_logits", "image_embeds")
+    keys_to_ignore_at_inference: Any = ("quality_logits", "semantic_logits", "image_embeds", "axis_logits")
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.vision_config is None:
@@ -116,12 +120,14 @@ class GRMPBakedScorer(PreTrainedModel):
                 self.vision_model.encoder, config.prompted_layers, config.prompts, vision.hidden_size
             )
         self.visual_projection = nn.Linear(vision.hidden_size, width, bias=False)
+        self.head = AnchorHead()
+        anchors = math.prod(axis_sizes(config).values())
         constants = {
-            "quality_embeds": torch.zeros(len(config.quality_levels), width),
+            "quality_embeds": torch.zeros(anchors, width),
             "semantic_embeds": torch.zeros(len(config.semantic_anchors), width),
             "logit_scale": torch.zeros(()),
             "calibration_log_scale": torch.zeros(()),
-            "calibration_offset": torch.zeros(len(config.quality_levels)),
+            "calibration_offset": torch.zeros(anchors),
         }
         for name, value in constants.items():
             setattr(self, name, nn.Parameter(value, requires_grad=False))
@@ -151,19 +157,31 @@ class GRMPBakedScorer(PreTrainedModel):
         """Score pictures; arguments and result as in ``GRMPForImageQualityAssessment.forward``."""
         if kwargs:
             raise TypeError(f"forward() got unexpected arguments {sorted(kwargs)}.")
-        image_embeds = self.get_image_embeds(pixel_values)
-        logits = anchor_logits(image_embeds, self.quality_embeds, self.logit_scale)
-        logits = self.calibration_log_scale.exp() * logits + self.calibration_offset
-        semantic = anchor_logits(image_embeds, self.semantic_embeds, self.logit_scale) if output_semantic else None
-        found = assemble_output(image_embeds, logits, semantic, labels, self.config.quality_levels)
+        text = Text(
+            lambda: self.quality_embeds, self._quality_logits, self.config.quality_levels, axis_sizes(self.config)
+        )
+        semantic = self._semantic_logits if output_semantic else None
+        found = judge(self.head, self.get_features(pixel_values), text, labels, semantic)
         return found.to_tuple() if as_tuple(return_dict, self.config) else found
+
+    def _quality_logits(self, image_embeds: Tensor) -> Tensor:
+        logits = anchor_logits(image_embeds, self.quality_embeds, self.logit_scale)
+        calibrated: Tensor = self.calibration_log_scale.exp() * logits + self.calibration_offset
+        return calibrated
+
+    def _semantic_logits(self, image_embeds: Tensor) -> Tensor:
+        return anchor_logits(image_embeds, self.semantic_embeds, self.logit_scale)
+
+    def get_features(self, pixel_values: Tensor) -> Features:
+        """What the head sees of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``."""
+        return view_features(pixel_values, self.config.view_weights, self._embed)
 
     def get_image_embeds(self, pixel_values: Tensor) -> Tensor:
         """Embeddings ``(B, D)`` of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``."""
-        return pool_pictures(pixel_values, self.config.view_weights, self._embed)
+        return self.get_features(pixel_values).pooled()
 
-    def _embed(self, pixel_values: Tensor) -> Tensor:
-        return self.visual_projection(self.vision_model(pixel_values=pixel_values).pooler_output)  # type: ignore[no-any-return]
+    def _embed(self, pixel_values: Tensor) -> tuple[Tensor, None]:
+        return self.visual_projection(self.vision_model(pixel_values=pixel_values).pooler_output), None
 
 
 @torch.no_grad()
@@ -177,9 +195,14 @@ def bake(model: PeftModel | GRMPForImageQualityAssessment) -> GRMPBakedScorer:
         A scorer in evaluation mode, on the CPU, equal to ``model`` in evaluation mode up to rounding.
 
     Raises:
-        GRMPError: several adapters are active.
+        GRMPError: several adapters are active, or the model has another head than that of the anchors.
     """
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    head = describe(base.head)["name"]
+    if head != "AnchorHead":
+        raise GRMPError(
+            f"Expected the AnchorHead to bake, got {head!r}: a baked scorer holds anchors alone. Save the adapter."
+        )
     active = {name for names, _ in adapter_state(base) for name in names}
     configs = getattr(base, "peft_config", {})
     training = model.training
@@ -211,7 +234,7 @@ def _baked_config(base: Any, adapter: Any, pairs: list[KeysValues] | None) -> GR
     config = base.config
     kept = {
         name: getattr(config, name)
-        for name in ("quality_anchors", "quality_levels", "semantic_anchors", "view_weights")
+        for name in ("quality_anchors", "quality_levels", "quality_axes", "semantic_anchors", "view_weights")
     }
     learnt = {name: getattr(adapter, name, None) for name in ("rating_scale", "preprocessing", "provenance")}
     return GRMPBakedConfig(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +13,16 @@ from grmp_hf.errors import GRMPError
 
 __all__ = [
     "EMBEDDED",
+    "LEVEL",
     "PLACEHOLDER",
     "QUALITY_ANCHORS",
     "SCENES",
     "SEMANTIC_ANCHORS",
     "GRMPConfig",
     "anchor_length",
+    "axis_sizes",
+    "image_size",
+    "match_views",
     "model_place",
 ]
 
@@ -25,6 +30,8 @@ PLACEHOLDER = "X"
 """The word whose tokens are where learned text prompts go."""
 
 QUALITY_ANCHORS = ("X X X X high quality.", "X X X X low quality.")
+LEVEL = "level"
+"""The axis of the quality anchors that quality is read from."""
 SCENES = ("animal", "cityscape", "human", "indoor", "landscape", "night", "plant", "still_life", "others")
 SEMANTIC_ANCHORS = tuple(f"a photo of a {scene}" for scene in SCENES)
 
@@ -59,6 +66,32 @@ def anchor_length(ids: Sequence[int], eos_token_id: int) -> int:
     return list(ids).index(end) + 1
 
 
+def axis_sizes(config: Any) -> dict[str, int]:
+    """Name and number of values of each axis of a model's quality anchors, in the order in which they combine them."""
+    axes = config.quality_axes or [[LEVEL, config.quality_levels]]
+    return {name: len(values) for name, values in axes}
+
+
+def image_size(config: Any) -> int:
+    """Width and height of the pictures that a model takes."""
+    return int(getattr(config, "clip_config", config).vision_config.image_size)
+
+
+def match_views(config: Any, processor: Any) -> None:
+    """Let a model average views as the image processor that makes them says.
+
+    Raises:
+        GRMPError: the model takes pictures of another size.
+    """
+    size = image_size(config)
+    if processor.size != size:
+        raise GRMPError(
+            f"Expected preprocessing to the model's {size} pixels, got {processor.size}. Correct size in "
+            "preprocessor_config.json or in the adapter's preprocessing."
+        )
+    config.view_weights = None if processor.view_weights is None else list(processor.view_weights)
+
+
 class GRMPConfig(PreTrainedConfig):
     """Configuration of :class:`~grmp_hf.GRMPForImageQualityAssessment`.
 
@@ -70,6 +103,10 @@ class GRMPConfig(PreTrainedConfig):
         clip_config: the CLIP, as a ``CLIPConfig`` or its dictionary.
         quality_anchors: A texts; the word ``X`` marks the places of learned text prompts.
         quality_levels: the quality in [0, 1] that each anchor stands for; distinct, 0 and 1 among them.
+        quality_axes: for anchors that combine several axes, pairs of a name and its values, such as
+            ``[["level", ["bad", "good"]], ["scene", ["indoor", "plant"]]]``; the anchors are their combinations, the
+            last axis changing fastest. One is called ``"level"``: its values are those of ``quality_levels``. None for
+            anchors that differ in level alone.
         semantic_anchors: S texts of scenes.
         quality_input_ids: A lists of token ids (without padding, or padded after the end token).
         semantic_input_ids: S lists of token ids.
@@ -83,12 +120,13 @@ class GRMPConfig(PreTrainedConfig):
     clip_config: Any = None
     quality_anchors: Any = QUALITY_ANCHORS
     quality_levels: Any = (1.0, 0.0)
+    quality_axes: Any = None
     semantic_anchors: Any = SEMANTIC_ANCHORS
     quality_input_ids: Any = None
     semantic_input_ids: Any = None
     placeholder_token_id: int = _X
     view_weights: Any = None
-    keys_to_ignore_at_inference: Any = ("quality_logits", "semantic_logits", "image_embeds")
+    keys_to_ignore_at_inference: Any = ("quality_logits", "semantic_logits", "image_embeds", "axis_logits")
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.clip_config is None:
@@ -126,10 +164,17 @@ class GRMPConfig(PreTrainedConfig):
             GRMPError: names those that do not.
         """
         anchors, levels, weights = self.quality_anchors, self.quality_levels, self.view_weights
-        if len(anchors) != len(levels) or len(anchors) != len(self.quality_input_ids):
+        sizes = axis_sizes(self)
+        if sizes.get(LEVEL) != len(levels) or len(sizes) != len(self.quality_axes or sizes):
             raise GRMPError(
-                f"Expected one level and one list of ids for each of the {len(anchors)} quality anchors, got "
-                f"{len(levels)} levels and {len(self.quality_input_ids)} lists."
+                f"Expected quality_axes of different names, one of them {LEVEL!r} with {len(levels)} values, one for "
+                f"each of quality_levels, got {self.quality_axes}."
+            )
+        combined, what = math.prod(sizes.values()), "level" if self.quality_axes is None else "combination"
+        if len(anchors) != combined or len(anchors) != len(self.quality_input_ids):
+            raise GRMPError(
+                f"Expected one {what} and one list of ids for each of the {len(anchors)} quality anchors, got "
+                f"{combined} {what}s and {len(self.quality_input_ids)} lists."
             )
         if len(set(levels)) != len(levels) or min(levels) != 0 or max(levels) != 1:
             raise GRMPError(f"Expected distinct quality_levels from 0 (worst) to 1 (best), got {levels}.")
@@ -234,7 +279,7 @@ class GRMPConfig(PreTrainedConfig):
         untold = [kind for kind in _DEFAULT_ANCHORS if f"{kind}_anchors" in own and f"{kind}_input_ids" not in own]
         if values and untold:
             texts = {f"{kind}_anchors": own[f"{kind}_anchors"] for kind in untold}
-            levels = {key: own[key] for key in ("quality_levels",) if key in own}
+            levels = {key: own[key] for key in ("quality_levels", "quality_axes") if key in own}
             clip = CLIPConfig(**{k: v for k, v in values["clip_config"].items() if k != "model_type"})
             read = cls.from_clip(clip, _tokenizer(name, hub_kwargs), **texts, **levels)
             own = own | {f"{kind}_input_ids": getattr(read, f"{kind}_input_ids") for kind in untold}
@@ -243,7 +288,7 @@ class GRMPConfig(PreTrainedConfig):
 
 
 _OWN = (
-    *("quality_anchors", "quality_levels", "semantic_anchors"),
+    *("quality_anchors", "quality_levels", "quality_axes", "semantic_anchors"),
     *("quality_input_ids", "semantic_input_ids", "placeholder_token_id", "view_weights"),
 )
 _DEFAULT_ANCHORS = {"quality": QUALITY_ANCHORS, "semantic": SEMANTIC_ANCHORS}

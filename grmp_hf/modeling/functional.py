@@ -5,7 +5,7 @@ Letters in shapes: B pictures, V views of a picture, A quality anchors, S semant
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 __all__ = [
     "anchor_logits",
+    "axis_logits",
     "expected_quality",
     "pool_views",
     "quality_cross_entropy",
@@ -59,6 +60,28 @@ def anchor_logits(image_embeds: Tensor, anchor_embeds: Tensor, logit_scale: Tens
     dtype = torch.promote_types(image_embeds.dtype, anchor_embeds.dtype)
     with torch.autocast(image_embeds.device.type, enabled=False):
         return logit_scale.exp().to(dtype) * image_embeds.to(dtype) @ anchor_embeds.to(dtype).T
+
+
+def axis_logits(logits: Tensor, axes: Mapping[str, int]) -> dict[str, Tensor]:
+    """Logits of each axis of anchors that stand for combinations, such as of a level, a scene and a distortion.
+
+    Their softmax is the marginal of the softmax over all combinations; of a single axis they are ``logits`` themselves.
+
+    Args:
+        logits: ``(B, A)``, the combinations in the order of :func:`itertools.product`: the last axis changes fastest.
+        axes: name -> number of its values; their product is A.
+
+    Returns:
+        Name -> ``(B, number of its values)``.
+
+    >>> found = axis_logits(torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]]), {"level": 2, "scene": 3})
+    >>> [list(logits.shape) for logits in found.values()]
+    [[1, 2], [1, 3]]
+    """
+    if len(axes) == 1:
+        return dict.fromkeys(axes, logits)
+    joint, places = logits.view(*logits.shape[:-1], *axes.values()), range(1, len(axes) + 1)
+    return {name: joint.logsumexp([p for p in places if p != at]) for at, name in enumerate(axes, start=1)}
 
 
 def expected_quality(logits: Tensor, levels: Sequence[float]) -> Tensor:

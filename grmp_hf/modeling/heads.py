@@ -1,40 +1,57 @@
-"""From embeddings of pictures to their quality.
+"""Heads: from features of pictures, and from what the texts say of them, to their quality.
 
-Letters in shapes: B pictures, V views of a picture, A quality anchors, S semantic anchors, D joint width.
+Letters in shapes: B pictures, V views of a picture, A quality anchors, S semantic anchors, D joint width, N tokens of a
+view, W width of the vision tower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.configuration_grmp import LEVEL
 from grmp_hf.modeling.functional import (
     anchor_logits,
+    axis_logits,
     expected_quality,
     pool_views,
     quality_cross_entropy,
     unit_length,
 )
 
-__all__ = ["GRMPOutput", "Readout", "assemble_output", "pool_pictures"]
+__all__ = [
+    "AnchorHead",
+    "Features",
+    "GRMPOutput",
+    "Head",
+    "Readout",
+    "Text",
+    "describe",
+    "judge",
+    "rebuild",
+    "view_features",
+    "weights_of",
+]
 
 
 @dataclass
 class GRMPOutput(ModelOutput):
-    """What the model says of a batch.
+    """What the model says of a batch. A head gives ``quality`` at least, the model adds what it was asked for.
 
     Attributes:
-        loss: scalar soft-label cross-entropy, where labels were given.
+        loss: scalar, where labels were given; see :func:`judge`.
         quality: ``(B,)`` in [0, 1], 1 = best.
-        quality_logits: ``(B, A)``.
+        quality_logits: ``(B, levels)``, of heads that tell levels of quality apart.
         semantic_logits: ``(B, S)``, where asked for.
         image_embeds: ``(B, D)``, the weighted mean of the views' unit embeddings.
+        axis_logits: by the name of the axis, ``(B, its values)``, of anchors with several axes.
     """
 
     loss: Tensor | None = None
@@ -42,11 +59,123 @@ class GRMPOutput(ModelOutput):
     quality_logits: Tensor | None = None
     semantic_logits: Tensor | None = None
     image_embeds: Tensor | None = None
+    axis_logits: dict[str, Tensor] | None = None
 
     @property
     def logits(self) -> Tensor | None:
         """``quality_logits``, under the name that transformers' tools for classification look for."""
         return self.quality_logits
+
+
+class Features(NamedTuple):
+    """What a head sees of pictures.
+
+    Attributes:
+        embeds: ``(B, V, D)``, a unit embedding of each view.
+        weights: ``(V,)``, what each view counts, summing to 1.
+        tokens: ``(B, V, N, W)``, the vision tower's states after its last norm, the class token first; None where the
+            head does not ask for them.
+    """
+
+    embeds: Tensor
+    weights: Tensor
+    tokens: Tensor | None = None
+
+    def pooled(self) -> Tensor:
+        """``(B, D)``, the weighted mean of the views; see :func:`~grmp_hf.modeling.functional.pool_views`."""
+        return pool_views(self.embeds, self.weights)
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a head sees of the quality anchors; a text tower runs when it is asked for something.
+
+    Attributes:
+        embeds: gives the unit embeddings ``(A, D)``.
+        logits: maps ``(B, D)`` to the anchors' logits ``(B, A)``, as the active adapter shifts and calibrates them.
+        levels: the quality in [0, 1] that each value of the axis ``"level"`` stands for.
+        axes: name -> number of values, in the order in which the anchors combine them.
+    """
+
+    embeds: Callable[[], Tensor]
+    logits: Callable[[Tensor], Tensor]
+    levels: Sequence[float]
+    axes: Mapping[str, int]
+
+
+class Head(nn.Module):
+    """From features to quality. One of one's own is set as ``model.head``, before an adapter is put around the model.
+
+    What it learns belongs to the adapter: name ``"head"`` in its ``modules_to_save``.
+
+    Attributes:
+        needs_tokens: whether ``forward`` reads ``features.tokens``.
+    """
+
+    needs_tokens = False
+
+    def forward(self, features: Features, text: Text) -> GRMPOutput:
+        """The quality ``(B,)`` of pictures, in [0, 1], and whatever else the head has to say."""
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments, as JSON takes them, with which the head is made anew."""
+        return {}
+
+
+class AnchorHead(Head):
+    """Quality as the mean level of the anchors that a picture is close to; without parameters of its own.
+
+    Anchors that combine several axes, such as level, scene and distortion, give quality from the marginal of the level,
+    and logits of every axis.
+    """
+
+    def forward(self, features: Features, text: Text) -> GRMPOutput:
+        """Logits of the pooled views, and quality from those of the level."""
+        by_axis = axis_logits(text.logits(features.pooled()), text.axes)
+        return GRMPOutput(
+            quality=expected_quality(by_axis[LEVEL], text.levels),
+            quality_logits=by_axis[LEVEL],
+            axis_logits=by_axis if len(by_axis) > 1 else None,
+        )
+
+
+_HEADS = {"AnchorHead": AnchorHead}  # those that a record may name
+
+
+def describe(head: nn.Module) -> dict[str, Any]:
+    """A head as a record holds it: its name and settings. An adapter's trained copy counts as the head itself."""
+    head = getattr(head, "original_module", head)
+    return {"name": type(head).__name__, "settings": head.settings() if isinstance(head, Head) else {}}
+
+
+def rebuild(described: Mapping[str, Any], given: nn.Module | None = None) -> nn.Module:
+    """The head that a record describes.
+
+    No code is looked up by a record's word: heads of this package are made anew, any other has to be handed in.
+
+    Args:
+        described: from :func:`describe`.
+        given: a head of the same class.
+
+    Raises:
+        GRMPError: the record names a head that is neither in this package nor given, or another than the given one.
+    """
+    name = described.get("name")
+    if given is not None:
+        if type(given).__name__ != name:
+            raise GRMPError(f"Expected the head {name!r} that is recorded, got {type(given).__name__!r}. Give that.")
+        return given
+    kind = _HEADS.get(str(name))
+    if kind is None:
+        raise GRMPError(
+            f"Expected a head out of {', '.join(_HEADS)}, got {name!r}, which is none of this package. Make it "
+            "yourself and hand it in: load(..., head=...)."
+        )
+    try:
+        return kind(**described.get("settings", {}))
+    except TypeError as error:
+        raise GRMPError(f"Expected settings of the head {name!r}, got {described.get('settings')!r}.") from error
 
 
 class Readout(nn.Module):
@@ -57,19 +186,37 @@ class Readout(nn.Module):
         return anchor_logits(image_embeds, anchor_embeds, logit_scale)
 
 
-def assemble_output(
-    image_embeds: Tensor, logits: Tensor, semantic: Tensor | None, labels: Tensor | None, levels: Sequence[float]
+def judge(
+    head: nn.Module, features: Features, text: Text, labels: Tensor | None, semantic: Callable[[Tensor], Tensor] | None
 ) -> GRMPOutput:
-    """What follows from quality logits ``(B, A)``: quality, and the loss where there are labels ``(B,)``."""
-    if labels is not None and not torch.compiler.is_compiling():
+    """All that a model says of features.
+
+    Args:
+        head: gives the quality.
+        features, text: what it sees.
+        labels: ``(B,)`` or ``(B, 1)`` in [0, 1], for the loss: soft-label cross-entropy of the levels' logits, or the
+            mean squared error of the quality where the head gives none.
+        semantic: maps ``(B, D)`` to the scene logits ``(B, S)``; None where they are not asked for.
+
+    Raises:
+        GRMPError: labels outside [0, 1], or a head that needs more than was given.
+    """
+    if getattr(head, "needs_tokens", False) and features.tokens is None:
+        raise GRMPError("Expected pixel_values, got image_embeds: this head reads the tokens of the vision tower.")
+    found, pooled = head(features, text), features.pooled()
+    more = {"image_embeds": pooled, "semantic_logits": None if semantic is None else semantic(pooled)}
+    if labels is not None:
+        more["loss"] = _loss(found, labels.flatten(), text.levels)
+    return type(found)(**{**found, **more})  # type: ignore[no-any-return]
+
+
+def _loss(found: GRMPOutput, labels: Tensor, levels: Sequence[float]) -> Tensor:
+    if not torch.compiler.is_compiling():
         _check_labels(labels)
-    return GRMPOutput(
-        loss=None if labels is None else quality_cross_entropy(logits, labels.flatten(), levels),
-        quality=expected_quality(logits, levels),
-        quality_logits=logits,
-        semantic_logits=semantic,
-        image_embeds=image_embeds,
-    )
+    if found.quality_logits is not None:
+        return quality_cross_entropy(found.quality_logits, labels, levels)
+    assert found.quality is not None
+    return F.mse_loss(found.quality, labels.to(found.quality))
 
 
 def _check_labels(labels: Tensor) -> None:
@@ -80,38 +227,57 @@ def _check_labels(labels: Tensor) -> None:
         )
 
 
-def pool_pictures(pixel_values: Tensor, view_weights: Sequence[float] | None, embed: Any) -> Tensor:
+def view_features(
+    pixel_values: Tensor,
+    view_weights: Sequence[float] | None,
+    embed: Callable[[Tensor], tuple[Tensor, Tensor | None]],
+) -> Features:
     """Embed pictures of one or several views.
 
     Args:
         pixel_values: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``.
-        view_weights: weights summing to 1, one for each view; of fewer views, the first weights divided by their sum;
-            None for equal ones.
-        embed: maps ``(N, 3, H, W)`` to ``(N, D)``.
-
-    Returns:
-        ``(B, D)``; see :func:`~grmp_hf.modeling.functional.pool_views`.
+        view_weights: see :func:`weights_of`.
+        embed: maps ``(M, 3, H, W)`` to embeddings ``(M, D)`` and, where asked for, tokens ``(M, N, W)``.
 
     Raises:
         GRMPError: another number of dimensions, or more views than there are weights.
     """
-    if pixel_values.ndim == 4:
-        return unit_length(embed(pixel_values))
-    if pixel_values.ndim != 5:
+    if pixel_values.ndim not in (4, 5):
         raise GRMPError(
             "Expected pixel_values of shape (batch, 3, height, width) or (batch, views, 3, height, width), got "
             f"{tuple(pixel_values.shape)}. Use the model's GRMPImageProcessor."
         )
-    batch, views = pixel_values.shape[:2]
-    weights = [1 / views] * views if view_weights is None else list(view_weights[:views])
-    if len(weights) < views:
+    if pixel_values.ndim == 4:
+        pixel_values, view_weights = pixel_values.unsqueeze(1), None
+    shape = pixel_values.shape[:2]
+    weights = weights_of(shape[1], view_weights)
+    embeds, tokens = embed(pixel_values.flatten(0, 1))
+    embeds = unit_length(embeds).view(*shape, -1)
+    return Features(
+        embeds, embeds.new_tensor(weights), None if tokens is None else tokens.view(*shape, *tokens.shape[1:])
+    )
+
+
+def weights_of(views: int, view_weights: Sequence[float] | None) -> list[float]:
+    """What each of some views counts.
+
+    Args:
+        views: V.
+        view_weights: weights summing to 1, one for each view; of fewer views, the first weights divided by their sum;
+            None for equal ones.
+
+    Raises:
+        GRMPError: more views than there are weights.
+    """
+    if view_weights is None:
+        return [1 / views] * views
+    if len(view_weights) < views:
         raise GRMPError(
-            f"Expected at most {len(weights)} views of each picture, one for each of the model's view_weights, got "
-            f"{views}. "
-            "Use the image processor saved with the model, or change view_weights in its config."
+            f"Expected at most {len(view_weights)} views of each picture, one for each of the model's view_weights, "
+            f"got {views}. Use the image processor saved with the model, or change view_weights in its config."
         )
-    if view_weights is not None and views < len(view_weights):
-        total = sum(weights)
-        weights = [weight / total if total else 1 / views for weight in weights]
-    embeds = unit_length(embed(pixel_values.flatten(0, 1))).view(batch, views, -1)
-    return pool_views(embeds, embeds.new_tensor(weights))
+    weights = list(view_weights[:views])
+    if views == len(view_weights):
+        return weights
+    total = sum(weights)
+    return [weight / total if total else 1 / views for weight in weights]

@@ -5,6 +5,7 @@ Letters in shapes: B pictures, V views of a picture, A quality anchors, S semant
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -17,9 +18,9 @@ from transformers import AutoModel, AutoModelForImageClassification, CLIPModel, 
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.caching import WeightCache, acting_weights, adapter_state
-from grmp_hf.modeling.configuration_grmp import EMBEDDED, GRMPConfig, anchor_length, model_place
+from grmp_hf.modeling.configuration_grmp import EMBEDDED, GRMPConfig, anchor_length, axis_sizes, model_place
 from grmp_hf.modeling.functional import anchor_logits, unit_length
-from grmp_hf.modeling.heads import Readout, assemble_output, pool_pictures
+from grmp_hf.modeling.heads import AnchorHead, Features, Head, Readout, Text, judge, view_features, weights_of
 from grmp_hf.modeling.patches import exact_patches
 
 __all__ = [
@@ -71,6 +72,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         self.clip = CLIPModel._from_config(config.clip_config)
         exact_patches(self.clip.vision_model)
         self.readout = Readout()
+        self.head: Head = AnchorHead()
         self._anchors: dict[str, WeightCache[Tensor]] = {"quality": WeightCache(), "semantic": WeightCache()}
         self._before_rounding: dict[str, str] = {}  # fingerprint of rounded weights -> of what they were
         self.post_init()
@@ -133,7 +135,8 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
             pixel_values: ``(B, 3, H, W)``, or ``(B, V, 3, H, W)`` for V views of each picture.
             labels: ``(B,)`` or ``(B, 1)``, quality in [0, 1].
             output_semantic: also give the scene logits.
-            image_embeds: ``(B, D)`` from :meth:`get_image_embeds`, instead of ``pixel_values``.
+            image_embeds: ``(B, D)`` from :meth:`get_image_embeds`, or ``(B, V, D)`` from the ``embeds`` of
+                :meth:`get_features`, instead of ``pixel_values``.
 
         Raises:
             GRMPError: labels outside [0, 1], such as ratings from 1 to 5, or NaN.
@@ -143,20 +146,38 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         if (pixel_values is None) == (image_embeds is None):
             raise TypeError("forward() takes either pixel_values or image_embeds.")
         if image_embeds is None:
-            image_embeds = self.get_image_embeds(cast(Tensor, pixel_values))
-        scale = self.clip.logit_scale
-        logits = self.readout(image_embeds, self.get_anchor_embeds("quality"), scale)
-        semantic = anchor_logits(image_embeds, self.get_anchor_embeds("semantic"), scale) if output_semantic else None
-        found = assemble_output(image_embeds, logits, semantic, labels, self.config.quality_levels)
+            features = self.get_features(cast(Tensor, pixel_values))
+        else:
+            embeds = image_embeds if image_embeds.ndim == 3 else image_embeds.unsqueeze(1)
+            weights = weights_of(embeds.shape[1], self.config.view_weights if image_embeds.ndim == 3 else None)
+            features = Features(embeds, embeds.new_tensor(weights))
+        semantic = functools.partial(self._anchor_logits, "semantic") if output_semantic else None
+        found = judge(self.head, features, self._text(), labels, semantic)
         return found.to_tuple() if as_tuple(return_dict, self.config) else found
+
+    def _text(self) -> Text:
+        embeds = functools.partial(self.get_anchor_embeds, "quality")
+        logits = functools.partial(self._anchor_logits, "quality")
+        return Text(embeds, logits, self.config.quality_levels, axis_sizes(self.config))
+
+    def _anchor_logits(self, kind: str, image_embeds: Tensor) -> Tensor:
+        read = self.readout if kind == "quality" else anchor_logits
+        found: Tensor = read(image_embeds, self.get_anchor_embeds(kind), self.clip.logit_scale)
+        return found
+
+    def get_features(self, pixel_values: Tensor) -> Features:
+        """What the head sees of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``."""
+        return view_features(pixel_values, self.config.view_weights, self._embed)
 
     def get_image_embeds(self, pixel_values: Tensor) -> Tensor:
         """Embeddings ``(B, D)`` of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``."""
-        return pool_pictures(pixel_values, self.config.view_weights, self._embed)
+        return self.get_features(pixel_values).pooled()
 
-    def _embed(self, pixel_values: Tensor) -> Tensor:
-        pooled = self.clip.vision_model(pixel_values=pixel_values).pooler_output
-        return self.clip.visual_projection(pooled)  # type: ignore[no-any-return]
+    def _embed(self, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
+        vision = self.clip.vision_model
+        found = vision(pixel_values=pixel_values)
+        tokens = vision.post_layernorm(found.last_hidden_state) if self.head.needs_tokens else None
+        return self.clip.visual_projection(found.pooler_output), tokens
 
     def get_anchor_embeds(self, kind: str) -> Tensor:
         """Unit embeddings of the ``"quality"`` anchors ``(A, D)`` or the ``"semantic"`` ones ``(S, D)``.
@@ -201,8 +222,8 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
 def base_fingerprint(model: nn.Module) -> str:
     """Short hash of a base's weights: of the first numbers of each tensor, in bfloat16.
 
-    Of weights that were rounded while they were loaded, it is that of the weights before. An adapter's own tensors and
-    the copies of ``modules_to_save`` are left out.
+    Of weights that were rounded while they were loaded, it is that of the weights before. The head, an adapter's own
+    tensors and the copies of ``modules_to_save`` are left out.
     """
     digest = hashlib.sha256()
     for name, weight in sorted(_base_weights(model)):
@@ -215,11 +236,9 @@ def base_fingerprint(model: nn.Module) -> str:
 
 def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, weight in model.named_parameters():
-        if ".grmp_" not in name and ".modules_to_save." not in name:
-            yield (
-                name.replace(".base_layer", "").replace(".original_module", "").removeprefix("base_model.model."),
-                weight,
-            )
+        plain = name.removeprefix("base_model.model.")
+        if ".grmp_" not in plain and ".modules_to_save." not in plain and not plain.startswith("head."):
+            yield plain.replace(".base_layer", "").replace(".original_module", ""), weight
 
 
 def check_loaded(info: dict[str, Any], what: str) -> None:

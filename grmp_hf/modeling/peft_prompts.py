@@ -23,6 +23,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.caching import WeightCache, adapter_state
+from grmp_hf.modeling.configuration_grmp import axis_sizes
 from grmp_hf.modeling.modeling_grmp import base_fingerprint
 from grmp_hf.modeling.prompts import (
     KeysValues,
@@ -274,6 +275,11 @@ class GRMPPromptModel(BaseTuner):
             raise GRMPError(
                 f"Expected at most {vision.num_hidden_layers} visual_layers, got {peft_config.visual_layers}."
             )
+        axes = list(axis_sizes(model.config))
+        if peft_config.calibrate and len(axes) > 1:
+            raise GRMPError(
+                f"Expected anchors of one axis to calibrate, got those of the axes {axes}. Set calibrate to False."
+            )
         if peft_config.text_prompts:
             for ids in model.config.quality_input_ids:
                 self._check_room(ids, peft_config.text_prompts, model.config)
@@ -328,7 +334,7 @@ class GRMPPromptModel(BaseTuner):
     def _readout_prompts(self, config: GRMPPromptConfig) -> ReadoutPrompts | None:
         if not (config.anchor_residuals or config.calibrate):
             return None
-        anchors, width = len(self.model.config.quality_levels), self.model.config.clip_config.projection_dim
+        anchors, width = len(self.model.config.quality_input_ids), self.model.config.clip_config.projection_dim
         return ReadoutPrompts(anchors, width, residuals=config.anchor_residuals, calibrate=config.calibrate)
 
     def _visual_prompts(self, config: GRMPPromptConfig) -> VisualPrompts | None:
@@ -413,6 +419,8 @@ def check_base(config: GRMPPromptConfig, model: Any) -> None:
         name: [list(row) if isinstance(row, list | tuple) else row for row in getattr(model.config, name)]
         for name in ("quality_anchors", "quality_levels", "quality_input_ids")
     }
+    if model.config.quality_axes is not None:
+        anchors["quality_axes"] = [[name, list(values)] for name, values in model.config.quality_axes]
     found = {"base_sizes": base_sizes(model), "anchors": anchors}
     if not any(weight.is_meta for weight in model.parameters()):
         found["base_fingerprint"] = base_fingerprint(model)

@@ -11,7 +11,8 @@ import torch
 from transformers import AutoConfig, CLIPConfig, CLIPTokenizer
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.configuration_grmp import GRMPConfig, anchor_length
+from grmp_hf.modeling.configuration_grmp import GRMPConfig, anchor_length, match_views
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 
 
 def test_the_default_is_clip_b16_with_the_reference_anchors_in_clips_own_ids() -> None:
@@ -150,3 +151,13 @@ def test_anchors_that_cannot_be_tokenised_or_do_not_fit_are_refused(
     model.config.quality_anchors = ["a", "b", "c"]
     with pytest.raises(GRMPError, match="each of the 3 quality anchors, got 2 levels and 2 lists"):
         type(model)(model.config)
+
+
+def test_views_count_what_their_processor_says(make_scorer: Callable[..., Any]) -> None:
+    config = make_scorer(view_weights=[0.5, 0.3, 0.2]).config
+    match_views(config, GRMPImageProcessor(16, ("center", "whole"), (0.75, 0.25)))
+    assert config.view_weights == [0.75, 0.25]
+    match_views(config, GRMPImageProcessor(16, ("center", "whole")))
+    assert config.view_weights is None
+    with pytest.raises(GRMPError, match="Expected preprocessing to the model's 16 pixels, got 32"):
+        match_views(config, GRMPImageProcessor(32))
