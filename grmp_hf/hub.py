@@ -25,6 +25,7 @@ from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, image_size, match_views, model_place
+from grmp_hf.modeling.heads import check_kept
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, base_fingerprint
@@ -140,7 +141,7 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
     the active one is written.
 
     Raises:
-        GRMPError: the folder cannot be written to.
+        GRMPError: the folder cannot be written to, or the model has a head with weights that no adapter holds.
     """
     target = Path(folder)
     _record(scorer)
@@ -165,6 +166,7 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
 def _record(scorer: Scorer) -> None:
     """Write what a scorer holds beside its model into the settings that are saved."""
     model: Any = scorer.model
+    check_kept(model)
     if isinstance(model, PeftModel):
         config: Any = model.active_peft_config
         place = model.get_base_model().name_or_path or config.base_model_name_or_path

@@ -23,11 +23,10 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.clip.modeling_clip import CLIPVisionModel
 
-from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.caching import adapter_state
 from grmp_hf.modeling.configuration_grmp import axis_sizes
 from grmp_hf.modeling.functional import anchor_logits
-from grmp_hf.modeling.heads import AnchorHead, Features, Text, describe, judge, view_features
+from grmp_hf.modeling.heads import AnchorHead, Features, Text, judge, require_anchors, view_features
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment, as_tuple, check_loaded
 from grmp_hf.modeling.patches import exact_patches
 from grmp_hf.modeling.prompts import KeysValues, prompt_attention, run_prompted_encoder
@@ -198,11 +197,7 @@ def bake(model: PeftModel | GRMPForImageQualityAssessment) -> GRMPBakedScorer:
         GRMPError: several adapters are active, or the model has another head than that of the anchors.
     """
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    head = describe(base.head)["name"]
-    if head != "AnchorHead":
-        raise GRMPError(
-            f"Expected the AnchorHead to bake, got {head!r}: a baked scorer holds anchors alone. Save the adapter."
-        )
+    require_anchors(base, "to bake, for a baked scorer holds anchors alone")
     active = {name for names, _ in adapter_state(base) for name in names}
     configs = getattr(base, "peft_config", {})
     training = model.training

@@ -33,9 +33,11 @@ __all__ = [
     "Head",
     "Readout",
     "Text",
+    "check_kept",
     "describe",
     "judge",
     "rebuild",
+    "require_anchors",
     "view_features",
     "weights_of",
 ]
@@ -176,6 +178,42 @@ def rebuild(described: Mapping[str, Any], given: nn.Module | None = None) -> nn.
         return kind(**described.get("settings", {}))
     except TypeError as error:
         raise GRMPError(f"Expected settings of the head {name!r}, got {described.get('settings')!r}.") from error
+
+
+def check_kept(model: Any) -> None:
+    """Raise where saving a model's adapter would leave out what its head has learnt.
+
+    Args:
+        model: a ``PeftModel``, or a model without adapter.
+
+    Raises:
+        GRMPError: the head has weights, and no adapter that acts holds them.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = getattr(base, "head", None)
+    if head is None or next(head.parameters(), None) is None:
+        return
+    held = [name for name in getattr(head, "modules_to_save", {}) if name in head.active_adapters]
+    if not held:
+        raise GRMPError(
+            f"Expected an adapter that holds the head {describe(head)['name']!r}, whose weights are no part of the "
+            "base, got none. Put one around the model whose config says modules_to_save=['head']."
+        )
+
+
+def require_anchors(model: Any, what: str) -> None:
+    """Raise where something that is about anchors meets a model that has another head.
+
+    Args:
+        model: the base of an adapter, or a model without one.
+        what: what needs anchors.
+
+    Raises:
+        GRMPError: its head is not that of the anchors.
+    """
+    name = describe(model.head)["name"]
+    if name != AnchorHead.__name__:
+        raise GRMPError(f"Expected a model with the head AnchorHead {what}, got {name!r}.")
 
 
 class Readout(nn.Module):

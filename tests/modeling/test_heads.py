@@ -22,6 +22,7 @@ from grmp_hf.modeling.heads import (
     GRMPOutput,
     Head,
     Text,
+    check_kept,
     describe,
     rebuild,
     view_features,
@@ -304,13 +305,23 @@ def test_a_head_is_no_part_of_the_base(make_scorer: MakeScorer) -> None:
     assert base_fingerprint(get_peft_model(with_cosine(make_scorer()), CONFIGS["prompts"]())) == plain
 
 
+def test_a_head_that_no_adapter_holds(make_scorer: MakeScorer) -> None:
+    base = with_cosine(make_scorer())
+    adapted = get_peft_model(with_cosine(make_scorer()), LNTuningConfig(target_modules=NORMS))
+    for model in (base, adapted):
+        with pytest.raises(GRMPError, match=r"Expected an adapter that holds the head 'Cosine'.*modules_to_save"):
+            check_kept(model)
+    for model in (make_scorer(), bake(make_scorer()), get_peft_model(base, CONFIGS["LayerNorm"]())):
+        check_kept(model)
+
+
 def test_loss_without_logits_is_the_error_of_the_quality(make_scorer: MakeScorer) -> None:
     output = with_cosine(make_scorer())(pictures(3), labels=LABELS[:, None])
     torch.testing.assert_close(output.loss, (output.quality - LABELS).square().mean())
 
 
 def test_a_head_of_ones_own_is_not_baked(make_scorer: MakeScorer) -> None:
-    with pytest.raises(GRMPError, match="Expected the AnchorHead to bake, got 'Cosine'"):
+    with pytest.raises(GRMPError, match=r"Expected a model with the head AnchorHead to bake, .*, got 'Cosine'"):
         bake(with_cosine(make_scorer()))
 
 
