@@ -22,7 +22,7 @@ from transformers import TrainerCallback
 
 from grmp_hf.claims import WorkFolder
 from grmp_hf.data import RatedTable, Row, Split, split_rows
-from grmp_hf.data.distortions import Picture
+from grmp_hf.data.distortions import Pixels
 from grmp_hf.data.images import ImageError
 from grmp_hf.embedded import find_start
 from grmp_hf.errors import GRMPError
@@ -208,7 +208,7 @@ def check_bare(scorer: Scorer) -> None:
         )
 
 
-def judge(scorer: Scorer, photographs: Sequence[Picture], *, tell: Tell) -> list[float]:
+def judge(scorer: Scorer, photographs: Sequence[Pixels], *, tell: Tell) -> list[float]:
     """Quality in [0, 1] of each photograph, the same in every process; each judges its share.
 
     Parts do not depend on the number of processes.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from grmp_hf.data import ImageError, RatedTable, Row, decode_row
-from grmp_hf.data.distortions import Picture
+from grmp_hf.data.distortions import Pixels
 from grmp_hf.data.photographs import Photographs
 from grmp_hf.data.synthetic import LABELS, Labeller, SyntheticPicture, distorted_crop, random_crop, synthetic_tasks
 from grmp_hf.errors import GRMPError
@@ -56,7 +56,7 @@ class Source:
         """Episodes of some of the tasks, or of a part of their pictures; options are those of `EpisodeDataset`."""
         return EpisodeDataset(tasks, self.load, reference_of=self.reference_of, quality_of=self.quality_of, **options)
 
-    def judged(self, judge: Callable[[Sequence[Picture]], Sequence[float]]) -> Source:
+    def judged(self, judge: Callable[[Sequence[Pixels]], Sequence[float]]) -> Source:
         """With labels that are multiplied by the quality of the photographs; rated pictures stay as they are.
 
         Args:
@@ -190,7 +190,7 @@ def _reference(row: Row, column: str) -> Hashable:
 
 @dataclass(frozen=True)
 class _SyntheticLoader:
-    photographs: Sequence[Picture]
+    photographs: Sequence[Pixels]
     processor: GRMPImageProcessor
     label: Labeller
     quality: Sequence[float] | None
@@ -214,7 +214,7 @@ class _RatedLoader:
         return _row(random_crop(picture, self.processor.size, np.random.default_rng(seed)), row.quality, self.processor)
 
 
-def _row(picture: Picture, quality: float, processor: GRMPImageProcessor) -> Batch:
+def _row(picture: Pixels, quality: float, processor: GRMPImageProcessor) -> Batch:
     pixels = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
     values = normalize(pixels, processor.image_mean, processor.image_std)
     return {"pixel_values": values, "labels": torch.tensor(quality, dtype=torch.float32)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from grmp_hf.benchmark.config import BenchmarkConfig
 from grmp_hf.benchmark.methods import Method
-from grmp_hf.benchmark.sources import Tables
+from grmp_hf.benchmark.tables import Tables
 from grmp_hf.data import RatedTable, Row, Split, draw_shots, fold_splits, random_split
 from grmp_hf.data.paper_splits import paper_splits
 from grmp_hf.data.splits import official_split

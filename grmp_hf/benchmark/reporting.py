@@ -12,7 +12,7 @@ from PIL import Image
 
 from grmp_hf.benchmark.config import BenchmarkConfig
 from grmp_hf.benchmark.planning import Cell
-from grmp_hf.benchmark.results import ResultStore
+from grmp_hf.benchmark.store import ResultStore
 from grmp_hf.data import ImageError, decode_row
 from grmp_hf.evaluation.comparisons import paired_over_draws
 from grmp_hf.evaluation.report import benchmark_table

@@ -75,9 +75,9 @@ def _run(config: BenchmarkConfig, args: argparse.Namespace, output: OutputFolder
     from grmp_hf.benchmark.features import FeatureStore
     from grmp_hf.benchmark.planning import needed_rows, plan_cells
     from grmp_hf.benchmark.reporting import write_results
-    from grmp_hf.benchmark.results import ResultStore
     from grmp_hf.benchmark.runner import Runner
-    from grmp_hf.benchmark.sources import read_tables
+    from grmp_hf.benchmark.store import ResultStore
+    from grmp_hf.benchmark.tables import read_tables
 
     base = _load_base(config, args)
     methods = make_methods(config.methods, base, config.folder)

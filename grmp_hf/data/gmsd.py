@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from grmp_hf.data.distortions.pictures import Floats, Picture
+from grmp_hf.data.distortions.pictures import Floats, Pixels
 from grmp_hf.errors import GRMPError
 
 __all__ = ["gmsd", "gmsd_quality"]
@@ -14,7 +14,7 @@ _C = np.float32(170)  # the paper's constant, for values from 0 to 255
 _WORST = 0.35
 
 
-def gmsd(reference: Picture, distorted: Picture) -> float:
+def gmsd(reference: Pixels, distorted: Pixels) -> float:
     """Standard deviation over the picture of the similarity of two gradient magnitudes.
 
     With m and n the Prewitt gradient magnitudes of the two luminances, each halved in size by the mean of 2 x 2::
@@ -64,7 +64,7 @@ def gmsd_quality(value: float) -> float:
     return max(0.0, 1 - value / _WORST)
 
 
-def _gradients(picture: Picture) -> Floats:
+def _gradients(picture: Pixels) -> Floats:
     """Magnitude of the gradient of the luminance at half the size."""
     height, width = (side // 2 for side in picture.shape[:2])
     luminance = picture[: 2 * height, : 2 * width] @ _LUMINANCE

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from grmp_hf.data.distortions import Picture
+from grmp_hf.data.distortions import Pixels
 from grmp_hf.data.images import ImageError, decode_image
 from grmp_hf.data.listing import list_images
 from grmp_hf.errors import GRMPError
@@ -34,7 +34,7 @@ class Photographs:
         notes: a sentence for each file that was left out.
     """
 
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Pixels, ...]
     content_hash: str
     notes: tuple[str, ...] = ()
 
@@ -70,14 +70,14 @@ def read_photographs(
     paths, left_out = [Path(path) for path in listing.paths], listing.note()
     side = max(size, min(_LARGEST_SIDE, int((_MEMORY / (3 * len(paths))) ** 0.5)))
 
-    def read(path: Path) -> tuple[Picture, bytes] | ImageError:
+    def read(path: Path) -> tuple[Pixels, bytes] | ImageError:
         try:
             content = _content(path)
             return _middle(shrink(decode_image(content)), side), hashlib.sha256(content).digest()
         except ImageError as error:
             return error
 
-    pictures: list[Picture] = []
+    pictures: list[Pixels] = []
     digests: list[bytes] = []
     notes: list[str] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -101,7 +101,7 @@ def _content(path: Path) -> bytes:
         raise ImageError(f"cannot be read ({error.strerror}); check the file", "unreadable") from error
 
 
-def _middle(picture: Image.Image, side: int) -> Picture:
+def _middle(picture: Image.Image, side: int) -> Pixels:
     pixels = np.asarray(picture)
     top, left = (max(0, (length - side) // 2) for length in pixels.shape[:2])
     return pixels[top : top + side, left : left + side].copy()

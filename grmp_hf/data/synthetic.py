@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from grmp_hf.data.distortions import DISTORTIONS, LEVELS, Picture, distort
+from grmp_hf.data.distortions import DISTORTIONS, LEVELS, Pixels, distort
 from grmp_hf.data.gmsd import gmsd, gmsd_quality
 from grmp_hf.errors import GRMPError
 
@@ -60,15 +60,15 @@ def level_quality(level: int) -> float:
     return 1 - level / (LEVELS[-1] + 1)
 
 
-Labeller: TypeAlias = Callable[[Picture, Picture, int], float]
+Labeller: TypeAlias = Callable[[Pixels, Pixels, int], float]
 """(picture, what was made of it, level) -> quality in [0, 1]."""
 
 
-def _by_level(original: Picture, distorted: Picture, level: int) -> float:
+def _by_level(original: Pixels, distorted: Pixels, level: int) -> float:
     return level_quality(level)
 
 
-def _by_gmsd(original: Picture, distorted: Picture, level: int) -> float:
+def _by_gmsd(original: Pixels, distorted: Pixels, level: int) -> float:
     return gmsd_quality(gmsd(original, distorted))
 
 
@@ -103,7 +103,7 @@ def synthetic_tasks(photographs: int, kinds: Sequence[str] = tuple(DISTORTIONS))
     }
 
 
-def random_crop(picture: Picture, size: int, rng: np.random.Generator) -> Picture:
+def random_crop(picture: Pixels, size: int, rng: np.random.Generator) -> Pixels:
     """A square of native pixels at a random place.
 
     Args:
@@ -119,8 +119,8 @@ def random_crop(picture: Picture, size: int, rng: np.random.Generator) -> Pictur
 
 
 def distorted_crop(
-    photograph: Picture, kind: str, level: int, *, size: int, seed: int, label: Labeller
-) -> tuple[Picture, float]:
+    photograph: Pixels, kind: str, level: int, *, size: int, seed: int, label: Labeller
+) -> tuple[Pixels, float]:
     """Crop a photograph, then distort the crop: what is learnt is what the model sees.
 
     Args:

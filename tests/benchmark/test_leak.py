@@ -17,8 +17,8 @@ from grmp_hf.benchmark.finetuning import FullFineTuning
 from grmp_hf.benchmark.methods import GRMP, Method, Regression, ridge
 from grmp_hf.benchmark.planning import needed_rows, plan_cells
 from grmp_hf.benchmark.protocols import Outcome
-from grmp_hf.benchmark.results import ResultStore
 from grmp_hf.benchmark.runner import Runner
+from grmp_hf.benchmark.store import ResultStore
 from grmp_hf.data import RatedTable, read_ratings
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe

@@ -10,7 +10,7 @@ import pytest
 from grmp_hf.benchmark.config import BenchmarkConfig
 from grmp_hf.benchmark.methods import GRMP, Method, ZeroShot
 from grmp_hf.benchmark.planning import Cell, needed_rows, plan_cells
-from grmp_hf.benchmark.sources import Tables, read_tables
+from grmp_hf.benchmark.tables import Tables, read_tables
 from grmp_hf.data import draw_shots, fold_splits, random_split, split_rows
 from grmp_hf.data.paper_splits import paper_splits
 from grmp_hf.errors import GRMPError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grmp_hf.data.distortions import DISTORTIONS, LEVELS, Distortion, Picture, distort
+from grmp_hf.data.distortions import DISTORTIONS, LEVELS, Distortion, Pixels, distort
 from grmp_hf.data.distortions.pictures import convolve, from_lab, gaussian_kernel, to_lab
 from grmp_hf.errors import GRMPError
 
@@ -19,7 +19,7 @@ FAMILIES = ["blur"] * 3 + ["colour"] * 5 + ["compression"] * 2 + ["noise"] * 5
 FAMILIES += ["brightness"] * 3 + ["spatial"] * 5 + ["sharpness"] * 2
 
 
-def scene(seed: int, height: int = 96, width: int = 128) -> Picture:
+def scene(seed: int, height: int = 96, width: int = 128) -> Pixels:
     """Coarse colours, an edge and fine grain: what a photograph has for every kind to work on."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(30, 226, (6, 8, 3), dtype=np.uint8))
@@ -29,7 +29,7 @@ def scene(seed: int, height: int = 96, width: int = 128) -> Picture:
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
-def difference(first: Picture, second: Picture) -> float:
+def difference(first: Pixels, second: Pixels) -> float:
     """Mean absolute difference, 0 to 255."""
     return float(np.abs(first.astype(np.int16) - second).mean())
 
@@ -130,7 +130,7 @@ def test_wrong_arguments_are_named(kind: str, level: int, seed: int, message: st
     [scene(0)[..., 0], scene(0)[..., :2], scene(0).astype(np.float32), scene(0)[:15]],
     ids=["grey", "two channels", "float", "15 rows"],
 )
-def test_wrong_pictures_are_named(picture: Picture) -> None:
+def test_wrong_pictures_are_named(picture: Pixels) -> None:
     message = (
         rf"jpeg: expected a picture \(H, W, 3\) uint8 .* got {re.escape(str(picture.shape))} {picture.dtype}; conv"
     )

@@ -8,22 +8,22 @@ import pytest
 from PIL import Image
 from scipy import ndimage, stats
 
-from grmp_hf.data.distortions import DISTORTIONS, LEVELS, Picture, distort
+from grmp_hf.data.distortions import DISTORTIONS, LEVELS, Pixels, distort
 from grmp_hf.data.gmsd import gmsd, gmsd_quality
 from grmp_hf.errors import GRMPError
 
 
-def scene(seed: int, height: int = 61, width: int = 80) -> Picture:
+def scene(seed: int, height: int = 61, width: int = 80) -> Pixels:
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(30, 226, (6, 8, 3), dtype=np.uint8))
     values = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(np.float64)
     return np.clip(values + random.normal(0, 6, (height, width, 1)), 0, 255).astype(np.uint8)
 
 
-def by_definition(reference: Picture, distorted: Picture) -> float:
+def by_definition(reference: Pixels, distorted: Pixels) -> float:
     """The paper's steps with scipy's filters, in double precision, without the outermost pixels."""
 
-    def magnitude(picture: Picture) -> np.ndarray:
+    def magnitude(picture: Pixels) -> np.ndarray:
         luminance = picture.astype(np.float64) @ [0.299, 0.587, 0.114]
         half = ndimage.correlate(luminance, np.full((2, 2), 0.25), origin=-1)[:-1:2, :-1:2]
         prewitt = np.array([[1, 0, -1]] * 3) / 3

@@ -5,20 +5,20 @@ import itertools
 import numpy as np
 import pytest
 
-from grmp_hf.data.distortions import DISTORTIONS, LEVELS, Picture, distort
+from grmp_hf.data.distortions import DISTORTIONS, LEVELS, Pixels, distort
 from grmp_hf.data.gmsd import gmsd, gmsd_quality
 from grmp_hf.data.synthetic import LABELS, distorted_crop, level_quality, random_crop, synthetic_tasks
 from grmp_hf.errors import GRMPError
 
 
 @pytest.fixture
-def photograph() -> Picture:
+def photograph() -> Pixels:
     """Every pixel tells its place by red and green."""
     rows, columns = np.mgrid[:60, :90]
     return np.stack([3 * rows, 2 * columns, (rows * columns) % 255], axis=-1).astype(np.uint8)
 
 
-def place_of(crop: Picture) -> tuple[int, int]:
+def place_of(crop: Pixels) -> tuple[int, int]:
     return int(crop[0, 0, 0]) // 3, int(crop[0, 0, 1]) // 2
 
 
@@ -54,7 +54,7 @@ def test_tasks_of_nothing_are_refused(photographs: int, kinds: list[str], found:
         synthetic_tasks(photographs, kinds)
 
 
-def test_a_crop_is_pixels_of_the_photograph_anywhere(photograph: Picture) -> None:
+def test_a_crop_is_pixels_of_the_photograph_anywhere(photograph: Pixels) -> None:
     places = set()
     for seed in range(200):
         crop = random_crop(photograph, 56, np.random.default_rng(seed))
@@ -66,7 +66,7 @@ def test_a_crop_is_pixels_of_the_photograph_anywhere(photograph: Picture) -> Non
     np.testing.assert_array_equal(random_crop(photograph[:, :60], 60, np.random.default_rng(0)), photograph[:, :60])
 
 
-def test_the_crop_is_distorted_and_the_seed_decides_about_both(photograph: Picture) -> None:
+def test_the_crop_is_distorted_and_the_seed_decides_about_both(photograph: Pixels) -> None:
     original = photograph.copy()
     made = [distorted_crop(photograph, "white_noise", 3, size=32, seed=5, label=LABELS["gmsd"]) for _ in range(2)]
     np.testing.assert_array_equal(made[0][0], made[1][0])
@@ -79,7 +79,7 @@ def test_the_crop_is_distorted_and_the_seed_decides_about_both(photograph: Pictu
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_labels_begin_at_one_and_fall(photograph: Picture, label: str) -> None:
+def test_labels_begin_at_one_and_fall(photograph: Pixels, label: str) -> None:
     made = [distorted_crop(photograph, "jpeg", level, size=48, seed=1, label=LABELS[label]) for level in (0, 2, 5)]
     np.testing.assert_array_equal(made[0][0], random_crop(photograph, 48, np.random.default_rng(1)))
     qualities = [quality for _, quality in made]

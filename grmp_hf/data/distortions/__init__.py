@@ -31,12 +31,12 @@ from grmp_hf.data.distortions.noise import (
     white_noise,
     white_noise_colour,
 )
-from grmp_hf.data.distortions.pictures import Picture
+from grmp_hf.data.distortions.pictures import Pixels
 from grmp_hf.data.distortions.sharpness import contrast, sharpen
 from grmp_hf.data.distortions.spatial import colour_block, jitter, non_eccentricity_patch, pixelate, quantisation
 from grmp_hf.errors import GRMPError
 
-__all__ = ["DISTORTIONS", "LEVELS", "SMALLEST_SIDE", "Distortion", "Picture", "distort"]
+__all__ = ["DISTORTIONS", "LEVELS", "SMALLEST_SIDE", "Distortion", "Pixels", "distort"]
 
 LEVELS = (1, 2, 3, 4, 5)
 """Mild to strong."""
@@ -64,7 +64,7 @@ class Distortion:
     parameter: str
     values: tuple[float, ...]
     random: bool
-    function: Callable[[Picture, float, np.random.Generator], Picture]
+    function: Callable[[Pixels, float, np.random.Generator], Pixels]
 
 
 _FIXED, _RANDOM = False, True
@@ -107,7 +107,7 @@ DISTORTIONS: Mapping[str, Distortion] = MappingProxyType(
 """The 25 types by name, in KADID-10k's order."""
 
 
-def distort(picture: Picture, kind: str, level: int, *, seed: int) -> Picture:
+def distort(picture: Pixels, kind: str, level: int, *, seed: int) -> Pixels:
     """Distort a picture.
 
     Random numbers are a function of seed and kind alone: the levels of one seed share them. So one noise grows, and the

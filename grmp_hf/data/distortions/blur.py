@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from grmp_hf.data.distortions.pictures import Picture, convolve, gaussian_kernel, to_picture
+from grmp_hf.data.distortions.pictures import Pixels, convolve, gaussian_kernel, to_picture
 
 __all__ = ["gaussian_blur", "lens_blur", "motion_blur"]
 
 
-def gaussian_blur(picture: Picture, sigma: float, rng: np.random.Generator) -> Picture:
+def gaussian_blur(picture: Pixels, sigma: float, rng: np.random.Generator) -> Pixels:
     """Blur with a Gaussian of sigma pixels.
 
     Source: KADIS-700k, `imblurgauss`; its mildest sigma, 0.1, leaves every value as it is, so ours is larger.
@@ -18,7 +18,7 @@ def gaussian_blur(picture: Picture, sigma: float, rng: np.random.Generator) -> P
     return to_picture(convolve(picture, gaussian_kernel(sigma)))
 
 
-def lens_blur(picture: Picture, radius: float, rng: np.random.Generator) -> Picture:
+def lens_blur(picture: Pixels, radius: float, rng: np.random.Generator) -> Pixels:
     """Blur with a disk of a radius in pixels, as a lens out of focus does.
 
     Source: KADIS-700k, `imblurlens`.
@@ -29,7 +29,7 @@ def lens_blur(picture: Picture, radius: float, rng: np.random.Generator) -> Pict
     return to_picture(convolve(picture, disk / disk.sum()))
 
 
-def motion_blur(picture: Picture, length: float, rng: np.random.Generator) -> Picture:
+def motion_blur(picture: Pixels, length: float, rng: np.random.Generator) -> Pixels:
     """Mean along a straight line of a length in pixels, in a random direction.
 
     Source: KADIS-700k, `imblurmotion`; there a line of length 1 is a point that changes nothing, here it has ends.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from grmp_hf.data.distortions.pictures import Picture, convolve, from_lab, gaussian_kernel, to_lab, to_picture
+from grmp_hf.data.distortions.pictures import Pixels, convolve, from_lab, gaussian_kernel, to_lab, to_picture
 
 __all__ = [
     "colour_diffusion",
@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 
-def colour_diffusion(picture: Picture, amount: float, rng: np.random.Generator) -> Picture:
+def colour_diffusion(picture: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
     """Blur the colours a and b of Lab with a Gaussian of 1.5 amount + 2 pixels, and multiply them by the amount.
 
     Source: KADIS-700k, `imcolordiffuse`.
@@ -27,7 +27,7 @@ def colour_diffusion(picture: Picture, amount: float, rng: np.random.Generator) 
     return from_lab(lab)
 
 
-def colour_shift(picture: Picture, amount: float, rng: np.random.Generator) -> Picture:
+def colour_shift(picture: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
     """Near edges, move green by an amount of pixels in a random direction to the lower right.
 
     The strength of edges is the gradient of the grey picture, blurred with a Gaussian of 4 pixels, from 0 at its first
@@ -50,7 +50,7 @@ def colour_shift(picture: Picture, amount: float, rng: np.random.Generator) -> P
     return shifted
 
 
-def colour_quantisation(picture: Picture, colours: float, rng: np.random.Generator) -> Picture:
+def colour_quantisation(picture: Pixels, colours: float, rng: np.random.Generator) -> Pixels:
     """Keep a number of colours, chosen for the picture, with dither.
 
     Source: KADIS-700k, `imcolorquantize` (Matlab's `rgb2ind`); here the colours are the median cut of 64 x 64
@@ -63,7 +63,7 @@ def colour_quantisation(picture: Picture, colours: float, rng: np.random.Generat
     return np.asarray(image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).convert("RGB"))
 
 
-def colour_saturation_hsv(picture: Picture, factor: float, rng: np.random.Generator) -> Picture:
+def colour_saturation_hsv(picture: Pixels, factor: float, rng: np.random.Generator) -> Pixels:
     """Multiply the saturation of HSV, with hue and value as they are; below 0 colours become their opposites.
 
     A channel c of a pixel with value v = max(R, G, B) becomes v - factor (v - c).
@@ -75,7 +75,7 @@ def colour_saturation_hsv(picture: Picture, factor: float, rng: np.random.Genera
     return to_picture(value - np.float32(factor) * (value - picture))
 
 
-def colour_saturation_lab(picture: Picture, factor: float, rng: np.random.Generator) -> Picture:
+def colour_saturation_lab(picture: Pixels, factor: float, rng: np.random.Generator) -> Pixels:
     """Multiply a and b of Lab, so that colours glow.
 
     Source: KADIS-700k, `imsaturate`; its mildest factor, 1, leaves the picture as it is, so ours is larger.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from grmp_hf.data.distortions.pictures import Floats, Picture, to_picture
+from grmp_hf.data.distortions.pictures import Floats, Pixels, to_picture
 
 __all__ = ["denoise", "impulse_noise", "multiplicative_noise", "white_noise", "white_noise_colour"]
 
@@ -15,7 +15,7 @@ _RGB_OF_YCBCR = np.array(
 )
 
 
-def white_noise(picture: Picture, variance: float, rng: np.random.Generator) -> Picture:
+def white_noise(picture: Pixels, variance: float, rng: np.random.Generator) -> Pixels:
     """Add Gaussian noise of a variance, on the scale 0 to 1, to each channel.
 
     Source: KADIS-700k, `imnoisegauss`.
@@ -23,7 +23,7 @@ def white_noise(picture: Picture, variance: float, rng: np.random.Generator) -> 
     return to_picture(picture + _gaussian(picture, variance, rng))
 
 
-def white_noise_colour(picture: Picture, variance: float, rng: np.random.Generator) -> Picture:
+def white_noise_colour(picture: Pixels, variance: float, rng: np.random.Generator) -> Pixels:
     """Add Gaussian noise of a variance, on the scale 0 to 1, to Y, Cb and Cr.
 
     Source: KADIS-700k, `imnoisecolorcomp`.
@@ -31,7 +31,7 @@ def white_noise_colour(picture: Picture, variance: float, rng: np.random.Generat
     return to_picture(picture + _gaussian(picture, variance, rng) @ _RGB_OF_YCBCR.T)
 
 
-def impulse_noise(picture: Picture, density: float, rng: np.random.Generator) -> Picture:
+def impulse_noise(picture: Pixels, density: float, rng: np.random.Generator) -> Pixels:
     """Set a share of the values of all channels to 0 or 255, half of it each.
 
     Source: KADIS-700k, `imnoiseimpulse` (Matlab's salt and pepper).
@@ -41,7 +41,7 @@ def impulse_noise(picture: Picture, density: float, rng: np.random.Generator) ->
     return np.where(chance > 1 - density / 2, np.uint8(255), noisy)
 
 
-def multiplicative_noise(picture: Picture, variance: float, rng: np.random.Generator) -> Picture:
+def multiplicative_noise(picture: Pixels, variance: float, rng: np.random.Generator) -> Pixels:
     """Multiply each value by 1 + n, with n uniform, of mean 0 and a variance.
 
     Source: KADIS-700k, `imnoisemultiplicative` (Matlab's speckle).
@@ -50,7 +50,7 @@ def multiplicative_noise(picture: Picture, variance: float, rng: np.random.Gener
     return to_picture(picture * (1 + reach * (2 * rng.random(picture.shape, dtype=np.float32) - 1)))
 
 
-def denoise(picture: Picture, variance: float, rng: np.random.Generator) -> Picture:
+def denoise(picture: Pixels, variance: float, rng: np.random.Generator) -> Pixels:
     """Add Gaussian noise of a variance, on the scale 0 to 1, and remove it with a local Wiener filter.
 
     With mean m and variance s of the 7 x 7 values around it, a noisy value v becomes m + max(s - variance, 0) / s
@@ -66,5 +66,5 @@ def denoise(picture: Picture, variance: float, rng: np.random.Generator) -> Pict
     return to_picture(mean + kept * (noisy - mean))
 
 
-def _gaussian(picture: Picture, variance: float, rng: np.random.Generator) -> Floats:
+def _gaussian(picture: Pixels, variance: float, rng: np.random.Generator) -> Floats:
     return np.float32(255 * variance**0.5) * rng.standard_normal(picture.shape, dtype=np.float32)

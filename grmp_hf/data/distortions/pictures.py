@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-__all__ = ["Floats", "Picture", "convolve", "from_lab", "gaussian_kernel", "look_up", "to_lab", "to_picture"]
+__all__ = ["Floats", "Pixels", "convolve", "from_lab", "gaussian_kernel", "look_up", "to_lab", "to_picture"]
 
-Picture: TypeAlias = NDArray[np.uint8]
+Pixels: TypeAlias = NDArray[np.uint8]
 """(H, W, 3) sRGB, 0 to 255."""
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -23,13 +23,13 @@ _FROM_CONES = np.linalg.inv(_TO_CONES)
 _STEPS = 8191  # of the tables below; fine enough for every step of 8 bits, also near black
 
 
-def to_picture(values: NDArray[Any]) -> Picture:
+def to_picture(values: NDArray[Any]) -> Pixels:
     """Round and clip values on the scale 0 to 255."""
-    picture: Picture = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    picture: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return picture
 
 
-def look_up(picture: Picture, curve: NDArray[Any]) -> Picture:
+def look_up(picture: Pixels, curve: NDArray[Any]) -> Pixels:
     """Replace each value v of a picture by curve[v]; curve: (256,) on the scale 0 to 1."""
     return to_picture(curve * 255)[picture]
 
@@ -62,20 +62,20 @@ def convolve(values: NDArray[Any], kernel: NDArray[np.floating]) -> Floats:
     return result.transpose(1, 2, 0)  # type: ignore[no-any-return]
 
 
-def to_lab(picture: Picture) -> Floats:
+def to_lab(picture: Pixels) -> Floats:
     """CIE Lab of an sRGB picture, white point D65: (H, W, 3), L in 0 to 100."""
     cones = _linear_of_srgb()[picture] @ _TO_CONES.T
     x, y, z = np.moveaxis(_lightness_of_linear()[(cones * _STEPS + 0.5).astype(np.int32)], -1, 0)
     return np.stack((116 * y - 16, 500 * (x - y), 200 * (y - z)), axis=-1)
 
 
-def from_lab(lab: Floats) -> Picture:
+def from_lab(lab: Floats) -> Pixels:
     """The sRGB picture of CIE Lab values; colours outside sRGB are clipped channel by channel."""
     y = (lab[..., :1] + 16) / 116
     f = np.concatenate((y + lab[..., 1:2] / 500, y, y - lab[..., 2:] / 200), axis=-1)
     cones = np.where(f > 6 / 29, f * f * f, 3 * (6 / 29) ** 2 * (f - 4 / 29))
     linear = np.clip(cones @ _FROM_CONES.T, 0, 1)
-    picture: Picture = _srgb_of_linear()[(linear * _STEPS + 0.5).astype(np.int32)]
+    picture: Pixels = _srgb_of_linear()[(linear * _STEPS + 0.5).astype(np.int32)]
     return picture
 
 
@@ -87,7 +87,7 @@ def _linear_of_srgb() -> Floats:
 
 
 @cache
-def _srgb_of_linear() -> Picture:
+def _srgb_of_linear() -> Pixels:
     """The value of sRGB of light 0 to 1 in steps of 1 / 8191."""
     light = np.arange(_STEPS + 1) / _STEPS
     return to_picture(255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from scipy import interpolate
 
-from grmp_hf.data.distortions.pictures import Picture, convolve, from_lab, gaussian_kernel, look_up, to_lab
+from grmp_hf.data.distortions.pictures import Pixels, convolve, from_lab, gaussian_kernel, look_up, to_lab
 
 __all__ = ["contrast", "sharpen"]
 
 
-def sharpen(picture: Picture, amount: float, rng: np.random.Generator) -> Picture:
+def sharpen(picture: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
     """Add an amount of L - G(L) to L of Lab, with G a Gaussian of 3 pixels (unsharp masking).
 
     Source: KADIS-700k, `imsharpenHi`.
@@ -22,7 +22,7 @@ def sharpen(picture: Picture, amount: float, rng: np.random.Generator) -> Pictur
     return from_lab(lab)
 
 
-def contrast(picture: Picture, amount: float, rng: np.random.Generator) -> Picture:
+def contrast(picture: Pixels, amount: float, rng: np.random.Generator) -> Pixels:
     """Stronger or weaker contrast, the seed decides: a curve that moves 0.3 and 0.7 apart or together by the amount.
 
     The curve is the cubic spline through 0, 0.3 -+ amount, 0.5, 0.7 +- amount, 1 at 0, 0.3, 0.5, 0.7, 1.

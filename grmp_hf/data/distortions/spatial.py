@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from grmp_hf.data.distortions.pictures import Picture, to_picture
+from grmp_hf.data.distortions.pictures import Pixels, to_picture
 
 __all__ = ["colour_block", "jitter", "non_eccentricity_patch", "pixelate", "quantisation"]
 
@@ -18,7 +18,7 @@ KADID_AREA = 512 * 384
 """Pixels of the pictures for which KADID-10k's sizes of patches and blocks were chosen."""
 
 
-def jitter(picture: Picture, spread: float, rng: np.random.Generator) -> Picture:
+def jitter(picture: Pixels, spread: float, rng: np.random.Generator) -> Pixels:
     """Take each pixel from a place nearby, with a Gaussian distance of a spread in pixels, between four neighbours.
 
     Source: KADIS-700k, `imjitter`, which does this five times with 1 / sqrt(5) of the spread.
@@ -29,7 +29,7 @@ def jitter(picture: Picture, spread: float, rng: np.random.Generator) -> Picture
     return to_picture(np.stack(channels, axis=-1))
 
 
-def non_eccentricity_patch(picture: Picture, count: float, rng: np.random.Generator) -> Picture:
+def non_eccentricity_patch(picture: Pixels, count: float, rng: np.random.Generator) -> Pixels:
     """Copy a number of square patches to places up to half a side away.
 
     A patch has 16 x 16 pixels in a picture of 512 x 384, and the same share of the area in others.
@@ -47,7 +47,7 @@ def non_eccentricity_patch(picture: Picture, count: float, rng: np.random.Genera
     return patched
 
 
-def pixelate(picture: Picture, strength: float, rng: np.random.Generator) -> Picture:
+def pixelate(picture: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     """Shrink to 0.95 - strength^0.6 of the size and enlarge again, both to the nearest pixel.
 
     Source: KADIS-700k, `impixelate`.
@@ -59,7 +59,7 @@ def pixelate(picture: Picture, strength: float, rng: np.random.Generator) -> Pic
     return np.asarray(small.resize((width, height), Image.Resampling.NEAREST))
 
 
-def quantisation(picture: Picture, thresholds: float, rng: np.random.Generator) -> Picture:
+def quantisation(picture: Pixels, thresholds: float, rng: np.random.Generator) -> Pixels:
     """Keep few values: thresholds of least variance within their classes (Otsu), and each class's mean.
 
     One set of thresholds, that of the values of all channels together, serves the three channels.
@@ -71,7 +71,7 @@ def quantisation(picture: Picture, thresholds: float, rng: np.random.Generator) 
     return _means_of_classes(counts.astype(np.float64), round(thresholds) + 1)[picture]
 
 
-def colour_block(picture: Picture, count: float, rng: np.random.Generator) -> Picture:
+def colour_block(picture: Pixels, count: float, rng: np.random.Generator) -> Pixels:
     """Cover a number of squares with random colours.
 
     A square has 32 x 32 pixels in a picture of 512 x 384, and the same share of the area in others.
@@ -87,12 +87,12 @@ def colour_block(picture: Picture, count: float, rng: np.random.Generator) -> Pi
     return covered
 
 
-def _side(picture: Picture, side: int) -> int:
+def _side(picture: Pixels, side: int) -> int:
     height, width, _ = picture.shape
     return max(2, round(side * math.sqrt(height * width / KADID_AREA)))
 
 
-def _means_of_classes(counts: NDArray[np.float64], classes: int) -> Picture:
+def _means_of_classes(counts: NDArray[np.float64], classes: int) -> Pixels:
     """The mean of each value's class, (256,), for the classes of neighbours with the least sum of squares.
 
     Dynamic programming: the best k classes of the values below j are the best k - 1 classes of the values below some

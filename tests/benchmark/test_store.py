@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grmp_hf.benchmark.results import Predicted, ResultStore
+from grmp_hf.benchmark.store import Predicted, ResultStore
 from grmp_hf.errors import GRMPError
 
 SAID = Predicted(np.array(["a b.jpg", "ü.png"]), np.array([0.1, 0.2]), np.array([1.0, 2.0]))

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from grmp_hf.benchmark import sources
+from grmp_hf.benchmark import tables
 from grmp_hf.benchmark.config import BenchmarkConfig
-from grmp_hf.benchmark.sources import read_tables
+from grmp_hf.benchmark.tables import read_tables
 from grmp_hf.data import RatedTable, read_ratings
 from grmp_hf.errors import GRMPError
 
@@ -32,7 +32,7 @@ def official(stars: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ..
         calls.append((name, place, options))
         return read_ratings(stars, scale=(1, 5))
 
-    monkeypatch.setattr(sources, "read_benchmark", read)
+    monkeypatch.setattr(tables, "read_benchmark", read)
     return calls
 
 
@@ -60,7 +60,7 @@ def test_official_sets_are_read_as_the_protocol_wants(
 def test_the_paper_options_exist() -> None:
     from grmp_hf.data.benchmarks import BENCHMARKS
 
-    for name, options in sources._PAPER_OPTIONS.items():
+    for name, options in tables._PAPER_OPTIONS.items():
         assert BENCHMARKS[name].choose(options)
 
 
