@@ -23,12 +23,12 @@ from measuring import add_folder, make_parser, need_folder, write_result
 from numpy.typing import NDArray
 
 import grmp_hf
-from grmp_hf.benchmark.features import first_views
 from grmp_hf.data import read_ratings
 from grmp_hf.data.distortions import DISTORTIONS, LEVELS
 from grmp_hf.data.photographs import Photographs, read_photographs
 from grmp_hf.data.synthetic import LABELS, distorted_crop
 from grmp_hf.evaluation.metrics import srcc
+from grmp_hf.features import first_views
 from grmp_hf.scoring import Scorer, iter_views
 
 BATCH = 32

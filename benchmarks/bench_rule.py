@@ -29,11 +29,11 @@ from measuring import ROOT, add_folder, make_parser, need_folder, summary, write
 from torch import Tensor
 
 import grmp_hf
-from grmp_hf.benchmark.features import first_views
 from grmp_hf.data import read_ratings
 from grmp_hf.embedded import EMBEDDED_PROMPTS
 from grmp_hf.evaluation.comparisons import paired_over_draws
 from grmp_hf.evaluation.metrics import srcc
+from grmp_hf.features import first_views
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds
 from grmp_hf.training.regularization import Gradients, alignment, regularize

@@ -17,7 +17,8 @@ PACKAGE = ROOT / "grmp_hf"
 ALLOWED: dict[str, set[str]] = {
     "cards": {"places"},
     "benchmark": {
-        *("cards", "claims", "comparing", "data", "embedded", "evaluation", "hub", "learning", "measuring", "modeling"),
+        *("cards", "claims", "comparing", "data", "embedded", "evaluation", "features"),
+        *("hub", "learning", "measuring", "modeling"),
         *("outputs", "pictures", "places", "recipe_files", "scoring", "storing", "tasks", "training"),
     },
     "claims": {"storing"},
@@ -26,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "embedded": set(),
     "errors": set(),
     "evaluation": set(),
+    "features": {"data", "evaluation", "hub", "modeling", "scoring", "storing"},
     "hub": {"cards", "data", "modeling", "outputs", "places", "pushing", "scoring", "storing"},
     "learning": {
         *("claims", "data", "embedded", "evaluation", "hub", "modeling", "scoring", "storing", "tasks", "training"),

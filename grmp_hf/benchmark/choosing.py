@@ -85,20 +85,20 @@ def _zero_shot(name: str, base: Scorer) -> Method:
 
 
 def _ridge(name: str, base: Scorer) -> Method:
-    return Regression(name, lambda pictures: pictures.embeds, ridge, {"method": "ridge"})
+    return Regression(name, lambda pictures: pictures["embeds"], ridge, {"method": "ridge"})
 
 
 def _kernel_ridge(name: str, base: Scorer) -> Method:
     about = {"method": "kernel_ridge", **GRIDS["kernel_ridge"]}
-    return Regression(name, lambda pictures: pictures.embeds, kernel_ridge, about)
+    return Regression(name, lambda pictures: pictures["embeds"], kernel_ridge, about)
 
 
 def _svr(name: str, base: Scorer) -> Method:
-    return Regression(name, lambda pictures: pictures.embeds, svr, {"method": "svr", **GRIDS["svr"]})
+    return Regression(name, lambda pictures: pictures["embeds"], svr, {"method": "svr", **GRIDS["svr"]})
 
 
 def _statistics(name: str, base: Scorer) -> Method:
-    return Regression(name, lambda pictures: pictures.statistics, ridge, {"method": "statistics"})
+    return Regression(name, lambda pictures: pictures["statistics"], ridge, {"method": "statistics"})
 
 
 def _grmp(

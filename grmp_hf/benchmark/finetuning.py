@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import CLIPForImageClassification, PrinterCallback, Trainer, TrainingArguments
 
-from grmp_hf.benchmark.features import Pictures, first_views, iter_pixels
 from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, as_arrays
 from grmp_hf.errors import GRMPError
+from grmp_hf.features import Pictures, first_views, iter_pixels
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.scoring import Scorer

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from peft import PeftModel, get_peft_model_state_dict
 from torch import Tensor, nn
 
-from grmp_hf.benchmark.features import Pictures, first_views, iter_pixels
 from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, as_arrays
 from grmp_hf.evaluation.baselines import fit_ridge
+from grmp_hf.features import Pictures, first_views, iter_pixels
 from grmp_hf.hub import adapter_sha256
 from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
@@ -79,7 +79,7 @@ class ZeroShot:
 
     def fit(self, shots: Pictures, quality: Floats, *, seed: int, observer: Observer | None = None) -> Fitted:
         """Nothing is learnt."""
-        return Fitted(lambda pictures: pictures.zero_shot, dict)
+        return Fitted(lambda pictures: pictures["zero_shot"], dict)
 
 
 @dataclass(frozen=True)
@@ -178,14 +178,14 @@ class GRMP:
     def _embeds(self, pictures: Pictures) -> NDArray[np.float32]:
         """Embeddings (n, D) before training: the base's, or those with the visual prompts of the start."""
         if self.views is None and (self._begun is None or not self._begun.visual_prompts):
-            return pictures.embeds
+            return pictures["embeds"]
         prompted, known = self._prompted
         keys = [(row.dataset, row.name) for row in pictures.rows]
         missing = [row for row, key in zip(pictures.rows, keys, strict=True) if key not in known]
         # One picture at a time: the last digits then do not depend on which pictures came together.
         for row, pixels in zip(missing, iter_pixels(prompted, missing, batch_size=1), strict=True):
             known[row.dataset, row.name] = prompted.outputs(pixels).image_embeds[0].float().cpu().numpy()
-        return np.array([known[key] for key in keys], dtype=np.float32).reshape(len(keys), pictures.embeds.shape[1])
+        return np.array([known[key] for key in keys], dtype=np.float32).reshape(len(keys), pictures["embeds"].shape[1])
 
     @functools.cached_property
     def _prompted(self) -> tuple[Scorer, dict[tuple[str | None, str], NDArray[np.float32]]]:

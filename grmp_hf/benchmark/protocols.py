@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grmp_hf.benchmark.features import Pictures
 from grmp_hf.benchmark.methods import Method
 from grmp_hf.benchmark.watching import Fitted
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import plcc, srcc
+from grmp_hf.features import Pictures
 
 __all__ = ["Outcome", "TestSelection", "run_clean", "run_paper"]
 

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from grmp_hf.benchmark.features import FeatureStore
 from grmp_hf.benchmark.planning import Cell, TestPart
 from grmp_hf.benchmark.protocols import Outcome, run_clean, run_paper
 from grmp_hf.benchmark.store import Predicted, ResultStore
 from grmp_hf.data import Row
 from grmp_hf.evaluation.metrics import point_figures
+from grmp_hf.features import FeatureStore
 from grmp_hf.hub import package_versions
 from grmp_hf.measuring import peak_memory_mib
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from grmp_hf.benchmark.features import Pictures
+from grmp_hf.features import Pictures
 
 __all__ = ["Fitted", "Observer", "Watcher", "as_arrays"]
 

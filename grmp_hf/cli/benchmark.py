@@ -72,12 +72,12 @@ def run(args: argparse.Namespace) -> int:
 def _run(config: BenchmarkConfig, args: argparse.Namespace, output: OutputFolder, start: float) -> int:
     """Run the benchmark, once it is clear where the results go."""
     from grmp_hf.benchmark.choosing import make_methods
-    from grmp_hf.benchmark.features import FeatureStore
     from grmp_hf.benchmark.planning import needed_rows, plan_cells
     from grmp_hf.benchmark.reporting import write_results
     from grmp_hf.benchmark.runner import Runner
     from grmp_hf.benchmark.store import ResultStore
     from grmp_hf.benchmark.tables import read_tables
+    from grmp_hf.features import FeatureStore
 
     base = _load_base(config, args)
     methods = make_methods(config.methods, base, config.folder)

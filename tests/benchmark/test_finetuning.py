@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from grmp_hf.benchmark.features import Pictures, first_views, iter_pixels
 from grmp_hf.benchmark.finetuning import FullFineTuning
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import srcc
+from grmp_hf.features import Pictures, first_views, iter_pixels
 from grmp_hf.scoring import Scorer
 
 Described = tuple[Pictures, np.ndarray]

@@ -12,7 +12,6 @@ import pytest
 from safetensors.numpy import save
 
 from grmp_hf.benchmark.config import BenchmarkConfig, DatasetConfig, MethodConfig
-from grmp_hf.benchmark.features import FeatureStore
 from grmp_hf.benchmark.finetuning import FullFineTuning
 from grmp_hf.benchmark.methods import GRMP, Method, Regression, ridge
 from grmp_hf.benchmark.planning import needed_rows, plan_cells
@@ -20,6 +19,7 @@ from grmp_hf.benchmark.protocols import Outcome
 from grmp_hf.benchmark.runner import Runner
 from grmp_hf.benchmark.store import ResultStore
 from grmp_hf.data import RatedTable, read_ratings
+from grmp_hf.features import FeatureStore
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe
 
@@ -27,7 +27,7 @@ METHODS: dict[str, Callable[[Scorer], Method]] = {
     "grmp": lambda base: GRMP("grmp", base, FewShotRecipe(steps=20, schedule="constant", learning_rate=0.005)),
     "visual": lambda base: GRMP("visual", base, FewShotRecipe(steps=10, visual_prompts=2, learning_rate=0.005)),
     "full": lambda base: FullFineTuning("full", base, epochs=10, learning_rate=1e-3),
-    "ridge": lambda base: Regression("ridge", lambda pictures: pictures.embeds, ridge, {"method": "ridge"}),
+    "ridge": lambda base: Regression("ridge", lambda pictures: pictures["embeds"], ridge, {"method": "ridge"}),
 }
 
 

@@ -11,11 +11,11 @@ import torch
 from grmp_hf.benchmark import kernels
 from grmp_hf.benchmark.choosing import make_methods
 from grmp_hf.benchmark.config import MethodConfig
-from grmp_hf.benchmark.features import Pictures, first_views, iter_pixels
 from grmp_hf.benchmark.methods import GRMP, Method
 from grmp_hf.data import Row
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import srcc
+from grmp_hf.features import Pictures, first_views, iter_pixels
 from grmp_hf.hub import load
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, GRMPPromptModel
@@ -48,7 +48,8 @@ def synthetic(count: int, seed: int) -> tuple[Pictures, np.ndarray]:
     embeds, statistics = random.normal(size=(count, 6)), random.normal(size=(count, 14))
     quality = 0.5 + 0.3 * np.tanh(embeds[:, 0] + 0.5 * statistics[:, 3]) + 0.05 * random.normal(size=count)
     rows = tuple(Row(image=b"", name=str(index), mos=np.nan, quality=np.nan) for index in range(count))
-    return Pictures(rows, embeds.astype(np.float32), random.random(count), statistics), quality.clip(0, 1)
+    columns = {"embeds": embeds.astype(np.float32), "zero_shot": random.random(count), "statistics": statistics}
+    return Pictures(rows, columns), quality.clip(0, 1)
 
 
 @pytest.mark.parametrize("kind", ["ridge", "kernel_ridge", "svr", "statistics"])
@@ -80,7 +81,7 @@ def test_what_kernels_have_learnt_is_all_that_they_predict_with(kind: str) -> No
     test, _ = synthetic(30, seed=1)
     fitted = make(kind).fit(shots, quality, seed=0)
     learnt = fitted.learnt()
-    z = ((test.embeds - learnt["features_mean"]) / learnt["features_scale"]).clip(-5, 5)
+    z = ((test["embeds"] - learnt["features_mean"]) / learnt["features_scale"]).clip(-5, 5)
     distances = np.square(z[:, None] - learnt["support"][None]).sum(axis=2)
     kernel = np.exp(-learnt["gamma"] * distances) @ learnt["dual_coef"].ravel() + learnt.get("intercept", 0)
     np.testing.assert_allclose(fitted.predict(test), learnt["quality_mean"] + learnt["quality_scale"] * kernel)
@@ -109,7 +110,7 @@ def test_zero_shot_learns_nothing() -> None:
     method = make("zero_shot")
     fitted = method.fit(shots, quality, seed=0)
     assert not method.needs_shots and fitted.learnt() == {}
-    np.testing.assert_array_equal(fitted.predict(shots), shots.zero_shot)
+    np.testing.assert_array_equal(fitted.predict(shots), shots["zero_shot"])
 
 
 @pytest.mark.parametrize(("kind", "options"), KINDS, ids=[options.get("name", kind) for kind, options in KINDS])
@@ -234,8 +235,7 @@ def few_shot_model(method: GRMP, shots: Pictures, quality: np.ndarray) -> Any:
 
 
 def part(pictures: Pictures, at: slice) -> Pictures:
-    fields = (pictures.rows, pictures.embeds, pictures.zero_shot, pictures.statistics)
-    return Pictures(*(field[at] for field in fields))
+    return Pictures(pictures.rows[at], {name: column[at] for name, column in pictures.columns.items()})
 
 
 def test_the_start_is_one_of_the_settings(base: Scorer, start: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grmp_hf.benchmark.features import Pictures
 from grmp_hf.benchmark.finetuning import FullFineTuning
 from grmp_hf.benchmark.methods import GRMP, Method, ZeroShot
 from grmp_hf.benchmark.protocols import TestSelection, run_clean, run_paper
 from grmp_hf.benchmark.watching import Fitted, Observer
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import plcc, srcc
+from grmp_hf.features import Pictures
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe
 
@@ -104,7 +104,7 @@ class Recorder:
 
     def fit(self, shots: Pictures, quality: np.ndarray, *, seed: int, observer: Observer | None = None) -> Fitted:
         self.given.append((shots, quality, seed, observer))
-        return Fitted(lambda pictures: pictures.zero_shot, dict)
+        return Fitted(lambda pictures: pictures["zero_shot"], dict)
 
 
 def test_clean_gives_quality_as_it_is_and_paper_scales_it_among_the_shots(described: Described) -> None:

@@ -11,13 +11,13 @@ import pytest
 
 from grmp_hf.benchmark.choosing import make_methods
 from grmp_hf.benchmark.config import BenchmarkConfig
-from grmp_hf.benchmark.features import FeatureStore
 from grmp_hf.benchmark.planning import Cell, needed_rows, plan_cells
 from grmp_hf.benchmark.runner import Runner, cell_name
 from grmp_hf.benchmark.store import ResultStore
 from grmp_hf.benchmark.tables import read_tables
 from grmp_hf.data import Split
 from grmp_hf.evaluation.metrics import plcc_logistic, rmse_logistic, srcc
+from grmp_hf.features import FeatureStore
 from grmp_hf.scoring import Scorer
 
 MEASURED = ("seconds", "peak_memory_mib")

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from grmp_hf.benchmark import features
-from grmp_hf.benchmark.features import FeatureStore, iter_pixels
+from grmp_hf import features
 from grmp_hf.data import MAX_PIXELS, ImageError, RatedTable, decode_row, read_ratings
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.baselines import handmade_statistics
+from grmp_hf.features import OF_PICTURES, FeatureStore, iter_pixels
 from grmp_hf.scoring import Scorer
 
 
@@ -43,14 +43,36 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_features_are_those_of_base_and_baselines(store: FeatureStore, base: Scorer, table: RatedTable) -> None:
     store.describe(table.rows, silent)
     pictures = store.pictures(table.rows[5:9])
-    assert len(pictures) == 4 and pictures.embeds.dtype == np.float32
+    assert len(pictures) == 4 and pictures["embeds"].dtype == np.float32
     np.testing.assert_allclose(
-        pictures.zero_shot, base.score([row.image for row in table.rows[5:9]]).quality, atol=1e-6
+        pictures["zero_shot"], base.score([row.image for row in table.rows[5:9]]).quality, atol=1e-6
     )
     expected = [handmade_statistics(np.asarray(decode_row(row))) for row in table.rows[5:9]]
-    np.testing.assert_array_equal(pictures.statistics, expected)
-    read = base.model(image_embeds=torch.from_numpy(pictures.embeds)).quality.detach().numpy()
-    np.testing.assert_allclose(read, pictures.zero_shot, atol=1e-6)
+    np.testing.assert_array_equal(pictures["statistics"], expected)
+    read = base.model(image_embeds=torch.from_numpy(pictures["embeds"])).quality.detach().numpy()
+    np.testing.assert_allclose(read, pictures["zero_shot"], atol=1e-6)
+
+
+def test_columns_are_computed_when_they_are_asked_for(
+    store: FeatureStore, base: Scorer, table: RatedTable, decoded: list[str]
+) -> None:
+    own = dataclasses.replace(store, of_pictures={**OF_PICTURES, "brightness": lambda whole: np.array([whole.mean()])})
+    own.describe(table.rows[:5], silent)
+    own.describe(table.rows[:6], silent, columns=["tokens", "brightness", "embeds"])
+    assert len(decoded) == 11  # the five once more, for the columns that they lacked
+    own.describe(table.rows[:5], silent, columns=["brightness"])
+    assert len(decoded) == 11
+    found = FeatureStore(store.place, base).pictures(table.rows[:0], ["tokens", "brightness"])
+    assert len(found) == 0 and found["tokens"].shape[1:] == own.pictures(table.rows[:5], ["tokens"])["tokens"].shape[1:]
+    pictures = own.pictures(table.rows[:5], ["tokens", "brightness", "embeds"])
+    views = torch.stack([base.views(row) for row in table.rows[:5]])
+    vision = base.model.clip.vision_model
+    with torch.no_grad():
+        states = [vision(pixel_values=base.prepare(views)[:, at]).last_hidden_state for at in range(views.shape[1])]
+    np.testing.assert_allclose(pictures["tokens"], torch.stack(states, 1).numpy(), atol=1e-5)
+    assert pictures["brightness"][3, 0] == np.asarray(decode_row(table.rows[3])).mean()
+    with pytest.raises(GRMPError, match="columns out of embeds, zero_shot, tokens, statistics, got colour"):
+        store.describe(table.rows, silent, columns=["colour"])
 
 
 def test_no_picture_is_decoded_twice(
@@ -67,8 +89,8 @@ def test_no_picture_is_decoded_twice(
     assert len(decoded) == len(table)
     for name in ("embeds", "zero_shot", "statistics"):
         before, after = store.pictures(table.rows), again.pictures([*table.rows, other])
-        np.testing.assert_array_equal(getattr(before, name), getattr(after, name)[:-1])
-        np.testing.assert_array_equal(getattr(after, name)[0], getattr(after, name)[-1])
+        np.testing.assert_array_equal(before[name], after[name][:-1])
+        np.testing.assert_array_equal(after[name][0], after[name][-1])
 
 
 def test_a_changed_picture_or_another_preprocessing_is_described_anew(

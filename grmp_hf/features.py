@@ -1,0 +1,279 @@
+"""What is known of pictures beside their ratings, by name: computed once, and kept for whoever asks next.
+
+What is kept is found by content: the SHA-256 of the picture's bytes, under a folder whose name says what decided about
+the numbers (base, preprocessing, versions). Letters in shapes: n pictures, B of them at once, V views, T tokens, D
+width of the joint embedding, W width of the vision tower.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from grmp_hf.data import ImageError, Row, decode_row
+from grmp_hf.errors import GRMPError
+from grmp_hf.evaluation.baselines import STATISTICS, handmade_statistics
+from grmp_hf.hub import package_versions
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
+from grmp_hf.scoring import Scorer, iter_views, large_alone
+from grmp_hf.storing import atomic_path
+
+__all__ = [
+    "COLUMNS",
+    "OF_PICTURES",
+    "OF_VIEWS",
+    "FeatureStore",
+    "Pictures",
+    "Viewed",
+    "first_views",
+    "iter_pixels",
+    "without_ratings",
+]
+
+Array = NDArray[Any]
+Tell = Callable[[str, float], None]
+
+_BATCH = 16
+_PART = 16 * _BATCH  # pictures of a file; whole batches, so that a run that was killed goes on with the same ones
+
+
+@dataclass(frozen=True)
+class Viewed:
+    """Pictures as a base sees them.
+
+    Attributes:
+        base: a scorer without adapter.
+        pixels: views before normalisation, uint8 ``(B, V, 3, S, S)``.
+    """
+
+    base: Scorer
+    pixels: Tensor
+
+    @functools.cached_property
+    def output(self) -> Any:
+        """The model's ``GRMPOutput``."""
+        return self.base.outputs(self.pixels)
+
+
+def _tokens(seen: Viewed) -> Array:
+    """Last hidden state of the vision tower, ``(B, V, T, W)`` float32."""
+    model: Any = seen.base.model
+    with torch.inference_mode():
+        states = model.clip.vision_model(pixel_values=seen.base.prepare(seen.pixels).flatten(0, 1)).last_hidden_state
+    return states.float().cpu().numpy().reshape(*seen.pixels.shape[:2], *states.shape[1:])  # type: ignore[no-any-return]
+
+
+OF_VIEWS: Mapping[str, Callable[[Viewed], Array]] = {
+    "embeds": lambda seen: seen.output.image_embeds.float().cpu().numpy(),
+    "zero_shot": lambda seen: seen.output.quality.double().cpu().numpy(),
+    "tokens": _tokens,
+}
+"""Name -> what is read from the views of B pictures, ``(B, ...)``: ``embeds (B, D)`` of the frozen base, ``zero_shot
+(B,)``, its quality in [0, 1], and ``tokens (B, V, T, W)``."""
+
+OF_PICTURES: Mapping[str, Callable[[NDArray[np.uint8]], Array]] = {"statistics": handmade_statistics}
+"""Name -> what is read from a whole picture, uint8 ``(H, W, 3)``: ``statistics (14,)``, see `handmade_statistics`."""
+
+COLUMNS = ("embeds", "zero_shot", "statistics")
+"""What every picture is described by unless others are asked for."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """All that a method may know of n pictures: never a rating.
+
+    Attributes:
+        rows: where they are and what they are called; ratings and everything said beside them are blanked.
+        columns: name -> ``(n, ...)``; ``pictures["embeds"]`` is the short way to one.
+    """
+
+    rows: tuple[Row, ...]
+    columns: Mapping[str, Array]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, name: str) -> Array:
+        return self.columns[name]
+
+
+def without_ratings(row: Row) -> Row:
+    """The picture of a row, its name and its data set: all else is blank, the ratings NaN."""
+    nan = float("nan")
+    return Row(image=row.image, name=row.name, mos=nan, quality=nan, dataset=row.dataset)
+
+
+@dataclass
+class FeatureStore:
+    """Features of pictures by one base, in memory and on disk.
+
+    Attributes:
+        place: folder shared by all bases.
+        base: a scorer without adapter.
+        of_views, of_pictures: what can be asked for; what decides about a column of one's own must stand in its name.
+
+    Raises:
+        GRMPError: a file in the folder that holds no features.
+    """
+
+    place: Path
+    base: Scorer
+    of_views: Mapping[str, Callable[[Viewed], Array]] = field(default_factory=lambda: OF_VIEWS)
+    of_pictures: Mapping[str, Callable[[NDArray[np.uint8]], Array]] = field(default_factory=lambda: OF_PICTURES)
+
+    def __post_init__(self) -> None:
+        identity = self.base.identity
+        settings = [identity["base_fingerprint"], identity["preprocessing"], identity["dtype"], package_versions()]
+        settings += [list(STATISTICS), self.base.device.type]
+        name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        self.folder = self.place / f"{identity['base_fingerprint']}-{name}"
+        self._found: dict[str, dict[bytes, Array]] = {}
+        self._digests: dict[tuple[str | None, str], bytes] = {}
+        for path in sorted(self.folder.glob("*.safetensors")):
+            self._read(path)
+
+    def describe(self, rows: Sequence[Row], tell: Tell, columns: Sequence[str] = COLUMNS) -> None:
+        """Compute what is not known yet of some pictures.
+
+        Args:
+            rows: names are unique inside a data set.
+            tell: told what is done and how far it is.
+            columns: names out of ``of_views`` and ``of_pictures``.
+
+        Raises:
+            GRMPError: a picture that cannot be read, or a column that nobody knows how to compute.
+        """
+        known = [*self.of_views, *self.of_pictures]
+        if not set(columns) <= set(known):
+            raise GRMPError(f"Expected columns out of {', '.join(known)}, got {', '.join(columns)}.")
+        self._identify(rows)
+        by_content = {self.digest(row): row for row in rows}
+        wanted = [name for name in columns if not by_content.keys() <= self._column(name).keys()]
+        missing = {d: row for d, row in by_content.items() if any(d not in self._column(name) for name in wanted)}
+        done, part = 0, dict[bytes, dict[str, Array]]()
+        aside: dict[bytes, dict[str, Array]] = {}
+        look = functools.partial(self._look, wanted=[name for name in wanted if name in self.of_pictures], aside=aside)
+        for chunk in iter_views(missing.values(), look, batch_size=_BATCH):
+            seen = Viewed(self.base, torch.stack([_need(row, found) for row, found in chunk]))
+            made = {name: self.of_views[name](seen) for name in wanted if name in self.of_views}
+            for at, (row, _) in enumerate(chunk):
+                digest = self.digest(row)
+                part[digest] = {name: column[at] for name, column in made.items()} | aside.pop(digest)
+            done += len(chunk)
+            if len(part) >= _PART or done == len(missing):
+                self._write(part)
+                part = {}
+            tell("pictures described once for all methods", done / len(missing))
+
+    def pictures(self, rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> Pictures:
+        """What methods may know of pictures that have been described; there may be none."""
+        found = {}
+        for name in columns:
+            known = self._column(name)
+            example = next(iter(known.values()))
+            values = [known[self.digest(row)] for row in rows]
+            found[name] = np.array(values, dtype=example.dtype).reshape(len(rows), *example.shape)
+        return Pictures(tuple(map(without_ratings, rows)), found)
+
+    def digest(self, row: Row) -> bytes:
+        """SHA-256 of the picture's bytes, as it was when it was described."""
+        return self._digests[row.dataset, row.name]
+
+    def _column(self, name: str) -> dict[bytes, Array]:
+        return self._found.setdefault(name, {})
+
+    def _identify(self, rows: Sequence[Row]) -> None:
+        new = [row for row in rows if (row.dataset, row.name) not in self._digests]
+        with ThreadPoolExecutor() as pool:
+            for row, digest in zip(new, pool.map(_digest, new), strict=True):
+                self._digests[row.dataset, row.name] = digest
+
+    def _look(self, row: Row, *, wanted: Sequence[str], aside: dict[bytes, dict[str, Array]]) -> Tensor:
+        """Views of a picture; what is read from the whole of it is put aside."""
+
+        def decode(max_pixels: int) -> Tensor:
+            picture = decode_row(row, max_pixels=max_pixels)
+            whole = np.asarray(picture)
+            aside[self.digest(row)] = {name: self.of_pictures[name](whole) for name in wanted}
+            return self.base.processor.pixels(picture)
+
+        return large_alone(decode)
+
+    def _write(self, part: Mapping[bytes, Mapping[str, Array]]) -> None:
+        names = list(next(iter(part.values())))
+        columns = {
+            "digest": np.stack([np.frombuffer(digest, np.uint8) for digest in part]),
+            **{name: np.stack([found[name] for found in part.values()]) for name in names},
+        }
+        file = hashlib.sha256(b"".join(part) + " ".join(names).encode()).hexdigest()[:16]
+        with atomic_path(self.folder / f"{file}.safetensors") as temporary:
+            save_file(columns, temporary)
+        self._keep(columns)
+
+    def _read(self, path: Path) -> None:
+        try:
+            self._keep(load_file(path))
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            raise GRMPError(
+                f"{path}: expected features of pictures, got ({error}); move the file away or choose another --cache"
+            ) from error
+
+    def _keep(self, columns: Mapping[str, Array]) -> None:
+        digests = [digest.tobytes() for digest in columns["digest"]]
+        for name, column in columns.items():
+            if name != "digest":
+                self._column(name).update(zip(digests, column, strict=True))
+
+
+def first_views(base: Scorer, count: int) -> Scorer:
+    """The base with the first of its views, their weights divided by their sum; its identity says so.
+
+    Raises:
+        GRMPError: it has fewer, or none is asked for.
+    """
+    settings = base.processor.settings()
+    views = settings["views"]
+    if not 1 <= count <= len(views):
+        raise GRMPError(f"expected 1 to {len(views)} views, as many as the base has, got {count}")
+    kept = np.array((settings["view_weights"] or [1.0] * len(views))[:count])
+    fewer = {**settings, "views": views[:count], "view_weights": (kept / kept.sum()).tolist()}
+    identity = {**base.identity, "preprocessing": fewer}
+    return dataclasses.replace(base, processor=GRMPImageProcessor(**fewer), identity=identity)
+
+
+def iter_pixels(base: Scorer, rows: Sequence[Row], batch_size: int = _BATCH) -> Iterator[Tensor]:
+    """Views of pictures, uint8 ``(B, V, 3, S, S)`` at a time, in order.
+
+    Raises:
+        GRMPError: a picture that cannot be read.
+    """
+    for chunk in iter_views(rows, base.views, batch_size=batch_size):
+        yield torch.stack([_need(row, found) for row, found in chunk])
+
+
+def _need(row: Row, found: Tensor | ImageError) -> Tensor:
+    if isinstance(found, ImageError):
+        raise GRMPError(f"{row.dataset}, {row.name}: {found}; a benchmark needs all pictures: mend or remove this one")
+    return found
+
+
+def _digest(row: Row) -> bytes:
+    try:
+        source = row.image if isinstance(row.image, bytes | Path) else row.image.read()
+        return hashlib.sha256(source if isinstance(source, bytes) else source.read_bytes()).digest()
+    except OSError as error:
+        raise GRMPError(f"{row.dataset}, {row.name}: cannot be read ({error.strerror}); restore the picture") from error
