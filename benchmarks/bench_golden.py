@@ -25,8 +25,8 @@ from grmp_hf.modeling.conversion import from_authors_state_dict, to_authors_name
 from grmp_hf.modeling.functional import semantic_cross_entropy, unit_length
 from grmp_hf.modeling.image_processing_grmp import authors_training_view
 from grmp_hf.modeling.peft_prompts import teacher_mode
-from grmp_hf.training.gradients import named_gradients
-from grmp_hf.training.regularization import Gradients, regularize
+from grmp_hf.training.gradients import Gradients, named_gradients
+from grmp_hf.training.rules import turn_away
 
 BLOCKS = ["layers.2", "layers.3", "final_layer_norm", "post_layernorm"]
 Golden = Mapping[str, Tensor]
@@ -110,7 +110,7 @@ def gradient_deviations(golden: Golden) -> dict[str, float]:
     semantic = named_gradients(semantic_cross_entropy(output.semantic_logits, teacher), parameters, retain_graph=True)
     task = named_gradients(output.loss, parameters)
     found = {"quality": task, "semantic": semantic}
-    found |= {f"regularized_l{strength}": regularize(task, semantic, strength) for strength in (1, 5)}
+    found |= {f"regularized_l{strength}": turn_away(task, semantic, strength) for strength in (1, 5)}
     return {
         kind: largest_relative(_under_their_names(gradients), _group(golden, f"grad.{kind}."))
         for kind, gradients in found.items()

@@ -36,7 +36,8 @@ from grmp_hf.evaluation.metrics import srcc
 from grmp_hf.features import first_views
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds
-from grmp_hf.training.regularization import Gradients, alignment, regularize
+from grmp_hf.training.gradients import Gradients
+from grmp_hf.training.rules import alignment, turn_away
 
 WATCHED = 50
 KEPT = {"without it": 0.0, "turned round": -1.0}
@@ -56,12 +57,14 @@ class Watch:
         self.removed: list[float] = []
         self.length: list[float] = []
 
-    def __call__(self, task: Gradients, semantic: Gradients) -> Gradients:
-        seen, content = ({n: g for n, g in found.items() if "vision" in n} for found in (task, semantic))
+    def __call__(self, gradients: dict[str, Gradients], parameters: Any) -> Gradients:
+        seen, content = (
+            {n: g for n, g in gradients[name].items() if "vision" in n} for name in ("quality", "semantic")
+        )
         self.cosine.append(alignment(seen, content).item())
-        self.removed.append(1 - squared(regularize(seen, content, 1.0)) / squared(seen))
+        self.removed.append(1 - squared(turn_away(seen, content, 1.0)) / squared(seen))
         self.length.append(math.sqrt(squared(content) / squared(seen)))
-        return task
+        return gradients["quality"]
 
 
 def recipes() -> dict[str, tuple[FewShotRecipe, Any]]:
@@ -88,7 +91,7 @@ def watch(scorer: Scorer, pictures: Pictures, recipe: FewShotRecipe, start: Any,
                 start=start,
                 seed=seed,
                 output_dir=folder,
-                gradient_rule=trace,
+                rule=trace,
             )
         traces.append(trace)
         print(f"\rwatched draw {seed + 1} of {draws}", end="", file=sys.stderr, flush=True)

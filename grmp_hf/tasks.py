@@ -19,7 +19,8 @@ from grmp_hf.data.photographs import Photographs
 from grmp_hf.data.synthetic import LABELS, Labeller, SyntheticPicture, distorted_crop, random_crop, synthetic_tasks
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
-from grmp_hf.training.episodes import Batch, ConcatEpisodes, EpisodeDataset, Episodes, hold_out_tasks
+from grmp_hf.training.episodes import ConcatEpisodes, EpisodeDataset, Episodes, hold_out_tasks
+from grmp_hf.training.objectives import Batch
 from grmp_hf.training.recipes import PretrainRecipe
 
 __all__ = ["HELD_OUT", "Source", "Tasks", "divide", "from_photographs", "from_table"]

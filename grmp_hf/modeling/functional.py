@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from grmp_hf.errors import GRMPError
+
 __all__ = [
     "anchor_logits",
     "axis_logits",
     "expected_quality",
     "pool_views",
     "quality_cross_entropy",
+    "quality_loss",
     "semantic_cross_entropy",
     "soft_labels",
     "unit_length",
@@ -138,6 +141,32 @@ def quality_cross_entropy(logits: Tensor, quality: Tensor, levels: Sequence[floa
         Scalar.
     """
     return -(soft_labels(quality.to(logits.dtype), levels) * logits.log_softmax(-1)).sum(-1).mean()
+
+
+def quality_loss(quality: Tensor, logits: Tensor | None, labels: Tensor, levels: Sequence[float]) -> Tensor:
+    """The loss of rated pictures under any head: :func:`quality_cross_entropy` of the levels' logits, or the mean
+    squared error of the quality where the head gives none.
+
+    Args:
+        quality: ``(B,)`` in [0, 1].
+        logits: ``(B, A)``, or None.
+        labels: ``(B,)`` or ``(B, 1)``, quality in [0, 1].
+        levels: see :func:`soft_labels`.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        GRMPError: labels outside [0, 1], such as ratings from 1 to 5, or NaN.
+    """
+    if not torch.compiler.is_compiling() and not bool(((labels >= 0) & (labels <= 1)).all()):  # false of NaN too
+        raise GRMPError(
+            f"Expected labels that are a quality in [0, 1], 1 = best, got {labels.min():g} to {labels.max():g}. Map "
+            "ratings with RatingScale.to_quality, or read them with grmp_hf.read_ratings and take their quality."
+        )
+    if logits is not None:
+        return quality_cross_entropy(logits, labels.flatten(), levels)
+    return F.mse_loss(quality, labels.flatten().to(quality))
 
 
 def semantic_cross_entropy(logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:

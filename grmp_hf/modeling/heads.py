@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
 from grmp_hf.errors import GRMPError
@@ -22,7 +20,7 @@ from grmp_hf.modeling.functional import (
     axis_logits,
     expected_quality,
     pool_views,
-    quality_cross_entropy,
+    quality_loss,
     unit_length,
 )
 
@@ -232,8 +230,8 @@ def judge(
     Args:
         head: gives the quality.
         features, text: what it sees.
-        labels: ``(B,)`` or ``(B, 1)`` in [0, 1], for the loss: soft-label cross-entropy of the levels' logits, or the
-            mean squared error of the quality where the head gives none.
+        labels: ``(B,)`` or ``(B, 1)`` in [0, 1], for the loss; see
+            :func:`~grmp_hf.modeling.functional.quality_loss`.
         semantic: maps ``(B, D)`` to the scene logits ``(B, S)``; None where they are not asked for.
 
     Raises:
@@ -244,25 +242,8 @@ def judge(
     found, pooled = head(features, text), features.pooled()
     more = {"image_embeds": pooled, "semantic_logits": None if semantic is None else semantic(pooled)}
     if labels is not None:
-        more["loss"] = _loss(found, labels.flatten(), text.levels)
+        more["loss"] = quality_loss(cast(Tensor, found.quality), found.quality_logits, labels, text.levels)
     return type(found)(**{**found, **more})  # type: ignore[no-any-return]
-
-
-def _loss(found: GRMPOutput, labels: Tensor, levels: Sequence[float]) -> Tensor:
-    if not torch.compiler.is_compiling():
-        _check_labels(labels)
-    if found.quality_logits is not None:
-        return quality_cross_entropy(found.quality_logits, labels, levels)
-    assert found.quality is not None
-    return F.mse_loss(found.quality, labels.to(found.quality))
-
-
-def _check_labels(labels: Tensor) -> None:
-    if not bool(((labels >= 0) & (labels <= 1)).all()):  # false of NaN too
-        raise GRMPError(
-            f"Expected labels that are a quality in [0, 1], 1 = best, got {labels.min():g} to {labels.max():g}. Map "
-            "ratings with RatingScale.to_quality, or read them with grmp_hf.read_ratings and take their quality."
-        )
 
 
 def view_features(

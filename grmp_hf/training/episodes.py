@@ -14,13 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.training.objectives import Batch
 
-__all__ = ["Batch", "ConcatEpisodes", "Episode", "EpisodeDataset", "Episodes", "collate_episodes", "hold_out_tasks"]
+__all__ = ["ConcatEpisodes", "Episode", "EpisodeDataset", "Episodes", "collate_episodes", "hold_out_tasks"]
 
 T = TypeVar("T")
-
-Batch = dict[str, Tensor]
-"""What the model's ``forward`` takes, one row a picture: ``labels`` and ``pixel_values`` or ``image_embeds``."""
 
 
 class Episode(TypedDict):

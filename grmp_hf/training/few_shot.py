@@ -27,8 +27,9 @@ from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.calibration import fit_calibration
 from grmp_hf.training.checkpoints import claim_folder, digest, last_complete_checkpoint
 from grmp_hf.training.recipes import FewShotRecipe
+from grmp_hf.training.rules import Rule
 from grmp_hf.training.starts import load_start, read_start
-from grmp_hf.training.trainer import GradientRule, GRMPTrainer
+from grmp_hf.training.trainer import GRMPTrainer
 
 __all__ = ["FewShotRecipe", "adapt", "adapt_embeds", "reference_modules"]
 
@@ -93,7 +94,7 @@ def adapt(
     output_dir: str | Path,
     progress: Progress | None = None,
     callbacks: Sequence[TrainerCallback] = (),
-    gradient_rule: GradientRule | None = None,
+    rule: Rule | None = None,
 ) -> PeftModel:
     """Adapt a model to rated pictures.
 
@@ -110,7 +111,7 @@ def adapt(
         output_dir: for the state of an unfinished run, which the same call takes up again; removed at the end.
         progress: told what is being done and which share of it is done.
         callbacks: of the Trainer, for whoever watches the training.
-        gradient_rule: replaces the recipe's, where training moves the embeddings and a rule has something to act on.
+        rule: replaces the recipe's, where training moves the embeddings and a rule has something to act on.
 
     Returns:
         The adapted model in evaluation mode, its adapter named "default".
@@ -124,7 +125,7 @@ def adapt(
     recipe, begun = _sizes(recipe, start, model.device)
     adapted = _begin(model, recipe, begun, start, seed)
     shots, logits = _describe(adapted, pixels, quality, mean, std, recipe, tell, begun is not None)
-    rule = gradient_rule if recipe.moves_embeddings else None
+    rule = rule if recipe.moves_embeddings else None
     run = _run(adapted, recipe, seed, pixels, quality)
     return _fit(adapted, shots, logits, recipe, seed, Path(output_dir), run, [_Teller(tell), *callbacks], rule)
 
@@ -218,7 +219,7 @@ def _fit(
     output: Path,
     run: dict[str, Any],
     callbacks: list[TrainerCallback],
-    rule: GradientRule | None = None,
+    rule: Rule | None = None,
 ) -> PeftModel:
     """Train a new adapter, given the quality logits ``(n, A)`` of the shots at its start."""
     output.mkdir(parents=True, exist_ok=True)
@@ -321,7 +322,7 @@ def _train(
     folder: Path,
     run: dict[str, Any],
     callbacks: list[TrainerCallback],
-    rule: GradientRule | None,
+    rule: Rule | None,
 ) -> None:
     """Train the adapter from its start, or from the last checkpoint in ``folder``, which is removed at the end."""
     arguments = GRMPTrainingArguments(
@@ -349,7 +350,7 @@ def _train(
     with arguments.main_process_first(local=False):
         claimed = claim_folder(folder, run)
     with claimed:
-        trainer = GRMPTrainer(model, arguments, train_dataset=shots, callbacks=callbacks, gradient_rule=rule)
+        trainer = GRMPTrainer(model, arguments, train_dataset=shots, callbacks=callbacks, rule=rule)
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder) is not None)
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # from now on scores are those of fp32

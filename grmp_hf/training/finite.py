@@ -11,19 +11,17 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.training.gradients import BatchGradients
-from grmp_hf.training.regularization import Gradients
+from grmp_hf.training.gradients import ChannelGradient, Gradients
 
-__all__ = ["FiniteWeights", "check_gradients", "check_loss", "check_pictures", "squared_length"]
+__all__ = ["FiniteWeights", "check_counted", "check_gradients", "check_loss", "check_pictures", "squared_length"]
 
 _MENDS = {
-    "quality loss": "Look for pixel_values, image_embeds or weights of the base that are not finite; lower "
+    "loss": "Look for pixel_values, image_embeds or weights of the base that are not finite; lower "
     "learning_rate, of episodes also inner_learning_rate; train in full precision (bf16=False).",
-    "quality gradient": "Lower learning_rate, of episodes also inner_learning_rate; train in full precision "
-    "(bf16=False).",
+    "gradient": "Lower learning_rate, of episodes also inner_learning_rate; train in full precision (bf16=False).",
     "semantic gradient": "Look for teacher_logits that are not finite, or leave them out of the batch: the base gives "
     "them; raise semantic_temperature; train in full precision (bf16=False). The gradient rule would do nothing here.",
-    "gradient after the rule": "Look at what gradient_rule gives, or lower regularization_strength.",
+    "gradient after the rule": "Look at what the rule gives, or lower regularization_strength.",
 }
 
 
@@ -38,36 +36,50 @@ def _square(tensor: Tensor) -> Tensor:
     return flat.dot(flat)
 
 
-def check_gradients(means: BatchGradients, ruled: Gradients, step: int) -> None:
+def check_counted(means: Mapping[str, ChannelGradient], step: int) -> None:
+    """Raise for a step with nothing to learn from.
+
+    Args:
+        means: of all processes, by channel.
+        step: that would be taken, from 1.
+
+    Raises:
+        GRMPError: no term of the objective counts anything.
+    """
+    if not means:
+        raise GRMPError(
+            f"Expected at least one picture in step {step}, got none that a term of the objective counts. Look at what "
+            "data_collator gives, and let a plan of your own leave such batches out."
+        )
+
+
+def check_gradients(means: Mapping[str, ChannelGradient], ruled: Gradients, step: int) -> None:
     """Raise rather than step into weights that are no numbers, or without the rule that was asked for.
 
     Args:
-        means: of all processes, before the rule.
+        means: of all processes, by channel, before the rule.
         ruled: what the rule made of them.
         step: that would be taken, from 1.
 
     Raises:
         GRMPError: names the first channel that is not finite, its tensors, and what to do.
     """
-    channels: dict[str, Gradients] = {
-        "quality loss": {"": means.loss},
-        "quality gradient": means.task,
-        "semantic gradient": means.semantic,
-        "gradient after the rule": ruled,
-    }
+    task, (_, loss, _) = next(iter(means.items()))
+    channels: dict[str, Gradients] = {f"{task} loss": {"": loss}}
+    channels |= {f"{channel} gradient": mean.gradients for channel, mean in means.items()}
+    channels["gradient after the rule"] = ruled
     tensors = [tensor for channel in channels.values() for tensor in channel.values()]
     if bool(squared_length(tensors).isfinite()):  # one number read a step
         return
-    if means.count == 0:
-        raise GRMPError(f"Expected at least one picture in step {step}, got none. Look at what data_collator gives.")
     for name, channel in channels.items():
         bad = [key for key, tensor in channel.items() if not bool(_square(tensor).isfinite())]
         if bad:
             where = "" if bad == [""] else f" in {len(bad)} of {len(channel)} tensors, {bad[0]!r} the first"
-            got = f"a {name} of {means.loss.item():g}" if bad == [""] else f"a {name} that is not{where}"
+            got = f"a {name} of {loss.item():g}" if bad == [""] else f"a {name} that is not{where}"
+            mend = _MENDS.get(name) or _MENDS[name.rpartition(" ")[2]]
             raise GRMPError(
-                f"Expected a finite loss and gradient, got {got}, in step {step}. {_MENDS[name]} The weights are those "
-                "of the step before."
+                f"Expected a finite loss and gradient, got {got}, in step {step}. {mend} The weights are those of the "
+                "step before."
             )
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from grmp_hf.training.regularization import Gradients
+from grmp_hf.training.objectives import Term
 
-__all__ = ["BatchGradients", "GradientAccumulator", "named_gradients"]
+__all__ = ["ChannelGradient", "GradientAccumulator", "Gradients", "channel_gradients", "named_gradients"]
+
+Gradients = dict[str, Tensor]
+"""Name of a trained tensor -> gradient by it."""
 
 
 def named_gradients(
@@ -37,57 +41,89 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-@dataclass
-class BatchGradients:
-    """What one micro-batch contributes, of pictures or of episodes.
+class ChannelGradient(NamedTuple):
+    """What a micro-batch, of pictures or of episodes, contributes to one channel.
 
     Attributes:
-        task: gradient of its mean quality loss, or mean meta-gradient.
-        semantic: gradient of its mean semantic loss; empty where the rule does not ask for it.
-        loss: its mean quality loss, detached.
-        count: number of pictures, or of episodes.
+        gradients: of the mean loss, one for each trained tensor; or a mean meta-gradient.
+        loss: the mean loss, detached.
+        weight: of the mean; see :class:`~grmp_hf.training.objectives.Term`.
     """
 
-    task: Gradients
-    semantic: Gradients
+    gradients: Gradients
     loss: Tensor
-    count: int
+    weight: float
+
+
+def channel_gradients(terms: Mapping[str, Term], parameters: Mapping[str, Tensor]) -> dict[str, ChannelGradient]:
+    """Gradient of each term, from one forward pass of all.
+
+    Args:
+        terms: channel -> term; those of weight 0 are left out.
+        parameters: name -> what to differentiate by.
+    """
+    counted = {channel: term for channel, term in terms.items() if term.weight}
+    found = {}
+    for left, (channel, (mean, weight)) in reversed(list(enumerate(counted.items()))):  # the graph is kept to the last
+        gradients = named_gradients(mean, parameters, retain_graph=left > 0)
+        found[channel] = ChannelGradient(gradients, mean.detach(), weight)
+    return {channel: found[channel] for channel in counted}
 
 
 @dataclass
 class GradientAccumulator:
-    """Sums of gradients over pictures or episodes, until :meth:`reduce` makes them means over all processes."""
+    """Sums of gradients by channel, until :meth:`reduce` makes them means over all processes."""
 
-    sums: list[Gradients] = field(default_factory=list)
-    loss: Tensor | float = 0.0
-    count: int = 0
+    sums: dict[str, ChannelGradient] = field(default_factory=dict)
 
-    def add(self, batch: BatchGradients) -> None:
-        """Add a micro-batch, weighted by its count; sums are kept in at least single precision."""
-        parts = [batch.task, batch.semantic]
-        if not self.sums:
-            self.sums = [{name: _wide(grad) * batch.count for name, grad in part.items()} for part in parts]
-        else:
-            for total, part in zip(self.sums, parts, strict=True):
-                for name, grad in part.items():
-                    total[name].add_(grad, alpha=batch.count)
-        self.loss = self.loss + _wide(batch.loss) * batch.count
-        self.count += batch.count
+    def add(self, batch: Mapping[str, ChannelGradient]) -> None:
+        """Add a micro-batch by its weights; sums are kept in at least single precision."""
+        for channel, (gradients, loss, weight) in batch.items():
+            if channel not in self.sums:
+                sums = {name: _wide(gradient) * weight for name, gradient in gradients.items()}
+                self.sums[channel] = ChannelGradient(sums, _wide(loss) * weight, weight)
+                continue
+            total = self.sums[channel]
+            for name, gradient in gradients.items():
+                total.gradients[name].add_(gradient, alpha=weight)
+            self.sums[channel] = ChannelGradient(
+                total.gradients, total.loss + _wide(loss) * weight, total.weight + weight
+            )
 
-    def reduce(self, names: Sequence[Mapping[str, Tensor]], all_sum: Callable[[Tensor], Tensor]) -> BatchGradients:
-        """Mean gradients over what all processes added; afterwards nothing is left here.
+    def reduce(
+        self,
+        parameters: Mapping[str, Tensor],
+        channels: Iterable[str] | None = None,
+        all_sum: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+    ) -> dict[str, ChannelGradient]:
+        """Means over what all processes added; afterwards nothing is left here.
 
         Args:
-            names: the parameters of the task and of the semantic gradient, needed where this process added nothing.
+            parameters: name -> trained tensor.
+            channels: of all processes, in the same order for each: this one may have added nothing to some. None for
+                its own.
             all_sum: adds a tensor up over processes; the identity for one process.
+
+        Returns:
+            channel -> means, with the sum of all weights.
         """
-        sums = self.sums or [{n: torch.zeros_like(_wide(p)) for n, p in part.items()} for part in names]
-        tensors = [gradient for part in sums for gradient in part.values()]
+        sums, self.sums = self.sums, {}
+        if channels is not None:
+            sums = {channel: sums.get(channel) or _nothing(parameters) for channel in channels}
+        if not sums:
+            return {}
         # In the widest type: half precision would make 300 of 299 pictures.
-        head = torch.stack([tensors[0].new_tensor(float(self.count)), tensors[0].new_tensor(float(self.loss))])
-        flat = all_sum(torch.cat([head, *(tensor.flatten() for tensor in tensors)]))
-        total, loss = flat[0], flat[1]
-        pieces = iter(torch.split(flat[2:] / total, [tensor.numel() for tensor in tensors]))
-        means = [{name: next(pieces).view_as(grad) for name, grad in part.items()} for part in sums]
-        self.sums, self.loss, self.count = [], 0.0, 0
-        return BatchGradients(means[0], means[1], loss / total, round(total.item()))
+        tensors = [gradient for total in sums.values() for gradient in total.gradients.values()]
+        heads = [tensors[0].new_tensor([float(total.weight), float(total.loss)]) for total in sums.values()]
+        flat = all_sum(torch.cat([*heads, *(tensor.flatten() for tensor in tensors)]))
+        pieces = iter(torch.split(flat, [2] * len(sums) + [tensor.numel() for tensor in tensors]))
+        heads, means = [next(pieces) for _ in sums], {}
+        for (channel, total), (weight, loss) in zip(sums.items(), heads, strict=True):
+            gradients = {name: next(pieces).view_as(part) / weight for name, part in total.gradients.items()}
+            means[channel] = ChannelGradient(gradients, loss / weight, weight.item())
+        return means
+
+
+def _nothing(parameters: Mapping[str, Tensor]) -> ChannelGradient:
+    zeros = {name: torch.zeros_like(_wide(parameter)) for name, parameter in parameters.items()}
+    return ChannelGradient(zeros, torch.zeros(()), 0.0)

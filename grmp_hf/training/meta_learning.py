@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.training.episodes import Batch, Episode
-from grmp_hf.training.gradients import BatchGradients, named_gradients
+from grmp_hf.training.episodes import Episode
+from grmp_hf.training.gradients import ChannelGradient, channel_gradients, named_gradients
+from grmp_hf.training.objectives import Batch, Term
 
 __all__ = [
     "ALGORITHMS",
@@ -32,15 +33,15 @@ __all__ = [
     "fomaml",
     "inner_loop",
     "maml",
-    "mean_losses",
+    "mean_terms",
     "reptile",
 ]
 
 Parameters = dict[str, Tensor]
 LossOf = Callable[[Parameters, Batch], Tensor]
-"""Mean quality loss of a batch under given parameters."""
-Judge = Callable[[Parameters, Batch], tuple[Tensor, Tensor | None]]
-"""Mean quality loss of a query batch and, where the gradient rule asks for it, its mean semantic loss."""
+"""Mean loss of a batch under given parameters."""
+Judge = Callable[[Parameters, Batch], Mapping[str, Term]]
+"""Terms of a query batch by channel, the task first."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +136,12 @@ def maml(
     episode: Episode,
     inner: InnerLoop,
     judge: Judge | None = None,
-) -> BatchGradients:
+) -> dict[str, ChannelGradient]:
     """Gradient of the query's loss after adaptation, through the inner loop::
 
         g = grad_theta L(phi_K(theta); Q)
 
-    The semantic gradient, where ``judge`` gives its loss, goes through the inner loop as well.
+    The gradients of other channels, where ``judge`` gives some, go through the inner loop as well.
 
     Args:
         loss_of: the loss of the inner loop. Its second derivatives are taken.
@@ -157,7 +158,7 @@ def maml(
     theta = _leaves(parameters)
     batches = _cycled(episode["support"], inner.steps)
     adapted = inner_loop(loss_of, InnerState(theta), batches, inner, differentiable=True).parameters
-    return _query_gradients(judge or _only(loss_of), adapted, theta, episode["query"])
+    return channel_gradients(_query_terms(judge or _only(loss_of), adapted, episode["query"]), theta)
 
 
 def fomaml(
@@ -166,7 +167,7 @@ def fomaml(
     episode: Episode,
     inner: InnerLoop,
     judge: Judge | None = None,
-) -> BatchGradients:
+) -> dict[str, ChannelGradient]:
     """First-order MAML: the gradient at the adapted parameters stands for that at the meta parameters::
 
         g = grad_phi L(phi_K; Q)
@@ -176,7 +177,7 @@ def fomaml(
     Source: as :func:`maml`, section 5.2.
     """
     phi = _leaves(adapt_to_support(loss_of, parameters, episode["support"], inner))
-    return _query_gradients(judge or _only(loss_of), phi, phi, episode["query"])
+    return channel_gradients(_query_terms(judge or _only(loss_of), phi, episode["query"]), phi)
 
 
 def reptile(
@@ -185,13 +186,13 @@ def reptile(
     episode: Episode,
     inner: InnerLoop,
     judge: Judge | None = None,
-) -> BatchGradients:
+) -> dict[str, ChannelGradient]:
     """The way that the inner loop went, in units of a gradient::
 
         g = (theta - phi_K) / (K alpha)
 
     Support and query are both learnt from, a batch of the one after a batch of the other. With plain inner descent,
-    ``g`` is the mean of the K gradients. The semantic gradient is that of the query at ``phi_K``.
+    ``g`` is the mean of the K gradients. Other channels' gradients are those of the query at ``phi_K``.
 
     Arguments and result are those of :func:`maml`.
 
@@ -231,7 +232,7 @@ class LongRun:
         episode: Episode,
         inner: InnerLoop,
         judge: Judge | None = None,
-    ) -> BatchGradients:
+    ) -> dict[str, ChannelGradient]:
         """Go through one episode; arguments and result are those of :func:`maml`, K is the reference's."""
         state = self.state or InnerState(_leaves(parameters))
         if episode.get("fresh_optimizer"):
@@ -257,36 +258,36 @@ class LongRun:
         self.state = InnerState(**kinds, steps=int(flat["steps"])) if flat else None
 
 
-def mean_losses(judge: Judge, parameters: Parameters, batches: Sequence[Batch]) -> tuple[Tensor, Tensor | None]:
-    """Mean quality and semantic loss over the pictures of all batches."""
-    counts = [len(next(iter(batch.values()))) for batch in batches]
-    qualities, semantics = zip(*(judge(parameters, batch) for batch in batches), strict=True)
-    weights = [count / sum(counts) for count in counts]
-    quality = torch.stack([w * loss for w, loss in zip(weights, qualities, strict=True)]).sum()
-    if semantics[0] is None:
-        return quality, None
-    return quality, torch.stack([w * loss for w, loss in zip(weights, semantics, strict=True)]).sum()
+def mean_terms(judge: Judge, parameters: Parameters, batches: Sequence[Batch]) -> dict[str, Term]:
+    """Terms of all batches together, each channel's mean over everything that its weights count."""
+    found = [judge(parameters, batch) for batch in batches]
+    means = {}
+    for channel in dict.fromkeys(channel for terms in found for channel in terms):
+        parts = [terms[channel] for terms in found if channel in terms]
+        counted, total = [part for part in parts if part.weight], sum(part.weight for part in parts)
+        shares = [weight / total * mean for mean, weight in counted]
+        means[channel] = Term(torch.stack(shares).sum(), total) if counted else parts[0]
+    return means
 
 
-def _query_gradients(judge: Judge, adapted: Parameters, origin: Parameters, query: Sequence[Batch]) -> BatchGradients:
-    """Gradients by ``origin`` of the query's losses under ``adapted``."""
-    quality, semantic = mean_losses(judge, adapted, query)
-    semantic_grad = {} if semantic is None else named_gradients(semantic, origin, retain_graph=True)
-    return BatchGradients(named_gradients(quality, origin), semantic_grad, quality.detach(), 1)
+def _query_terms(judge: Judge, parameters: Parameters, query: Sequence[Batch]) -> dict[str, Term]:
+    """Terms of a whole query, each with the weight of one task."""
+    found = mean_terms(judge, parameters, query)
+    return {channel: Term(mean, 1 if weight else 0) for channel, (mean, weight) in found.items()}
 
 
 def _way(
     parameters: Mapping[str, Tensor], adapted: Parameters, length: float, judge: Judge, query: Sequence[Batch]
-) -> BatchGradients:
-    """``(theta - phi) / length`` as task gradient."""
+) -> dict[str, ChannelGradient]:
+    """``(theta - phi) / length`` as gradient of the task, and the query's gradients of the other channels."""
     phi = _leaves(adapted)
-    quality, semantic = mean_losses(judge, phi, query)
+    (task, term), *others = _query_terms(judge, phi, query).items()
     way = {name: (parameter.detach() - adapted[name]) / length for name, parameter in parameters.items()}
-    return BatchGradients(way, {} if semantic is None else named_gradients(semantic, phi), quality.detach(), 1)
+    return {task: ChannelGradient(way, term.mean.detach(), 1), **channel_gradients(dict(others), phi)}
 
 
 def _only(loss_of: LossOf) -> Judge:
-    return lambda parameters, batch: (loss_of(parameters, batch), None)
+    return lambda parameters, batch: {"task": Term(loss_of(parameters, batch), len(next(iter(batch.values()))))}
 
 
 def _leaves(parameters: Mapping[str, Tensor]) -> Parameters:

@@ -82,12 +82,12 @@ def _passed_over(trainer: Any) -> dict[str, bool]:
         "GRMPImageProcessor.from_pretrained of the base, which reads that of a plain CLIP too), or none.": (
             not isinstance(processor, GRMPImageProcessor | None)
         ),
-        "A compute_loss_func and label smoothing would be passed over: the loss is the soft-label cross-entropy of "
-        "the model. Leave both out.": trainer.compute_loss_func is not None or trainer.label_smoother is not None,
-        f"compute_loss of {type(trainer).__name__} would never be called: training takes the gradients of the model's "
-        "own loss. Override batch_gradients, or give a gradient_rule.": (
-            type(trainer).compute_loss is not Trainer.compute_loss
-        ),
+        "A compute_loss_func and label smoothing would be passed over: gradients are taken of the objective. Leave "
+        "both out, and pass a loss of your own as objective=.": trainer.compute_loss_func is not None
+        or trainer.label_smoother is not None,
+        f"compute_loss of {type(trainer).__name__} would never be called: training takes the gradients of the "
+        "objective, a function (student, teacher, batch) -> terms by channel. Pass it as objective=, and a rule= if it "
+        "has several channels.": (type(trainer).compute_loss is not Trainer.compute_loss),
         f"label_names={args.label_names} would be passed over: the model takes quality as 'labels'. Rename the column, "
         "and leave label_names out.": args.label_names not in (None, ["labels"]),
         "joint_batch_size has no meaning for an iterable data set, which has no order to cut. Set "

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -20,23 +20,21 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
-from grmp_hf.modeling.functional import semantic_cross_entropy
+from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.peft_prompts import teacher_mode
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.checkpoints import last_complete_checkpoint
-from grmp_hf.training.episodes import Batch, Episode, Episodes, collate_episodes
-from grmp_hf.training.finite import FiniteWeights, check_gradients, check_loss, check_pictures
-from grmp_hf.training.gradients import BatchGradients, GradientAccumulator, named_gradients
+from grmp_hf.training.episodes import Episode, Episodes, collate_episodes
+from grmp_hf.training.finite import FiniteWeights, check_counted, check_gradients, check_loss, check_pictures
+from grmp_hf.training.gradients import ChannelGradient, GradientAccumulator, channel_gradients
 from grmp_hf.training.meta_learning import ALGORITHMS, InnerLoop, LongRun, adapt_to_support
+from grmp_hf.training.objectives import Batch, Objective, Term, quality, quality_and_semantic
 from grmp_hf.training.refusals import refuse_arguments, refuse_episodes, refuse_settings
-from grmp_hf.training.regularization import UNITS, Gradients, regularize
+from grmp_hf.training.rules import UNITS, Rule, only, pull, regularize
 from grmp_hf.training.sampling import EpochDataLoader, JointBatchSampler, JointEpisodeSampler
 
-__all__ = ["GRMPTrainer", "GradientRule", "last_complete_checkpoint"]
-
-GradientRule = Callable[[Gradients, Gradients], Gradients]
-"""(quality gradients, semantic gradients) of a whole batch -> the gradients to step with."""
+__all__ = ["GRMPTrainer", "last_complete_checkpoint"]
 
 _LONG_RUN = "inner_run.safetensors"
 
@@ -44,22 +42,27 @@ _LONG_RUN = "inner_run.safetensors"
 class GRMPTrainer(Trainer):
     """Adapts a model to rated pictures, or learns from episodes how to adapt; gradients of whole batches under a rule.
 
-    A step: each micro-batch gives its quality gradient and, from the same forward pass, its semantic gradient (the
-    teacher is the same model without adapter); both are summed over micro-batches and processes; the rule is applied
-    once to the means over all pictures; the Trainer clips and steps. One process therefore equals several, and
-    accumulation equals one large batch. A batch of episodes gives the mean meta-gradient of ``args.meta_algorithm`` and
-    the semantic gradient of the query under the adapted parameters; from there on the path is the same, with tasks in
-    the place of pictures.
+    A step: the objective turns each micro-batch into terms by channel, such as quality and, from the same forward pass,
+    semantics (the teacher is the same model without adapter). Each term's gradient is taken, and summed by its weight
+    over micro-batches and processes; the rule is applied once to the means; the Trainer clips and steps. One process
+    therefore equals several, and accumulation equals one large batch. A batch of episodes gives the mean meta-gradient
+    of ``args.meta_algorithm`` as the first channel and the query's gradients of the others under the adapted
+    parameters; from there on the path is the same, with tasks in the place of pictures.
 
-    Batches hold ``pixel_values`` and ``labels`` (quality in [0, 1]), and may hold ``teacher_logits`` ``(B, S)`` to save
-    the teacher's forward pass. Episodes come from an :class:`~grmp_hf.training.episodes.Episodes`, or from any data set
-    of them with ``data_collator=collate_episodes``. In evaluation, each is adapted to by ``args.inner_steps`` steps of
-    first order, and the loss is that of its query.
+    Batches hold what the objective reads: ``pixel_values`` and ``labels`` (quality in [0, 1]), and maybe
+    ``teacher_logits`` ``(B, S)`` to save the teacher's forward pass. Episodes come from an
+    :class:`~grmp_hf.training.episodes.Episodes`, or from any data set of them with ``data_collator=collate_episodes``.
+    In evaluation, each is adapted to by ``args.inner_steps`` steps of first order. The loss of an evaluation is the
+    model's own.
 
     Args:
         model: a ``PeftModel`` around a ``GRMPForImageQualityAssessment``, or that model itself.
         args: a :class:`GRMPTrainingArguments`.
-        gradient_rule: replaces the rule that ``args`` describe.
+        objective: what a batch teaches, an :data:`~grmp_hf.training.objectives.Objective`; None for soft labels, and
+            the semantic loss where a rule asks for it.
+        rule: from gradients by channel to the step, a :data:`~grmp_hf.training.rules.Rule`, after which the pull of
+            ``args`` is added; None for the one that ``args`` describe, or, with an objective of one's own, for the
+            gradient of its only channel.
         kwargs: as for ``Trainer``.
 
     Raises:
@@ -73,7 +76,8 @@ class GRMPTrainer(Trainer):
         model: nn.Module | None = None,
         args: GRMPTrainingArguments | None = None,
         *,
-        gradient_rule: GradientRule | None = None,
+        objective: Objective | None = None,
+        rule: Rule | None = None,
         **kwargs: Any,
     ) -> None:
         if any(isinstance(kwargs.get(name), Episodes) for name in ("train_dataset", "eval_dataset")):
@@ -87,15 +91,27 @@ class GRMPTrainer(Trainer):
         self.add_callback(FiniteWeights)
         self._inner = InnerLoop(self.args.inner_steps, self.args.inner_learning_rate, self.args.inner_optimizer)
         self._long_run = LongRun()
-        strength, unit = self.args.regularization_strength, UNITS[self.args.projection_unit]
-        self._rule = gradient_rule
-        if gradient_rule is None and strength > 0:
-            self._rule = functools.partial(regularize, strength=strength, unit=unit)
         self._accumulator = GradientAccumulator()
         self._error: Exception | None = None
-        exempt = tuple(self.args.pull_exempt)
-        pulled = {name: p for name, p in self._trained().items() if not name.endswith(exempt)}
-        self._start = {n: p.detach().clone() for n, p in pulled.items()} if self.args.pull_to_start > 0 else {}
+        self._set_axes(objective, rule)
+
+    def _set_axes(self, objective: Objective | None, rule: Rule | None) -> None:
+        """Objective, inner objective and rule, as they are given or as the arguments describe them."""
+        args, strength = self.args, self.args.regularization_strength
+        if objective is None:
+            levels: Any = self.model.config.quality_levels
+            ruled = rule is not None or strength > 0
+            self._inner_objective = quality(levels)
+            self._objective = quality_and_semantic(levels, args.semantic_temperature) if ruled else quality(levels)
+            rule = rule or (regularize(strength, UNITS[args.projection_unit]) if ruled else only)
+        else:
+            self._objective = self._inner_objective = objective
+        self._rule = rule or only
+        if args.pull_to_start > 0:
+            exempt = tuple(args.pull_exempt)
+            pulled = {name: p for name, p in self._trained().items() if not name.endswith(exempt)}
+            start = {name: parameter.detach().clone() for name, parameter in pulled.items()}
+            self._rule = pull(self._rule, args.pull_to_start, start)
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
@@ -130,89 +146,84 @@ class GRMPTrainer(Trainer):
         """Add a micro-batch's gradients; on the last one of a step, reduce, apply the rule and write ``.grad``.
 
         Returns:
-            The mean loss over all pictures, or queries, of the step on its last micro-batch, else 0.
+            The first channel's mean loss over all of the step on its last micro-batch, else 0.
 
         Raises:
-            GRMPError: a loss or a gradient, of either channel, that is not finite.
+            GRMPError: a loss or a gradient, of any channel, that is not finite, or nothing to learn from.
         """
         model.train()
         if callable(getattr(self.optimizer, "train", None)):  # of the schedule-free ones
             self.optimizer.train()
         if any(len(part) for part in inputs.values()):  # a process may have no part in the last batch of an epoch
-            self._add(inputs)
+            try:
+                self._accumulator.add(self.batch_gradients(self._prepare_inputs(inputs)))
+            except Exception as error:
+                if self.args.world_size == 1:
+                    raise
+                self._error = error  # all processes are told when they meet, so that none waits for this one
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.args.device)
         parameters = self._trained()
-        names = [parameters, parameters if self._rule is not None else {}]
-        means = self._accumulator.reduce(names, functools.partial(self.accelerator.reduce, reduction="sum"))
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
-        gradients = means.task if self._rule is None else self._rule(means.task, means.semantic)
+        means = self._accumulator.reduce(
+            parameters, self._meet(), functools.partial(self.accelerator.reduce, reduction="sum")
+        )
+        check_counted(means, self.state.global_step + 1)
+        gradients = self._rule({channel: mean.gradients for channel, mean in means.items()}, parameters)
         check_gradients(means, gradients, self.state.global_step + 1)
         for name, parameter in parameters.items():
             parameter.grad = gradients[name].to(parameter.dtype)
-            if name in self._start:
-                parameter.grad = parameter.grad + self.args.pull_to_start * (parameter.detach() - self._start[name])
-        return means.loss.to(self.args.device)
+        return next(iter(means.values())).loss.to(self.args.device)
 
-    def _add(self, inputs: dict[str, Any]) -> None:
-        """Add a micro-batch's gradients; of several processes, one that fails says so when all of them meet."""
-        try:
-            self._accumulator.add(self.batch_gradients(self._prepare_inputs(inputs)))
-        except Exception as error:
-            if self.args.world_size == 1:
-                raise
-            self._error = error
-            self._accumulator.loss = math.nan  # ends the step in every process, so that none waits for this one
+    def _meet(self) -> list[str]:
+        """Channels that any process has added to, in one order for all; what ended one of them ends them all."""
+        own, error = list(self._accumulator.sums), self._error
+        self._error = None
+        if self.args.world_size == 1:
+            return own
+        met = gather_object([(own, None if error is None else f"{error}")])
+        if error is not None:
+            raise error
+        for _, failure in met:
+            if failure is not None:
+                raise GRMPError(f"Expected every process to learn from its part, but one was told: {failure}")
+        return list(dict.fromkeys(channel for channels, _ in met for channel in channels))
 
-    def batch_gradients(self, inputs: dict[str, Any]) -> BatchGradients:
-        """Gradients of one micro-batch: of rated pictures, both from one forward pass, or of episodes."""
+    def batch_gradients(self, inputs: dict[str, Any]) -> Mapping[str, ChannelGradient]:
+        """Gradients of one micro-batch by channel: of rated pictures, or of episodes."""
         if "episodes" in inputs:
             return self._episode_gradients(inputs["episodes"])
-        parameters = self._trained()
-        quality, semantic = self._losses({}, inputs, ruled=self._rule is not None)
-        semantic_grad = {} if semantic is None else named_gradients(semantic, parameters, retain_graph=True)
-        return BatchGradients(
-            named_gradients(quality, parameters), semantic_grad, quality.detach(), len(inputs["labels"])
-        )
+        terms = self._objective(functools.partial(self._forward, {}), self._teach, inputs)
+        return channel_gradients(terms, self._trained())
 
-    def _episode_gradients(self, episodes: Sequence[Episode]) -> BatchGradients:
+    def _episode_gradients(self, episodes: Sequence[Episode]) -> Mapping[str, ChannelGradient]:
         """Mean meta-gradient over episodes."""
         name, parameters = self.args.meta_algorithm, self._trained()
         algorithm = self._long_run if name == "authors" else ALGORITHMS[name]
-        judge = functools.partial(self._losses, ruled=self._rule is not None)
         total = GradientAccumulator()
         # Of torch's attention kernels, this one alone has second derivatives.
         with sdpa_kernel(SDPBackend.MATH) if name == "maml" else contextlib.nullcontext():
             for episode in episodes:
                 check_pictures(episode)
-                total.add(algorithm(self._quality_loss, parameters, episode, self._inner, judge))
-        return total.reduce([], lambda local: local)
+                total.add(algorithm(self._inner_loss, parameters, episode, self._inner, self._judge))
+        return total.reduce(parameters)
 
-    def _losses(self, parameters: Mapping[str, Tensor], batch: Batch, *, ruled: bool) -> tuple[Tensor, Tensor | None]:
-        """Quality and, under a rule, semantic loss of pictures, with ``parameters`` in the place of the model's own."""
-        batch = dict(batch)
-        teacher = batch.pop("teacher_logits", None)
-        output = self._forward(parameters, {**batch, "output_semantic": ruled})
-        if not ruled:
-            return output.loss, None
-        if teacher is None:
-            teacher = self._teacher_logits(batch["pixel_values"])
-        semantic = semantic_cross_entropy(output.semantic_logits, teacher, self.args.semantic_temperature)
-        return output.loss, semantic
+    def _judge(self, parameters: Mapping[str, Tensor], batch: Batch) -> Mapping[str, Term]:
+        """Terms of a batch with ``parameters`` in the place of the model's own."""
+        return self._objective(functools.partial(self._forward, parameters), self._teach, batch)
 
-    def _quality_loss(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        return self._losses(parameters, batch, ruled=False)[0]
+    def _inner_loss(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """The first term of a batch, with ``parameters`` in the place of the model's own."""
+        terms = self._inner_objective(functools.partial(self._forward, parameters), self._teach, batch)
+        return next(iter(terms.values())).mean
 
-    def _forward(self, parameters: Mapping[str, Tensor], inputs: dict[str, Any]) -> Any:
+    def _forward(self, parameters: Mapping[str, Tensor], inputs: Mapping[str, Any]) -> Any:
         # The model without its DDP shell: gradients are taken and reduced here, not by DDP's hooks. Autocast stays,
         # since accelerate put it into this model's own forward.
-        return functional_call(self.model, dict(parameters), (), inputs)
+        return functional_call(self.model, dict(parameters), (), dict(inputs))
 
-    def _teacher_logits(self, pixel_values: Tensor) -> Tensor:
+    def _teach(self, inputs: Mapping[str, Any]) -> Any:
         with teacher_mode(self.model):
-            return self.model(pixel_values=pixel_values, output_semantic=True).semantic_logits  # type: ignore[no-any-return]
+            return self.model(**inputs)
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
@@ -236,7 +247,7 @@ class GRMPTrainer(Trainer):
         """Mean loss, quality and labels of a query after first-order adaptation to its support."""
         check_pictures(episode)
         with torch.enable_grad():
-            adapted = adapt_to_support(self._quality_loss, self._trained(), episode["support"], self._inner)
+            adapted = adapt_to_support(self._inner_loss, self._trained(), episode["support"], self._inner)
         outputs, labels = [], [batch["labels"].flatten() for batch in episode["query"]]
         with torch.no_grad():
             for batch in episode["query"]:

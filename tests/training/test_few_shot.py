@@ -207,14 +207,14 @@ def test_a_rule_of_ones_own(run) -> None:
     """It sees both gradients of every step where the embeddings move, and is not asked elsewhere."""
     seen = []
 
-    def keep(task: dict[str, Tensor], semantic: dict[str, Tensor]) -> dict[str, Tensor]:
-        seen.append(any(bool(gradient.any()) for name, gradient in semantic.items() if "visual" in name))
-        return task
+    def keep(gradients: dict[str, dict[str, Tensor]], parameters: Any) -> dict[str, Tensor]:
+        seen.append(any(bool(grad.any()) for name, grad in gradients["semantic"].items() if "visual" in name))
+        return gradients["quality"]
 
     plain = learnt(run(recipe=dataclasses.replace(VISUAL, regularization_strength=0.0)))
-    assert equal(plain, learnt(run(recipe=VISUAL, gradient_rule=keep)))
+    assert equal(plain, learnt(run(recipe=VISUAL, rule=keep)))
     assert seen == [True] * VISUAL.steps
-    run(gradient_rule=keep)
+    run(rule=keep)
     assert len(seen) == VISUAL.steps
 
 

@@ -44,7 +44,7 @@ class Columns(Dataset[dict[str, Tensor]]):
 def make(model: PeftModel, folder: Path, data: Any, rule: Any = None, **options: Any) -> GRMPTrainer:
     quiet = {"use_cpu": True, "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
     args = GRMPTrainingArguments(output_dir=str(folder), **{**quiet, **SGD, "max_steps": 2, **options})
-    return GRMPTrainer(model, args, train_dataset=data, eval_dataset=data, gradient_rule=rule)
+    return GRMPTrainer(model, args, train_dataset=data, eval_dataset=data, rule=rule)
 
 
 def trained(model: PeftModel) -> dict[str, Tensor]:
@@ -72,7 +72,7 @@ def test_a_teacher_that_is_no_number_does_not_switch_the_rule_off(
     make(model, tmp_path, Columns(teacher=teacher), regularization_strength=0.0).train()  # nobody asks the teacher
 
 
-@pytest.mark.parametrize("part", ["task", "semantic"])
+@pytest.mark.parametrize("part", ["quality", "semantic"])
 def test_a_gradient_that_overflows_or_is_no_number_is_named(
     part: str, make_adapted: MakeAdapted, tmp_path: Path
 ) -> None:
@@ -81,19 +81,19 @@ def test_a_gradient_that_overflows_or_is_no_number_is_named(
         class Broken(GRMPTrainer):
             def batch_gradients(self, inputs: dict[str, Any]) -> Any:
                 found = super().batch_gradients(inputs)
-                getattr(found, part)[next(iter(found.task))].fill_(value)  # noqa: B023 (called within the turn)
+                next(iter(found[part].gradients.values())).fill_(value)  # noqa: B023 (called within the turn)
                 return found
 
         made = make(make_adapted(), tmp_path, Columns())
-        name = {"task": "quality", "semantic": "semantic"}[part]
-        refused(Broken(made.model, made.args, train_dataset=Columns()), f"a {name} gradient that is not in 1 of")
+        refused(Broken(made.model, made.args, train_dataset=Columns()), f"a {part} gradient that is not in 1 of")
 
 
 def test_a_rule_of_ones_own_that_gives_no_number_is_named(make_adapted: MakeAdapted, tmp_path: Path) -> None:
-    def broken(task: dict[str, Tensor], semantic: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: gradient / 0 for name, gradient in task.items()}
+    def broken(gradients: dict[str, dict[str, Tensor]], parameters: Any) -> dict[str, Tensor]:
+        return {name: gradient / 0 for name, gradient in gradients["quality"].items()}
 
-    refused(make(make_adapted(), tmp_path, Columns(), broken), "a gradient after the rule that is not.*gradient_rule")
+    message = "a gradient after the rule that is not.*Look at what the rule gives"
+    refused(make(make_adapted(), tmp_path, Columns(), broken), message)
 
 
 def test_weights_that_a_step_leads_out_of_all_numbers_are_not_saved(make_adapted: MakeAdapted, tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from grmp_hf.modeling.conversion import to_authors_name, to_authors_state_dict
 from grmp_hf.modeling.functional import semantic_cross_entropy
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, teacher_mode
 from grmp_hf.training.arguments import GRMPTrainingArguments
-from grmp_hf.training.episodes import Batch, Episode, collate_episodes
-from grmp_hf.training.gradients import named_gradients
-from grmp_hf.training.regularization import Gradients, alignment, regularize
+from grmp_hf.training.episodes import Episode, collate_episodes
+from grmp_hf.training.gradients import Gradients, named_gradients
+from grmp_hf.training.objectives import Batch
+from grmp_hf.training.rules import alignment, turn_away
 from grmp_hf.training.trainer import GRMPTrainer
 
 BLOCKS = ["layers.2", "layers.3", "final_layer_norm", "post_layernorm"]
@@ -59,7 +60,7 @@ def under_their_names(gradients: Gradients) -> Gradients:
 @pytest.mark.parametrize("kind", ["quality", "semantic", "regularized_l1", "regularized_l5"])
 def test_gradients(gradients: tuple[Gradients, Gradients], golden: dict[str, Tensor], kind: str) -> None:
     task, semantic = gradients
-    got = {"quality": task, "semantic": semantic}.get(kind) or regularize(task, semantic, float(kind[-1]))
+    got = {"quality": task, "semantic": semantic}.get(kind) or turn_away(task, semantic, float(kind[-1]))
     ours = under_their_names(got)
     theirs = {name.split(".", 2)[2]: grad for name, grad in golden.items() if name.startswith(f"grad.{kind}.")}
     assert len(theirs) == 59
@@ -167,12 +168,13 @@ def test_angle_at_the_fifth_step(
 ) -> None:
     angles: list[float] = []
 
-    def rule(task: Gradients, semantic: Gradients) -> Gradients:
+    def rule(gradients: dict[str, Gradients], _parameters: Any) -> Gradients:
+        task, semantic = gradients["quality"], gradients["semantic"]
         angles.append(math.degrees(math.acos(alignment(task, semantic))))
-        return regularize(task, semantic, 5.0)
+        return turn_away(task, semantic, 5.0)
 
     model = start(make_golden_model, freeze_visual_prompts=True)
-    train(model, golden, tmp_path, steps=5, lr=1e-3, gradient_rule=rule)
+    train(model, golden, tmp_path, steps=5, lr=1e-3, rule=rule)
     assert math.isclose(angles[4], golden["out.angle_deg_epoch4"], abs_tol=1e-3)
 
 

@@ -12,8 +12,8 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.training.episodes import Batch, Episode
-from grmp_hf.training.gradients import BatchGradients, named_gradients
+from grmp_hf.training.episodes import Episode
+from grmp_hf.training.gradients import ChannelGradient, named_gradients
 from grmp_hf.training.meta_learning import (
     ALGORITHMS,
     InnerLoop,
@@ -24,6 +24,7 @@ from grmp_hf.training.meta_learning import (
     maml,
     reptile,
 )
+from grmp_hf.training.objectives import Batch, Term
 
 MakeAdapted = Callable[..., PeftModel]
 
@@ -69,7 +70,7 @@ def test_maml_is_the_slope_of_the_adapted_loss(make_adapted: MakeAdapted, inner:
     theta = {name: parameter.detach() for name, parameter in trained(model).items()}
     loss_of, query = loss_under(model), joined(given["query"])
     with sdpa_kernel(SDPBackend.MATH):
-        result = maml(loss_of, theta, given, inner)
+        result = maml(loss_of, theta, given, inner)["task"]
 
     def adapted_loss(parameters: dict[str, Tensor]) -> Tensor:
         batches = [given["support"][step % 2] for step in range(inner.steps)]
@@ -90,8 +91,8 @@ def test_maml_is_the_slope_of_the_adapted_loss(make_adapted: MakeAdapted, inner:
             adapted_loss({name: value + sign * step * way.get(name, 0.0) for name, value in theta.items()})
             for sign in (1, -1)
         )
-        slope = sum((result.task[name] * part).sum() for name, part in way.items())
-        whole = torch.stack([result.task[name].norm() for name in way]).norm()
+        slope = sum((result.gradients[name] * part).sum() for name, part in way.items())
+        whole = torch.stack([result.gradients[name].norm() for name in way]).norm()
         assert abs((ahead - behind) / (2 * step) - slope) <= 1e-5 * whole, list(way)
 
 
@@ -107,21 +108,21 @@ def stepped(model: PeftModel, batches: list[Batch], optimizer: torch.optim.Optim
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_fomaml_is_an_explicit_loop(make_adapted: MakeAdapted, optimizer: Any) -> None:
     model, given = make_adapted().double(), episode()
-    ours = fomaml(loss_under(model), trained(model), given, InnerLoop(3, 0.05, optimizer))
+    ours = fomaml(loss_under(model), trained(model), given, InnerLoop(3, 0.05, optimizer))["task"]
     clone = copy.deepcopy(model)
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]
     stepped(clone, [*given["support"], given["support"][0]], kind(trained(clone).values(), lr=0.05))
     clone.zero_grad()
     loss = clone(**joined(given["query"])).loss
     torch.autograd.backward(loss)
-    assert relative(ours.task, {name: parameter.grad for name, parameter in trained(clone).items()}) <= 1e-6
+    assert relative(ours.gradients, {name: parameter.grad for name, parameter in trained(clone).items()}) <= 1e-6
     torch.testing.assert_close(ours.loss, loss.detach())
-    assert ours.count == 1 and not ours.semantic
+    assert ours.weight == 1
 
 
 def test_reptile_is_an_explicit_loop(make_adapted: MakeAdapted) -> None:
     model, given = make_adapted().double(), episode()
-    ours = reptile(loss_under(model), trained(model), given, InnerLoop(3, 0.05))
+    ours = reptile(loss_under(model), trained(model), given, InnerLoop(3, 0.05))["task"]
     clone = copy.deepcopy(model)
     mean = {name: torch.zeros_like(parameter) for name, parameter in trained(clone).items()}
     for batch in (given["support"][0], given["query"][0], given["support"][1]):
@@ -131,7 +132,7 @@ def test_reptile_is_an_explicit_loop(make_adapted: MakeAdapted) -> None:
             for name, parameter in trained(clone).items():
                 mean[name] += parameter.grad / 3
                 parameter -= 0.05 * parameter.grad
-    assert relative(ours.task, mean) <= 1e-6
+    assert relative(ours.gradients, mean) <= 1e-6
     torch.testing.assert_close(ours.loss, clone(**joined(given["query"])).loss.detach())
 
 
@@ -159,13 +160,13 @@ def test_the_inner_loop_leaves_the_meta_parameters_alone(make_adapted: MakeAdapt
 
 @pytest.mark.parametrize("algorithm", [maml, fomaml])
 def test_no_inner_steps_give_the_plain_gradient(
-    make_adapted: MakeAdapted, algorithm: Callable[..., BatchGradients]
+    make_adapted: MakeAdapted, algorithm: Callable[..., dict[str, ChannelGradient]]
 ) -> None:
     model, given = make_adapted().double(), episode()
     given["query"] = [joined(given["query"])]
-    ours = algorithm(loss_under(model), trained(model), given, InnerLoop(0, 0.1))
+    ours = algorithm(loss_under(model), trained(model), given, InnerLoop(0, 0.1))["task"]
     plain = named_gradients(model(**given["query"][0]).loss, trained(model))
-    assert all(torch.equal(ours.task[name], plain[name]) for name in plain)
+    assert all(torch.equal(ours.gradients[name], plain[name]) for name in plain)
 
 
 def test_reptile_without_inner_steps_goes_no_way(make_adapted: MakeAdapted) -> None:
@@ -187,11 +188,14 @@ def test_orders_are_equal_when_the_loss_is_linear(make_adapted: MakeAdapted) -> 
     given: Episode = {"task": "linear", "support": [rows()], "query": [rows()]}
     for optimizer in ("sgd", "adam"):
         inner = InnerLoop(3, 0.1, optimizer)
-        first, second = fomaml(linear, theta, given, inner), maml(linear, theta, given, inner)
-        assert all(torch.equal(first.task[name], second.task[name]) for name in theta)
+        first, second = (algorithm(linear, theta, given, inner)["task"] for algorithm in (fomaml, maml))
+        assert all(torch.equal(first.gradients[name], second.gradients[name]) for name in theta)
     model, inner = make_adapted().double(), InnerLoop(3, 0.3)
     with sdpa_kernel(SDPBackend.MATH):
-        bent = [algorithm(loss_under(model), trained(model), episode(), inner).task for algorithm in (fomaml, maml)]
+        bent = [
+            algorithm(loss_under(model), trained(model), episode(), inner)["task"].gradients
+            for algorithm in (fomaml, maml)
+        ]
     assert relative(*bent) > 1e-2
 
 
@@ -202,9 +206,9 @@ def test_adam_can_be_differentiated_where_a_gradient_vanishes() -> None:
     theta = {name: torch.ones(2, dtype=torch.float64) for name in ("used", "idle")}
     batch = {"x": torch.zeros(1, 2, dtype=torch.float64)}
     given: Episode = {"task": "", "support": [batch], "query": [batch]}
-    result = maml(loss_of, theta, given, InnerLoop(2, 0.1, "adam"))
-    assert result.task["used"].isfinite().all() and result.task["used"].all()
-    assert result.task["idle"].tolist() == [0, 0]
+    result = maml(loss_of, theta, given, InnerLoop(2, 0.1, "adam"))["task"]
+    assert result.gradients["used"].isfinite().all() and result.gradients["used"].all()
+    assert result.gradients["idle"].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("algorithm", ["fomaml", "maml", "reptile"])
@@ -216,17 +220,18 @@ def test_the_semantic_gradient_is_that_of_the_query_after_adaptation(algorithm: 
     def loss_of(parameters: dict[str, Tensor], batch: Batch) -> Tensor:
         return 0.5 * (parameters["w"] - batch["x"]).square().sum()
 
-    def judge(parameters: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        return loss_of(parameters, batch), 0.5 * (parameters["w"] - scene).square().sum()
+    def judge(parameters: dict[str, Tensor], batch: Batch) -> dict[str, Term]:
+        semantic = 0.5 * (parameters["w"] - scene).square().sum()
+        return {"quality": Term(loss_of(parameters, batch), 1), "semantic": Term(semantic, 1)}
 
     given: Episode = {"task": "", "support": [{"x": support[None]}], "query": [{"x": query[None]}]}
     result = ALGORITHMS[algorithm](loss_of, theta, given, InnerLoop(1, 0.25), judge)
     phi = theta["w"] - 0.25 * (theta["w"] - support)
     through = 0.75 if algorithm == "maml" else 1.0
-    torch.testing.assert_close(result.semantic["w"], through * (phi - scene))
+    torch.testing.assert_close(result["semantic"].gradients["w"], through * (phi - scene))
     expected = theta["w"] - support if algorithm == "reptile" else through * (phi - query)
-    torch.testing.assert_close(result.task["w"], expected)
-    torch.testing.assert_close(result.loss, 0.5 * (phi - query).square().sum())
+    torch.testing.assert_close(result["quality"].gradients["w"], expected)
+    torch.testing.assert_close(result["quality"].loss, 0.5 * (phi - query).square().sum())
 
 
 # The reference's long run ---------------------------------------------------------------------------------------------
@@ -244,10 +249,10 @@ def test_the_long_run_is_never_set_back(make_adapted: MakeAdapted) -> None:
             optimizer = torch.optim.Adam(trained(clone).values(), lr=1e-2)
         query = given["query"] * 2
         stepped(clone, [given["support"][0], query[0], given["support"][1], query[1]], optimizer)
-        ours = run(loss_under(model), trained(model), given, inner)
+        ours = run(loss_under(model), trained(model), given, inner)["task"]
         for name, parameter in trained(clone).items():
             way = trained(model)[name].detach() - parameter.detach()
-            torch.testing.assert_close(ours.task[name], way, atol=1e-12, rtol=0)
+            torch.testing.assert_close(ours.gradients[name], way, atol=1e-12, rtol=0)
 
 
 def test_the_long_run_goes_on_from_its_state(make_adapted: MakeAdapted) -> None:
@@ -257,7 +262,7 @@ def test_the_long_run_goes_on_from_its_state(make_adapted: MakeAdapted) -> None:
     for run in (whole, begun):
         run(loss_under(model), trained(model), episode(), inner)
     resumed.load_state_dict(begun.state_dict())
-    ends = [run(loss_under(model), trained(model), episode(), inner).task for run in (whole, resumed)]
+    ends = [run(loss_under(model), trained(model), episode(), inner)["task"].gradients for run in (whole, resumed)]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     resumed.load_state_dict({})
     assert resumed.state is None

@@ -8,7 +8,7 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.peft_prompts import teacher_mode
 from grmp_hf.training.arguments import GRMPTrainingArguments
-from grmp_hf.training.regularization import Gradients
+from grmp_hf.training.gradients import Gradients
 from grmp_hf.training.trainer import GRMPTrainer, last_complete_checkpoint
 
 MakeAdapted = Callable[..., PeftModel]
@@ -176,13 +176,13 @@ def test_half_precision_autocast_is_close(make_adapted: MakeAdapted, tmp_path: P
 
 
 def test_the_pull_leads_back_to_the_start(make_adapted: MakeAdapted, tmp_path: Path) -> None:
-    def nothing(task: Gradients, _semantic: Gradients) -> Gradients:
-        return {name: torch.zeros_like(gradient) for name, gradient in task.items()}
+    def nothing(_gradients: dict[str, Gradients], parameters: Mapping[str, Tensor]) -> Gradients:
+        return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
 
     model = make_adapted(anchor_residuals=True, calibrate=True)
     start = trained(model)
     settings = {**SGD, "weight_decay": 0.0, "learning_rate": 0.1, "pull_to_start": 5.0, "max_steps": 1}
-    trainer = GRMPTrainer(model, arguments(tmp_path, **settings), train_dataset=Pictures(4), gradient_rule=nothing)
+    trainer = GRMPTrainer(model, arguments(tmp_path, **settings), train_dataset=Pictures(4), rule=nothing)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(float(parameter.requires_grad))
@@ -268,7 +268,7 @@ def test_plain_arguments_and_a_loss_of_ones_own_are_refused(make_adapted: MakeAd
         def compute_loss(self, *_: Any, **__: Any) -> Any:
             raise AssertionError
 
-    with pytest.raises(GRMPError, match=r"compute_loss of Own would never be called.*gradient_rule"):
+    with pytest.raises(GRMPError, match=r"compute_loss of Own would never be called.*Pass it as objective="):
         Own(make_adapted(), arguments(tmp_path), train_dataset=Pictures(4))
 
 

@@ -16,9 +16,10 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.functional import semantic_cross_entropy
 from grmp_hf.modeling.peft_prompts import teacher_mode
 from grmp_hf.training.arguments import GRMPTrainingArguments
-from grmp_hf.training.episodes import Batch, EpisodeDataset
+from grmp_hf.training.episodes import EpisodeDataset
 from grmp_hf.training.meta_learning import InnerLoop, adapt_to_support, fomaml
-from grmp_hf.training.regularization import regularize
+from grmp_hf.training.objectives import Batch, Term
+from grmp_hf.training.rules import turn_away
 from grmp_hf.training.trainer import GRMPTrainer
 
 MakeAdapted = Callable[..., PeftModel]
@@ -75,25 +76,26 @@ def test_a_step_takes_the_rule_of_the_mean_over_tasks(
     data, model = episodes(), make_adapted()
     start = trained(model)
 
-    def judge(parameters: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    def judge(parameters: Any, batch: Batch) -> dict[str, Term]:
         output = functional_call(model, dict(parameters), (), {**batch, "output_semantic": True})
         with teacher_mode(model):
             teacher = model(batch["pixel_values"], output_semantic=True).semantic_logits
-        return output.loss, semantic_cross_entropy(output.semantic_logits, teacher)
+        semantic = semantic_cross_entropy(output.semantic_logits, teacher)
+        return {"quality": Term(output.loss, len(teacher)), "semantic": Term(semantic, len(teacher))}
 
     loss_of = functools.partial(loss_under, model)
     parts = [fomaml(loss_of, start, data[0, index], InnerLoop(2, 0.1), judge) for index in range(2)]
     task, semantic = (
-        {name: (getattr(parts[0], kind)[name] + getattr(parts[1], kind)[name]) / 2 for name in start}
-        for kind in ("task", "semantic")
+        {name: (parts[0][kind].gradients[name] + parts[1][kind].gradients[name]) / 2 for name in start}
+        for kind in ("quality", "semantic")
     )
     plain = {name: start[name] - 0.1 * task[name] for name in start}
-    ruled = {name: start[name] - 0.1 * grad for name, grad in regularize(task, semantic, 5.0).items()}
+    ruled = {name: start[name] - 0.1 * grad for name, grad in turn_away(task, semantic, 5.0).items()}
     assert distance(plain, ruled) > 1e-4
     trainer = make(model, tmp_path, data, max_steps=1, regularization_strength=strength, **SGD)
     loss = trainer.train().training_loss
     assert distance(trained(model), ruled if strength else plain) <= 1e-6
-    assert loss == pytest.approx(float(parts[0].loss + parts[1].loss) / 2, abs=1e-6)
+    assert loss == pytest.approx(float(parts[0]["quality"].loss + parts[1]["quality"].loss) / 2, abs=1e-6)
 
 
 @pytest.mark.parametrize("algorithm", ["fomaml", "maml", "reptile", "authors"])

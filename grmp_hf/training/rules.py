@@ -1,4 +1,4 @@
-"""The quality-aware gradient rule, and the units that it sees as one: pure functions over named tensors."""
+"""From the gradients of a whole batch, by channel, to the step: pure functions over named tensors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,27 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-__all__ = ["UNITS", "Gradients", "Unit", "alignment", "global_unit", "regularize", "tensor_unit"]
+from grmp_hf.errors import GRMPError
+from grmp_hf.training.gradients import Gradients
 
-Gradients = dict[str, Tensor]
+__all__ = [
+    "UNITS",
+    "Rule",
+    "Unit",
+    "alignment",
+    "global_unit",
+    "only",
+    "pull",
+    "regularize",
+    "tensor_unit",
+    "turn_away",
+]
+
+Rule = Callable[[dict[str, Gradients], Mapping[str, Tensor]], Gradients]
+"""(channel -> gradients of a whole batch, the trained parameters) -> the gradients to step with, one for each.
+
+A channel that nothing in the batch counted for is not among them.
+"""
 Unit = Callable[[str], str]
 """Maps a parameter's name to the name of its unit; the rule sees the tensors of a unit as one long vector."""
 
@@ -34,7 +52,59 @@ def global_unit(name: str) -> str:
 UNITS: dict[str, Unit] = {"tensor": tensor_unit, "global": global_unit}
 
 
-def regularize(
+def only(gradients: dict[str, Gradients], parameters: Mapping[str, Tensor]) -> Gradients:
+    """The rule of an objective with one channel: its gradient.
+
+    Raises:
+        GRMPError: there are several.
+    """
+    if len(gradients) > 1:
+        raise GRMPError(
+            f"Expected a rule that makes one gradient of the channels {', '.join(gradients)}, got none. Pass rule= to "
+            "GRMPTrainer: a function (gradients by channel, parameters) -> gradients, such as rules.regularize(5.0)."
+        )
+    return next(iter(gradients.values()))
+
+
+def regularize(strength: float, unit: Unit = tensor_unit) -> Rule:
+    """The quality-aware rule: :func:`turn_away` the gradient of ``"quality"`` from that of ``"semantic"``.
+
+    It raises a GRMPError where these are not the channels.
+
+    Args:
+        strength: lambda, at least 0.
+        unit: groups the names.
+    """
+
+    def rule(gradients: dict[str, Gradients], parameters: Mapping[str, Tensor]) -> Gradients:
+        if gradients.keys() != {"quality", "semantic"}:
+            raise GRMPError(
+                f"Expected the channels quality and semantic for the gradient rule, got {', '.join(gradients)}. Pass a "
+                "rule= for the channels of your objective."
+            )
+        return turn_away(gradients["quality"], gradients["semantic"], strength, unit)
+
+    return rule
+
+
+def pull(rule: Rule, strength: float, start: Mapping[str, Tensor]) -> Rule:
+    """A rule, and after it the gradient of ``(strength / 2) |theta - theta_start|^2``.
+
+    Args:
+        rule: of the gradients alone.
+        strength: at least 0.
+        start: name -> value that it is pulled to; names that are missing are not pulled.
+    """
+
+    def pulled(gradients: dict[str, Gradients], parameters: Mapping[str, Tensor]) -> Gradients:
+        step = rule(gradients, parameters)
+        held = {name: strength * (parameters[name].detach() - value) for name, value in start.items()}
+        return {name: part.to(held[name]) + held[name] if name in held else part for name, part in step.items()}
+
+    return pulled
+
+
+def turn_away(
     task_grad: Mapping[str, Tensor],
     semantic_grad: Mapping[str, Tensor],
     strength: float,
