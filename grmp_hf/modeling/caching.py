@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 __all__ = ["WeightCache", "acting_weights", "adapter_state"]
@@ -67,9 +67,8 @@ def _all(kept: Any) -> Iterable[Tensor]:
 
 def _places(weights: Sequence[Tensor]) -> tuple[Hashable, ...]:
     """Identity, memory, type and version of each tensor."""
-    # While there is a reference to a storage, no other one passes for it.
-    storage: Callable[[Any], Hashable] = StorageWeakRef
-    places = ((id(w), storage(w.untyped_storage()), w.data_ptr(), w.dtype, w._version) for w in weights)
+    # A reference that is dead equals no other: an address that is given again is not taken for the same memory.
+    places = ((id(w), weakref.ref(w.untyped_storage()), w.data_ptr(), w.dtype, w._version) for w in weights)
     return (_steps if any(weight.requires_grad for weight in weights) else 0, *places)
 
 
