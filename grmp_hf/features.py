@@ -70,11 +70,11 @@ class Viewed:
 
 
 def _tokens(seen: Viewed) -> Array:
-    """Last hidden state of the vision tower, ``(B, V, T, W)`` float32."""
+    """States of the vision tower after its last norm, as heads see them, ``(B, V, T, W)`` float32."""
     model: Any = seen.base.model
     with torch.inference_mode():
-        states = model.clip.vision_model(pixel_values=seen.base.prepare(seen.pixels).flatten(0, 1)).last_hidden_state
-    return states.float().cpu().numpy().reshape(*seen.pixels.shape[:2], *states.shape[1:])  # type: ignore[no-any-return]
+        found: Array = model.get_features(seen.base.prepare(seen.pixels), tokens=True).tokens.float().cpu().numpy()
+    return found
 
 
 OF_VIEWS: Mapping[str, Callable[[Viewed], Array]] = {

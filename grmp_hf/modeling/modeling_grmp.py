@@ -146,7 +146,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         if (pixel_values is None) == (image_embeds is None):
             raise TypeError("forward() takes either pixel_values or image_embeds.")
         if image_embeds is None:
-            features = self.get_features(cast(Tensor, pixel_values))
+            features = self.get_features(cast(Tensor, pixel_values), tokens=self.head.needs_tokens)
         else:
             embeds = image_embeds if image_embeds.ndim == 3 else image_embeds.unsqueeze(1)
             weights = weights_of(embeds.shape[1], self.config.view_weights if image_embeds.ndim == 3 else None)
@@ -165,19 +165,19 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         found: Tensor = read(image_embeds, self.get_anchor_embeds(kind), self.clip.logit_scale)
         return found
 
-    def get_features(self, pixel_values: Tensor) -> Features:
-        """What the head sees of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``."""
-        return view_features(pixel_values, self.config.view_weights, self._embed)
+    def get_features(self, pixel_values: Tensor, *, tokens: bool = False) -> Features:
+        """What a head sees of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, with or without ``tokens``."""
+        return view_features(pixel_values, self.config.view_weights, functools.partial(self._embed, tokens=tokens))
 
     def get_image_embeds(self, pixel_values: Tensor) -> Tensor:
         """Embeddings ``(B, D)`` of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``."""
         return self.get_features(pixel_values).pooled()
 
-    def _embed(self, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _embed(self, pixel_values: Tensor, *, tokens: bool) -> tuple[Tensor, Tensor | None]:
         vision = self.clip.vision_model
         found = vision(pixel_values=pixel_values)
-        tokens = vision.post_layernorm(found.last_hidden_state) if self.head.needs_tokens else None
-        return self.clip.visual_projection(found.pooler_output), tokens
+        states = vision.post_layernorm(found.last_hidden_state) if tokens else None
+        return self.clip.visual_projection(found.pooler_output), states
 
     def get_anchor_embeds(self, kind: str) -> Tensor:
         """Unit embeddings of the ``"quality"`` anchors ``(A, D)`` or the ``"semantic"`` ones ``(S, D)``.

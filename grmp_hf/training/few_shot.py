@@ -20,6 +20,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.heads import require_anchors
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, teacher_mode
@@ -199,6 +200,7 @@ def _begin(
     seed: int,
 ) -> PeftModel:
     """The model with a new adapter at its start, not calibrated yet where the recipe calibrates."""
+    require_anchors(model, "for a recipe, which learns prompts of anchors; train other heads with GRMPTrainer")
     torch.manual_seed(seed)
     adapted = get_peft_model(copy_base(model), _prompt_config(model, recipe, begun))
     if start is not None:

@@ -14,6 +14,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.heads import require_anchors
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.training.arguments import GRMPTrainingArguments
@@ -65,6 +66,7 @@ def pretrain(
     recipe, output = (recipe or PretrainRecipe()).settled(model.device), Path(output_dir)
     arguments = _arguments(recipe, output, seed, workers, use_cpu=model.device.type == "cpu")
     config = _prompt_config(recipe)
+    require_anchors(model, "for a recipe, which learns prompts of anchors; train other heads with GRMPTrainer")
     torch.manual_seed(seed)
     peft_model = get_peft_model(copy_base(model), config)
     run = {"recipe": asdict(recipe), "seed": seed, "base": config.base_fingerprint}

@@ -96,8 +96,7 @@ def test_features_hold_every_view_and_the_tokens_that_a_head_asks_for(make_score
     torch.testing.assert_close(features.weights, torch.tensor([0.5, 0.2, 0.3]))
     for view in range(3):
         torch.testing.assert_close(features.embeds[:, view], model.get_image_embeds(pixels[:, view]))
-    model.head = Weighted()
-    tokens = model.get_features(pixels).tokens
+    tokens = model.get_features(pixels, tokens=True).tokens
     assert tokens.shape == (4, 3, 17, 24)
     torch.testing.assert_close(unit_length(model.clip.visual_projection(tokens[:, :, 0])), features.embeds)
 
@@ -119,7 +118,7 @@ def test_a_head_that_reads_tokens(make_scorer: MakeScorer) -> None:
     score = model.head.score
     equal = copy.deepcopy(model)
     nn.init.zeros_(equal.head.weight.weight)
-    patches = equal.get_features(pixels).tokens[:, :, 1:]
+    patches = equal.get_features(pixels, tokens=True).tokens[:, :, 1:]
     torch.testing.assert_close(equal(pixels).quality, score(patches).sigmoid().mean((1, 2, 3)))
     with pytest.raises(GRMPError, match="Expected pixel_values, got image_embeds"):
         model(image_embeds=torch.zeros(4, 12))

@@ -96,6 +96,16 @@ def test_embeddings_computed_before_give_the_same(run, make_scorer, shots, tmp_p
         adapt_embeds(make_scorer(), embeds, quality, recipe=VISUAL, output_dir=tmp_path / "other")
 
 
+def test_a_recipe_is_for_anchors(make_scorer, shots, tmp_path: Path) -> None:
+    base, (pixels, quality) = make_scorer(), shots
+    base.head = torch.nn.Linear(12, 1)
+    message = "Expected a model with the head AnchorHead for a recipe, .* GRMPTrainer, got 'Linear'"
+    with pytest.raises(GRMPError, match=message):
+        adapt(base, pixels, quality, **NORMALISATION, output_dir=tmp_path)
+    with pytest.raises(GRMPError, match=message):
+        adapt_embeds(base, torch.zeros(9, 12), quality, output_dir=tmp_path)
+
+
 def test_it_learns_and_a_strong_pull_holds_it_back(run, make_scorer, shots) -> None:
     pixels, quality = shots
     views = few_shot.normalize(pixels, **NORMALISATION)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from peft import PeftModel
+from peft import LNTuningConfig, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -26,6 +26,8 @@ from transformers import TrainingArguments
 
 import grmp_hf
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.functional import unit_length
+from grmp_hf.modeling.heads import Features, GRMPOutput, Head, Text
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.peft_prompts import teacher_mode
 from grmp_hf.training.arguments import GRMPTrainingArguments
@@ -94,6 +96,41 @@ def test_constant_anchors_are_encoded_once_over_a_run(make_adapted: MakeAdapted,
     model.get_base_model().clip.text_model.register_forward_hook(lambda *_: calls.append(1))
     train(model, tmp_path, Pictures(6), max_steps=10, per_device_train_batch_size=3, regularization_strength=1.0)
     assert len(calls) == 10 + 1 + 1  # the student's quality anchors at each step, the teacher's, scenes
+
+
+class Cosine(Head):
+    """Mean cosine between each view and a direction that is learnt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.direction = torch.nn.Parameter(torch.ones(12))
+
+    def forward(self, features: Features, text: Text) -> GRMPOutput:
+        each = features.embeds @ unit_length(self.direction)
+        return GRMPOutput(quality=((each * features.weights).sum(1) + 1) / 2)
+
+
+@pytest.mark.parametrize("strength", [0.0, 5.0])
+def test_another_head_is_trained_with_a_layer_norm_adapter_and_loaded_from_a_checkpoint(
+    make_scorer: Callable[..., Any], tmp_path: Path, strength: float
+) -> None:
+    def make_base() -> Any:
+        base = make_scorer()
+        base.head = Cosine()
+        return base
+
+    data = Pictures(6)
+    config = LNTuningConfig(target_modules=r".*vision_model.*layer_norm\d", modules_to_save=["head"])
+    model = get_peft_model(make_base(), config)
+    before = model(data.pixels, labels=data.labels).loss
+    settings = {"max_steps": 10, "learning_rate": 1e-2, "save_strategy": "steps", "save_steps": 10}
+    train(model, tmp_path, data, **settings, regularization_strength=strength)
+    with torch.no_grad():
+        found = model.eval()(data.pixels, labels=data.labels)
+    assert found.loss < 0.8 * before
+    again = PeftModel.from_pretrained(make_base(), str(tmp_path / "checkpoint-10"))
+    with torch.no_grad():
+        assert torch.equal(again.eval()(data.pixels).quality, found.quality)
 
 
 @pytest.mark.parametrize("options", [{}, {"modules_to_save": BLOCKS}], ids=["prompts", "blocks"])
