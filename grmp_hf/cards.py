@@ -17,6 +17,9 @@ CARD = "README.md"
 REPOSITORY = "OWNER/NAME"
 """What cards call the repository that they will lie in; a push puts its name in this place."""
 
+INSTALL = "pip install .    # in a clone of the repository of grmp_hf, which is in no package index"
+"""A line that works; cards give it, since no index has the package."""
+
 _ADAPTER, _MODEL = "adapter_config.json", "config.json"
 _METHODS = {"adapted": "this adapter", "zero_shot": "zero-shot (base alone)", "ridge": "ridge on the frozen embedding"}
 _FIGURES = {"srcc": "SRCC", "krcc": "KRCC", "plcc": "PLCC", "plcc_logistic": "PLCC after fit", "rmse": "RMSE after fit"}
@@ -148,7 +151,7 @@ def _scale(scale: Mapping[str, Any] | None) -> str:
 
 
 def _usage(config: Mapping[str, Any]) -> str:
-    lead = "## Use\n\n```sh\npip install grmp_hf\n"
+    lead = f"## Use\n\n```sh\n{INSTALL}\n"
     if _is_start(config):
         return (
             f"{lead}hf download {REPOSITORY} --local-dir start\n"

@@ -326,7 +326,7 @@ def _clear_errors(name: str, place: str) -> Iterator[None]:
             ) from error
         raise GRMPError(
             f"{name!r} is no folder here and could not be loaded from the Hub or its cache ({_first_line(error)}). "
-            f"{spelling(name)} Without a network, name a folder, or leave --model out for the embedded default."
+            f"{spelling(name)} Without a network, name a folder of it (--model, or model=)."
         ) from error
 
 

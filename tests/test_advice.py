@@ -64,6 +64,14 @@ CASES = {
         "--image-column",
         table(rows(*RATED, header="motif,mos"), image_column="motif"),
     ),
+    "no-ratings": Case(table("image\n0.png\n1.png\n2.png"), 'add a column "mos"', table(rows(*RATED))),
+    "no-pictures": Case(table("mos\n1\n2\n3"), 'add a column "image"', table(rows(*RATED))),
+    "no-such-ratings": Case(
+        table("image\n0.png\n1.png", rating_column="beauty"),
+        'add a column "beauty"',
+        table(rows(*RATED, header="image,beauty"), rating_column="beauty"),
+    ),
+    "no-split-column": Case(table(rows(*RATED), split_column="part"), "or leave it out", table(rows(*RATED))),
     "split-words": Case(
         table(PARTS, split_column="part"),
         "write these words or leave --split-column out",

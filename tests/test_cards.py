@@ -60,7 +60,8 @@ def test_every_saved_folder_has_a_card_that_the_hub_can_read(save: Any, adapter_
     assert data.pipeline_tag == "image-classification"
     assert data.library_name == ("peft" if save is save_adapter else "grmp_hf")
     assert {"image-quality-assessment", "grmp_hf"} <= set(data.tags)
-    assert "pip install grmp_hf" in text and "import grmp_hf" in text
+    assert "pip install .  " in text and "import grmp_hf" in text
+    assert "pip install grmp_hf" not in text  # no index has it, and anybody could register the name
     option = "adapter" if save is save_adapter else "model"
     assert f'grmp_hf.load({option}="{REPOSITORY}")' in text
     assert str(tmp_path) not in text and "More Information Needed" not in text

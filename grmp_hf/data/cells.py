@@ -58,7 +58,7 @@ def choose_images(table: Table, wanted: str | None) -> tuple[str, str | None]:
     """
     inside = [name for name, cells in table.columns.items() if is_inside(cells)]
     inside.sort(key=lambda name: column_key(name) not in IMAGE_NAMES)
-    remedy, usual = "name the column with --image-column", [*inside, *IMAGE_NAMES]
+    remedy, usual = _name_column(table, "--image-column", wanted or "image"), [*inside, *IMAGE_NAMES]
     found = find_column(list(table.columns), usual, wanted=wanted, kind="picture", remedy=remedy, where=table.where)
     passed = None
     others = [n for n in table.columns if column_key(n) in IMAGE_NAMES and _names_files(table.columns[n])]
@@ -83,10 +83,15 @@ def choose_ratings(table: Table, wanted: str | None) -> tuple[str, list[str]]:
             f"{table.where}: expected ratings, got scores that a model has given; name the table of the ratings here "
             "(and compare it with this one by --scores)"
         )
-    remedy = "name the column with --rating-column"
+    remedy = _name_column(table, "--rating-column", wanted or "mos")
     found = find_column(list(table.columns), usual, wanted=wanted, kind="rating", remedy=remedy, where=table.where)
     _check_single(table, found, "--rating-column")
     return found, [name for name in table.columns if column_key(name) in usual and name != found]
+
+
+def _name_column(table: Table, option: str, usual: str) -> str:
+    """What to do about a column that is not found: name it, where a table has others."""
+    return f"name the column with {option}" if len(table.columns) > 1 else f'add a column "{usual}"'
 
 
 def is_inside(cells: Sequence[Any]) -> bool:
@@ -152,7 +157,7 @@ def optional_cells(
     columns = [name for name in table.columns if name not in used]
     chosen = find_optional(columns)
     if split_column is not None:
-        remedy = "name the column with --split-column"
+        remedy = "name the column with --split-column, or leave it out"
         chosen["split"] = find_column(columns, (), wanted=split_column, kind="split", remedy=remedy, where=table.where)
     result: dict[str, list[Any]] = {}
     for field, column in list(chosen.items()):

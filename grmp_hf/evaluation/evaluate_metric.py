@@ -15,7 +15,7 @@ try:
     import evaluate
 except ImportError as error:
     raise GRMPError(
-        "expected the library evaluate for an evaluate.Metric, it is not installed; install grmp_hf[metrics], "
+        "expected the library evaluate for an evaluate.Metric, it is not installed; pip install 'grmp_hf[metrics]', "
         "or use the functions of grmp_hf.evaluation.metrics, which need nothing more"
     ) from error
 

@@ -166,8 +166,8 @@ def _load_prompts(model: PeftModel, prompts: Mapping[str, Tensor]) -> None:
     own = {name for name in model.state_dict() if ".grmp_" in name}
     if own != prompts.keys():
         raise GRMPError(
-            f"Expected the prompts {sorted(own)}, got {sorted(prompts)}. The version of peft may name them otherwise: "
-            "install one that grmp_hf supports."
+            f"Expected the prompts {sorted(own)}, got {sorted(prompts)}. This version of peft names them otherwise: "
+            "install the one that grmp_hf was made with, pip install 'peft==0.21.*'."
         )
     model.load_state_dict(prompts, strict=False)  # the base has its weights already
 
