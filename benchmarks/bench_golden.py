@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from grmp_hf import GRMPImageProcessor, GRMPPromptConfig, GRMPTrainer, GRMPTrainingArguments
+from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.modeling.conversion import from_authors_state_dict, to_authors_name, to_authors_state_dict
 from grmp_hf.modeling.functional import semantic_cross_entropy, unit_length
 from grmp_hf.modeling.image_processing_grmp import authors_training_view
-from grmp_hf.modeling.peft_prompts import teacher_mode
 from grmp_hf.training.gradients import Gradients, named_gradients
 from grmp_hf.training.rules import turn_away
 

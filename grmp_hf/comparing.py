@@ -17,7 +17,7 @@ from grmp_hf.data.images import ImageError
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.baselines import RidgeModel, fit_ridge
 from grmp_hf.evaluation.metrics import caveats, evaluate_scores
-from grmp_hf.modeling.peft_prompts import teacher_mode
+from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.scoring import Scorer, iter_views
 
 __all__ = ["Tested", "score_tests"]

@@ -23,12 +23,13 @@ from grmp_hf.cards import write_card
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.adapters import base_fingerprint
 from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, image_size, match_views, model_place
 from grmp_hf.modeling.heads import check_kept
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
-from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, base_fingerprint
+from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.outputs import check_source
 from grmp_hf.places import cached_only, check_place, hub_errors, spelling
 from grmp_hf.pushing import push

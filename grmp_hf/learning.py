@@ -28,9 +28,8 @@ from grmp_hf.embedded import find_start
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import srcc
 from grmp_hf.hub import adapter_sha256, save
-from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.adapters import check_base, copy_base
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
-from grmp_hf.modeling.peft_prompts import check_base
 from grmp_hf.scoring import Scorer, iter_views
 from grmp_hf.storing import TEMPORARY, writing
 from grmp_hf.tasks import Source, Tasks, divide

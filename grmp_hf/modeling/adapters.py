@@ -1,16 +1,35 @@
-"""What every kind of adapter shares: a base that several adapters can be put around."""
+"""What every kind of adapter shares: layers and tuners, the base that it belongs to, and the model without it.
+
+This file and :mod:`grmp_hf.modeling.peft_prompts` are those that touch PEFT's internals (tried with 0.21.2).
+"""
 
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
-from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+import peft
+import torch
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper, PeftType, register_peft_method
+from torch import Tensor, nn
 
 from grmp_hf.errors import GRMPError
 
-__all__ = ["copy_base"]
+__all__ = [
+    "AdapterLayer",
+    "AdapterTuner",
+    "base_fingerprint",
+    "check_base",
+    "copy_base",
+    "register_method",
+    "teacher_mode",
+]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -35,3 +54,222 @@ def copy_base(model: Model) -> Model:
         )
     shared = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in model.parameters()}
     return copy.deepcopy(model, shared | {id(buffer): buffer for buffer in model.buffers()})
+
+
+class AdapterLayer(nn.Module, BaseTunerLayer):
+    """Around a module of the base: one module for each adapter, of which one is active."""
+
+    adapter_layer_names: tuple[str, ...]
+    base_layer: Any
+    # From BaseTunerLayer, which has no types:
+    active_adapters: Any
+    disable_adapters: Any
+    set_adapter: Any
+    _move_adapter_to_device_of_base_layer: Any
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+        self.frozen_peft_weight_names: dict[str, tuple[str, ...]] = {}
+
+    def add(
+        self, adapter_name: str, module: nn.Module | None, *, frozen: bool, device: torch.device | None = None
+    ) -> None:
+        """Hold the module of an adapter; None where it has none of this kind."""
+        container = self.adapter_layer_names[0]
+        if module is not None:
+            getattr(self, container)[adapter_name] = module
+            if frozen:
+                self.frozen_peft_weight_names[adapter_name] = (container,)
+            self._move_adapter_to_device_of_base_layer(adapter_name, device)
+        self.set_adapter(self.active_adapters)
+
+    @property
+    def active_module(self) -> Any:
+        """The module in use, or None."""
+        if self.disable_adapters:
+            return None
+        if len(self.active_adapters) > 1:
+            raise GRMPError(
+                f"Expected one active adapter, got {self.active_adapters}. Adapters of this kind cannot be added up: "
+                "use set_adapter(name)."
+            )
+        container = getattr(self, self.adapter_layer_names[0])
+        return next((container[name] for name in self.active_adapters if name in container), None)
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Refuse: such an adapter is no change of weights."""
+        raise GRMPError(
+            "An adapter of this kind cannot be merged into the base: it changes none of its weights. Use unload() to "
+            "get the base back, or grmp_hf.modeling.baking.bake() for a standalone scorer."
+        )
+
+    def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
+        weight = next(base_layer.parameters(), None)  # the readout has none
+        return (None, None) if weight is None else (weight.device, weight.dtype)
+
+
+class AdapterTuner(BaseTuner):
+    """What methods of ours share: they know their base, load exactly, and give the base back untouched.
+
+    Their layers keep modules under names that begin with the method's prefix: ``<prefix>text.<adapter>.<tensor>``.
+    """
+
+    model: Any
+
+    def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
+        if model_config.get("model_type") not in self.target_module_mapping:
+            raise GRMPError(
+                f"Expected a GRMPForImageQualityAssessment, got a model of type {model_config.get('model_type')!r}. "
+                "Load the CLIP with GRMPForImageQualityAssessment.from_pretrained first."
+            )
+        return super()._prepare_adapter_config(peft_config, model_config)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        # PEFT's own copies ``weight`` from the child, which an encoder does not have.
+        setattr(parent, child_name, new_module)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        own = re.compile(rf"\.({cls.prefix}\w+|modules_to_save)\.{re.escape(adapter_name)}\.")
+        _check_exact({name: weight for name, weight in model.state_dict().items() if own.search(name)}, remapped)
+        return remapped  # type: ignore[no-any-return]
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        # PEFT's own looks for the name at the end, but ours are modules with modules inside.
+        return re.sub(rf"(\.{cls.prefix}\w+)\.{re.escape(adapter_name)}(?=\.)", r"\1", key)
+
+    def unload(self) -> Any:
+        """The untouched base; PEFT's own would leave the trained copies of ``modules_to_save`` in it."""
+        wrapped = [(k, m) for k, m in self.model.named_modules() if isinstance(m, AuxiliaryTrainingWrapper)]
+        for key, module in wrapped:
+            parent, _, name = key.rpartition(".")
+            setattr(self.model.get_submodule(parent), name, module.original_module)
+        return super().unload()
+
+
+def _check_exact(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
+    """Raise unless an adapter's file holds exactly the tensors that its config asks for."""
+    missing, unexpected = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
+    resized = [
+        f"{name} {tuple(got[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & got.keys())
+        if got[name].shape != expected[name].shape
+    ]
+    if missing or unexpected or resized:
+        raise GRMPError(
+            f"Expected the {len(expected)} tensors of the adapter's config; missing: {missing or 'none'}, unexpected: "
+            f"{unexpected or 'none'}, other sizes: {resized or 'none'}. The adapter's file is damaged or of another "
+            "base."
+        )
+
+
+def base_sizes(model: Any) -> dict[str, int]:
+    """The sizes of a base that an adapter depends on."""
+    clip = model.config.clip_config
+    vision, text = clip.vision_config, clip.text_config
+    return {
+        "vision_width": vision.hidden_size,
+        "vision_layers": vision.num_hidden_layers,
+        "patch_size": vision.patch_size,
+        "image_size": vision.image_size,
+        "text_width": text.hidden_size,
+        "text_layers": text.num_hidden_layers,
+        "vocabulary": text.vocab_size,
+        "projection": clip.projection_dim,
+    }
+
+
+def check_base(config: Any, model: Any) -> None:
+    """Fill an adapter's record of its base, or raise where the record says another one.
+
+    Raises:
+        GRMPError: the adapter was made for a base of other sizes, other anchors or other weights.
+    """
+    anchors = {
+        name: [list(row) if isinstance(row, list | tuple) else row for row in getattr(model.config, name)]
+        for name in ("quality_anchors", "quality_levels", "quality_input_ids")
+    }
+    if model.config.quality_axes is not None:
+        anchors["quality_axes"] = [[name, list(values)] for name, values in model.config.quality_axes]
+    found = {"base_sizes": base_sizes(model), "anchors": anchors}
+    if not any(weight.is_meta for weight in model.parameters()):
+        found["base_fingerprint"] = base_fingerprint(model)
+    for name, value in found.items():
+        recorded = getattr(config, name)
+        if recorded is None:
+            setattr(config, name, value)
+        elif recorded != value:
+            named = config.base_model_name_or_path or "the base it was trained on"
+            raise GRMPError(
+                f"Expected the base that this adapter was made for ({named}), got one with other {name}: "
+                f"{recorded} recorded, {value} found. Load it with that base."
+            )
+
+
+@contextmanager
+def teacher_mode(model: nn.Module) -> Iterator[None]:
+    """Within this context the model is its untouched base: no adapter, evaluation mode, no gradient.
+
+    Only flags of the layers are switched and put back, so no ``requires_grad`` changes (PEFT's own
+    ``disable_adapter`` switches them on) and a graph built before can still be differentiated.
+    """
+    layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    disabled, modes = [layer._disable_adapters for layer in layers], [(m, m.training) for m in model.modules()]
+    try:
+        for layer in layers:
+            layer._disable_adapters = True
+        for module, _ in modes:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for layer, flag in zip(layers, disabled, strict=True):
+            layer._disable_adapters = flag
+        for module, mode in modes:
+            module.training = mode
+
+
+def base_fingerprint(model: nn.Module) -> str:
+    """Short hash of a base's weights: of the first numbers of each tensor, in bfloat16.
+
+    Of weights that were rounded while they were loaded, it is that of the weights before. The head, an adapter's own
+    tensors and the copies of ``modules_to_save`` are left out.
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(_base_weights(model)):
+        head = weight.detach().flatten()[:64].to("cpu", torch.bfloat16)
+        digest.update(f"{name}{tuple(weight.shape)}".encode() + head.view(torch.int16).numpy().tobytes())
+    found = digest.hexdigest()[:16]
+    known: dict[str, str] = getattr(model, "_before_rounding", {})
+    return known.get(found, found)
+
+
+def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, weight in model.named_parameters():
+        plain = name.removeprefix("base_model.model.")
+        if ".grmp_" not in plain and ".modules_to_save." not in plain and not plain.startswith("head."):
+            yield plain.replace(".base_layer", "").replace(".original_module", ""), weight
+
+
+def register_method(name: str, config: type[PeftConfig], tuner: type[BaseTuner]) -> None:
+    """Make a method known to PEFT under a name; harmless when it is known already.
+
+    PEFT takes methods only whose name is a member of its closed enumeration, so the member is added first.
+    """
+    word = name.upper()
+    if word not in PeftType.__members__:
+        member = str.__new__(PeftType, word)
+        member._name_, member._value_ = word, word
+        PeftType._member_map_[word] = member
+        PeftType._value2member_map_[word] = member
+        PeftType._member_names_.append(word)
+        type.__setattr__(PeftType, word, member)
+    if PeftType[word] not in peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING:
+        register_peft_method(name=name, config_cls=config, model_cls=tuner)

@@ -203,8 +203,8 @@ def bake(model: PeftModel | GRMPForImageQualityAssessment) -> GRMPBakedScorer:
     training = model.training
     model.eval()
     encoder, readout = base.clip.vision_model.encoder, base.readout
-    prompts = getattr(encoder, "active_prompts", None)
-    adjustment = getattr(readout, "active_prompts", None)
+    prompts = getattr(encoder, "active_module", None)
+    adjustment = getattr(readout, "active_module", None)
     constants = {"logit_scale": base.clip.logit_scale, "semantic_embeds": base.get_anchor_embeds("semantic")}
     anchors = base.get_anchor_embeds("quality")
     constants["quality_embeds"] = anchors if adjustment is None else adjustment.shift(anchors)

@@ -6,17 +6,17 @@ Letters in shapes: B pictures, V views of a picture, A quality anchors, S semant
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModel, AutoModelForImageClassification, CLIPModel, PreTrainedModel
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.adapters import base_fingerprint
 from grmp_hf.modeling.caching import WeightCache, acting_weights, adapter_state
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, GRMPConfig, anchor_length, axis_sizes, model_place
 from grmp_hf.modeling.functional import anchor_logits, unit_length
@@ -26,7 +26,6 @@ from grmp_hf.modeling.patches import exact_patches
 __all__ = [
     "GRMPForImageQualityAssessment",
     "as_tuple",
-    "base_fingerprint",
     "check_loaded",
 ]
 
@@ -217,28 +216,6 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
             for cache in self._anchors.values():
                 cache.clear()
         return super().train(mode)  # type: ignore[no-any-return]
-
-
-def base_fingerprint(model: nn.Module) -> str:
-    """Short hash of a base's weights: of the first numbers of each tensor, in bfloat16.
-
-    Of weights that were rounded while they were loaded, it is that of the weights before. The head, an adapter's own
-    tensors and the copies of ``modules_to_save`` are left out.
-    """
-    digest = hashlib.sha256()
-    for name, weight in sorted(_base_weights(model)):
-        head = weight.detach().flatten()[:64].to("cpu", torch.bfloat16)
-        digest.update(f"{name}{tuple(weight.shape)}".encode() + head.view(torch.int16).numpy().tobytes())
-    found = digest.hexdigest()[:16]
-    known: dict[str, str] = getattr(model, "_before_rounding", {})
-    return known.get(found, found)
-
-
-def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, weight in model.named_parameters():
-        plain = name.removeprefix("base_model.model.")
-        if ".grmp_" not in plain and ".modules_to_save." not in plain and not plain.startswith("head."):
-            yield plain.replace(".base_layer", "").replace(".original_module", ""), weight
 
 
 def check_loaded(info: dict[str, Any], what: str) -> None:

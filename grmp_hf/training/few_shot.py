@@ -19,11 +19,11 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerCallback
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.adapters import copy_base, teacher_mode
 from grmp_hf.modeling.heads import require_anchors
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
-from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, teacher_mode
+from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.calibration import fit_calibration
 from grmp_hf.training.checkpoints import claim_folder, digest, last_complete_checkpoint

@@ -10,10 +10,10 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.modeling.conversion import to_authors_state_dict
 from grmp_hf.modeling.functional import quality_cross_entropy, semantic_cross_entropy, unit_length
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, authors_training_view
-from grmp_hf.modeling.peft_prompts import teacher_mode
 
 BOUND = 2e-5
 

@@ -14,6 +14,7 @@ from peft import LNTuningConfig, PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.modeling.baking import bake
 from grmp_hf.modeling.functional import expected_quality, unit_length
 from grmp_hf.modeling.heads import (
@@ -29,7 +30,7 @@ from grmp_hf.modeling.heads import (
     weights_of,
 )
 from grmp_hf.modeling.modeling_grmp import base_fingerprint
-from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, teacher_mode
+from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 
 MakeScorer = Callable[..., Any]
 LABELS = torch.tensor([0.1, 0.5, 0.9])

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import AutoModelForImageClassification, CLIPConfig, CLIPModel, CLIPTokenizer
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.modeling.configuration_grmp import GRMPConfig
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
-from grmp_hf.modeling.peft_prompts import teacher_mode
 
 MakeScorer = Callable[..., GRMPForImageQualityAssessment]
 MakeAdapted = Callable[..., PeftModel]

@@ -19,8 +19,9 @@ from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoder
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling import peft_prompts
+from grmp_hf.modeling.adapters import base_fingerprint, teacher_mode
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
-from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, GRMPPromptModel, base_fingerprint, teacher_mode
+from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, GRMPPromptModel
 
 MakeScorer = Callable[..., Any]
 MakeAdapted = Callable[..., PeftModel]
@@ -228,7 +229,7 @@ def test_folder_of_an_adapter_is_enough(make_scorer: MakeScorer, make_adapted: M
 
 @pytest.mark.parametrize("merge", ["merge_adapter", "merge_and_unload"])
 def test_merging_is_refused(make_adapted: MakeAdapted, merge: str) -> None:
-    with pytest.raises(GRMPError, match="Prompts cannot be merged"):
+    with pytest.raises(GRMPError, match="cannot be merged into the base"):
         getattr(make_adapted(), merge)()
 
 

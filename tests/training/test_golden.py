@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.modeling.conversion import to_authors_name, to_authors_state_dict
 from grmp_hf.modeling.functional import semantic_cross_entropy
-from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, teacher_mode
+from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.episodes import Episode, collate_episodes
 from grmp_hf.training.gradients import Gradients, named_gradients

@@ -26,10 +26,10 @@ from transformers import TrainingArguments
 
 import grmp_hf
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.modeling.functional import unit_length
 from grmp_hf.modeling.heads import Features, GRMPOutput, Head, Text
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
-from grmp_hf.modeling.peft_prompts import teacher_mode
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.gradients import Gradients
 from grmp_hf.training.trainer import GRMPTrainer, last_complete_checkpoint

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.modeling.functional import semantic_cross_entropy
-from grmp_hf.modeling.peft_prompts import teacher_mode
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.episodes import EpisodeDataset
 from grmp_hf.training.meta_learning import InnerLoop, adapt_to_support, fomaml
