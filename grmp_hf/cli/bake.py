@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from grmp_hf.cli.options import add_model_options, load_scorer, tell
-from grmp_hf.cli.taught import SPLIT_FILE, split_of_model
+from grmp_hf.cli.taught import SPLIT_FILE
 from grmp_hf.errors import GRMPError
 from grmp_hf.outputs import OutputFolder, keep_apart
 from grmp_hf.storing import writing
@@ -55,17 +55,10 @@ def _bake(args: argparse.Namespace, output: OutputFolder) -> int:
         baked.save_pretrained(output.new)
         scorer.processor.save_pretrained(output.new)
         write_card(output.new)
-        _keep_split(args, scorer.identity, output.new)
+        if scorer.taught is not None:  # what has taught the adapter has taught the baked scorer: `evaluate` asks for it
+            scorer.taught.save(output.new / SPLIT_FILE)
     output.publish()
     size = sum(file.stat().st_size for file in args.output.glob("*.safetensors")) / 1e6
     done = {"scorer": str(args.output), "megabytes": round(size, 1)}
     tell(json.dumps(done) if args.json else f"standalone scorer of {size:.1f} MB in {args.output}")
     return 0
-
-
-def _keep_split(args: argparse.Namespace, identity: dict[str, Any], folder: Path) -> None:
-    """What has taught the adapter has taught the baked scorer: `evaluate` asks for it."""
-    place, commit = args.adapter or args.model, identity["adapter_revision"]
-    split, _ = split_of_model(place, identity["adapter"], commit, offline=args.offline)
-    if split is not None:
-        split.save(folder / SPLIT_FILE)
