@@ -4,7 +4,7 @@
 
 The embedded default on photographs (DIR holds `images/`), step by step in one thread of control: decoding, views,
 normalisation, the model's pass. Then ways of passing, in turns on the same views: as shipped, without fused attention,
-with a channels-last tower, in smaller and larger batches, traced and frozen. No rating is read. To measure a processor
+with a channels-last tower, in smaller and larger parts, traced and frozen. No rating is read. To measure a processor
 without bfloat16 on one that has it: ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2.
 """
 
@@ -28,6 +28,7 @@ import grmp_hf
 from grmp_hf.data.images import decode_image
 from grmp_hf.scoring import Scorer
 
+_SHIPPED = 4  # pictures of one pass on a processor, see `grmp_hf.scoring`
 _SETTINGS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
 
 
@@ -59,18 +60,18 @@ def passes(scorer: Scorer, pixels: Tensor) -> dict[str, Callable[[], Tensor]]:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing: shapes are fixed here
         jit: Any = torch.jit
-        frozen = jit.freeze(jit.trace(_Quality(scorer.model).eval(), values[:16], check_trace=False))
+        frozen = jit.freeze(jit.trace(_Quality(scorer.model).eval(), values[:_SHIPPED], check_trace=False))
 
     def by(model: Any, size: int) -> Callable[[], Tensor]:
         return lambda: torch.cat([model(part) for part in torch.split(values, size)])
 
     shipped = _Quality(scorer.model)
-    ways: dict[str, Callable[[], Tensor]] = {"as_shipped": by(shipped, 16)}
-    ways |= {f"batches_of_{size}": by(shipped, size) for size in (4, 32)}
+    ways: dict[str, Callable[[], Tensor]] = {"as_shipped": by(shipped, _SHIPPED)}
+    ways |= {f"parts_of_{size}": by(shipped, size) for size in (1, 2, 8, 16, 32)}
     return ways | {
-        "eager_attention": by(_Quality(eager), 16),
-        "channels_last": by(_Quality(last), 16),
-        "traced_and_frozen": by(frozen, 16),
+        "eager_attention": by(_Quality(eager), _SHIPPED),
+        "channels_last": by(_Quality(last), _SHIPPED),
+        "traced_and_frozen": by(frozen, _SHIPPED),
     }
 
 
@@ -87,7 +88,7 @@ def main() -> None:
     """Command line."""
     parser = make_parser(__doc__)
     add_folder(parser, "--data", "GRMP_HF_TEST_BIQ2021", "photographs in images/")
-    parser.add_argument("--pictures", type=int, default=32, help="photographs, a multiple of 16 (default 32)")
+    parser.add_argument("--pictures", type=int, default=32, help="photographs, a multiple of 32 (default 32)")
     parser.add_argument("--rounds", type=int, default=2, help="turns of the ways of passing (default 2)")
     arguments = parser.parse_args()
     folder = need_folder(parser, arguments.data, "--data")

@@ -37,6 +37,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 _UNIT = RatingScale(0.0, 1.0)
+_ON_CPU = 4  # pictures of one pass, which fit its caches: 16 take longer (benchmarks/bench_scoring_profile.py)
 # A picture of 100 megapixels takes 0.8 GB while it is decoded, and a thread keeps what it once needed for its next one:
 # all pictures above 32 megapixels go through one thread.
 _LARGE = 2**25
@@ -242,8 +243,12 @@ class Scorer:
 
     def outputs(self, pixels: Tensor) -> Any:
         """The model's ``GRMPOutput`` for views, uint8 ``(B, V, 3, S, S)``, nothing recorded, nothing rounded."""
+        size = _ON_CPU if self.device.type == "cpu" else max(len(pixels), 1)
         with torch.inference_mode():
-            return self.model(pixel_values=self.prepare(pixels))
+            parts = [self.model(pixel_values=self.prepare(part)) for part in torch.split(pixels, size)]
+        if len(parts) == 1:
+            return parts[0]
+        return type(parts[0])(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
 def warn_of(picture: Any, code: str) -> None:

@@ -212,3 +212,15 @@ def test_a_damaged_picture_is_scored_with_a_warning(scorer: Scorer, photos: list
     assert [(row.status, row.warning) for row in rows] == [("ok", ""), ("ok", "damaged"), ("not_found", "")]
     with pytest.warns(ImageWarning, match=r"damaged\.jpg: a part of its data is lost"):
         scorer.score(path)
+
+
+def test_a_large_batch_on_a_cpu_goes_through_the_model_in_parts(scorer: Scorer) -> None:
+    seen: list[int] = []
+    scorer.model.register_forward_pre_hook(lambda *given: seen.append(len(given[2]["pixel_values"])), with_kwargs=True)
+    views = len(scorer.processor.settings()["views"])
+    pixels = torch.randint(0, 256, (11, views, 3, scorer.processor.size, scorer.processor.size), dtype=torch.uint8)
+    whole = scorer.outputs(pixels)
+    assert seen == [4, 4, 3] and whole.quality.shape == (11,) and whole.image_embeds.shape[0] == 11
+    np.testing.assert_allclose(
+        whole.quality, scorer.model(pixel_values=scorer.prepare(pixels)).quality.detach(), atol=1e-6
+    )
