@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForImageClassification, CLIPConfig, CLIPModel, CLIPTokenizer
@@ -277,6 +277,19 @@ def test_adapters_side_by_side_are_computed_once(make_adapted: MakeAdapted) -> N
 
 def projections(base: GRMPForImageQualityAssessment) -> list[torch.nn.Module]:
     return [prompts.projection for prompts in base.clip.vision_model.encoder.grmp_visual.values()]
+
+
+@torch.no_grad()
+def test_weights_that_an_adapter_was_merged_into_are_others(make_scorer: MakeScorer) -> None:
+    base = make_scorer()
+    zero_shot = base(pictures(2), output_semantic=True)
+    config = LoraConfig(target_modules=r".*text_model.*(q_proj|v_proj)", init_lora_weights=False)
+    merged = get_peft_model(base, config).merge_and_unload()
+    found = merged(pictures(2), output_semantic=True)
+    expected = merged.train().eval()(pictures(2), output_semantic=True)
+    for name in ("quality_logits", "semantic_logits"):
+        assert not torch.equal(expected[name], zero_shot[name])
+        assert torch.equal(found[name], expected[name])
 
 
 def test_gradients_after_inference_mode(make_adapted: MakeAdapted) -> None:
