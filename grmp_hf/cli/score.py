@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from grmp_hf.cli.options import add_model_options, load_scorer, say
 from grmp_hf.cli.progress import Progress
-from grmp_hf.cli.writing import FORMATS, choose_format, describe_scorer, write_table
+from grmp_hf.cli.writing import FORMATS, SCORES, about_path, choose_format, describe_scorer, write_table
 from grmp_hf.errors import GRMPError
+from grmp_hf.storing import read_json
 
 if TYPE_CHECKING:
     from grmp_hf.cli.resuming import PartialRows
@@ -49,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
     if not args.paths and args.list is None:
         args.parser.error("the following arguments are required: PATH, or --list FILE")
     if args.output is not None and (args.output.is_dir() or (args.output.exists() and not args.overwrite)):
-        what = "is a folder; name a file" if args.output.is_dir() else "exists; choose another name or add --overwrite"
-        raise GRMPError(f"--output {args.output}: {what}")
+        ours = read_json(about_path(args.output), SCORES) is not None  # others are not overwritten
+        exists = "exists; choose another name or add --overwrite" if ours else "exists; choose another name"
+        raise GRMPError(f"--output {args.output}: {'is a folder; name a file' if args.output.is_dir() else exists}")
     kind = choose_format(args.format, args.output)
     if args.output is None:
         return _score(args, kind, None)

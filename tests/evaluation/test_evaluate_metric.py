@@ -88,5 +88,7 @@ def test_unfit_input_is_named(predictions: list[float], match: str) -> None:
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "evaluate", None)
-    with pytest.raises(GRMPError, match=r"library evaluate .* not installed; install grmp_hf\[metrics\], or use the"):
+    with pytest.raises(
+        GRMPError, match=r"library evaluate .* not installed; pip install .grmp_hf\[metrics\]., or use the"
+    ):
         runpy.run_path(evaluate_metric.__file__)
