@@ -113,8 +113,8 @@ def load(
     if isinstance(base, GRMPBakedScorer):
         if found is not None:
             raise GRMPError(
-                f"Expected a base for adapter {found.name!r}, got the baked scorer {name!r}, which has its own. Leave the "
-                "adapter out, or name its base."
+                f"Expected a base for adapter {found.name!r}, got the baked scorer {name!r}, which has its own. Leave "
+                "the adapter out, or name its base."
             )
         scale = _scale(base.config)
     elif found is not None and config is not None:

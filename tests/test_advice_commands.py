@@ -145,7 +145,9 @@ SCORING = {
     ),
 }
 EVALUATING = {
-    "part": Case(EVALUATE + " --part test", "see --split-column", "{same} --split-column use", write("ratings.csv", PART)),
+    "part": Case(
+        EVALUATE + " --part test", "see --split-column", "{same} --split-column use", write("ratings.csv", PART)
+    ),
     "scores given as ratings": Case(
         "evaluate {here}/s.csv --model {base}", "compare it with this one by --scores", JOIN, scored
     ),
@@ -166,7 +168,9 @@ EVALUATING = {
     )) if place.copy("other", provenance={}) and retouch(place.here / "other") else None),
 }  # fmt: skip
 ADAPTING = {
-    "few": Case(ADAPT.replace("--shots 8", "--shots 4"), "expected at least 5", ADAPT.replace("--shots 8", "--shots 5")),
+    "few": Case(
+        ADAPT.replace("--shots 8", "--shots 4"), "expected at least 5", ADAPT.replace("--shots 8", "--shots 5")
+    ),
     "seed": Case(ADAPT + " --seed -1", "expected 0 to", ADAPT + " --seed 0"),
     "a base": Case(ADAPT.replace("{base}", "{adapter}"), r"Name its base \(--model", ADAPT),
     "recipe": Case(ADAPT.replace("{here}/quick.yaml", "quik"), "or one of authors, default", ADAPT),
@@ -207,7 +211,8 @@ ADAPTING = {
         write("photos/03.png", "no picture"),
     ),
     "baked already": Case(
-        "bake {here}/again --model {here}/baked", "expected a base or an adapter", "bake {here}/again --model {adapter}", bake
+        "bake {here}/again --model {here}/baked", "expected a base or an adapter", "bake {here}/again --model {adapter}",
+        bake,
     ),
 }  # fmt: skip
 

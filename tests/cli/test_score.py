@@ -175,7 +175,7 @@ def test_rows_of_other_pictures_or_another_scorer_are_not_used(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--output", "there.csv"], "there.csv: exists; choose another name or add --overwrite"),
+        (["--output", "there.csv"], "there.csv: exists; choose another name"),
         (["--output", "folder"], "is a folder; name a file"),
         (["--output", "scores.xls"], "expected a name ending in .csv .jsonl .ndjson .parquet .txt, or --format"),
         (["--format", "parquet"], "--format parquet: expected a file to write to, got none"),
