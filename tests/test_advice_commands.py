@@ -211,7 +211,8 @@ ADAPTING = {
         write("photos/03.png", "no picture"),
     ),
     "baked already": Case(
-        "bake {here}/again --model {here}/baked", "expected a base or an adapter", "bake {here}/again --model {adapter}",
+        "bake {here}/again --model {here}/baked", "expected a base or an adapter",
+        "bake {here}/again --model {adapter}",
         bake,
     ),
 }  # fmt: skip
