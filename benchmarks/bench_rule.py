@@ -37,6 +37,7 @@ from grmp_hf.features import first_views
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds
 from grmp_hf.training.gradients import Gradients
+from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.rules import alignment, turn_away
 
 WATCHED = 50
@@ -83,10 +84,12 @@ def watch(scorer: Scorer, pictures: Pictures, recipe: FewShotRecipe, start: Any,
         with tempfile.TemporaryDirectory() as folder:
             adapt(
                 fresh_base(scorer),
-                torch.stack([scorer.views(pictures.rows[at]) for at in taught]),
-                pictures.quality[taught],
-                mean=scorer.processor.image_mean,
-                std=scorer.processor.image_std,
+                RatedPictures(
+                    lambda at, taught=taught: scorer.views(pictures.rows[taught[at]]),  # type: ignore[misc]
+                    pictures.quality[taught],
+                    scorer.processor.image_mean,
+                    scorer.processor.image_std,
+                ),
                 recipe=recipe,
                 start=start,
                 seed=seed,

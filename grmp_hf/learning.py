@@ -23,17 +23,17 @@ from transformers import TrainerCallback
 from grmp_hf.claims import WorkFolder
 from grmp_hf.data import RatedTable, Row, Split, split_rows
 from grmp_hf.data.distortions import Pixels
-from grmp_hf.data.images import ImageError
 from grmp_hf.embedded import find_start
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import srcc
 from grmp_hf.hub import adapter_sha256, save
 from grmp_hf.modeling.adapters import check_base, copy_base
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
-from grmp_hf.scoring import Scorer, iter_views
+from grmp_hf.scoring import Scorer, as_image_error
 from grmp_hf.storing import TEMPORARY, writing
 from grmp_hf.tasks import Source, Tasks, divide
 from grmp_hf.training import few_shot, pretraining
+from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe
 from grmp_hf.training.starts import read_start
 
@@ -58,7 +58,6 @@ def adapt(
     start: str | Path | None = "default",
     name: str | None = None,
     work: WorkFolder | None = None,
-    batch_size: int = 16,
     tell: Tell | None = None,
 ) -> Scorer:
     """Learn a taste from rated pictures.
@@ -80,7 +79,6 @@ def adapt(
             the package, where they are the base's; None to start from the base.
         name: what the adapter is called in results; None for the name of the table.
         work: where an interrupted run is kept, so that the same call goes on with it; None keeps nothing.
-        batch_size: pictures that are embedded at once; changes nothing but speed.
         tell: see :data:`Tell`.
 
     Returns:
@@ -104,10 +102,7 @@ def adapt(
         if not (folder / _TRAINED).is_dir():
             model = few_shot.adapt(
                 cast(GRMPForImageQualityAssessment, scorer.model),
-                _views(scorer, rows, batch_size),
-                torch.tensor([row.quality for row in rows], dtype=torch.float32),
-                mean=scorer.processor.image_mean,
-                std=scorer.processor.image_std,
+                _rated(scorer, rows),
                 recipe=recipe,
                 start=begun,
                 seed=seed,
@@ -247,15 +242,20 @@ def _working(scorer: Scorer, work: WorkFolder | None, settings: Mapping[str, Any
         processes.wait_for_everyone()
 
 
-def _views(scorer: Scorer, rows: Sequence[Row], batch_size: int) -> Tensor:
-    """Views of the pictures that teach, uint8 ``(n, V, 3, S, S)``; a bad one is an error, before any work is done."""
-    views: list[Tensor] = []
-    for part in iter_views(rows, scorer.views, batch_size=batch_size):
-        for row, found in part:
-            if isinstance(found, ImageError):
-                raise GRMPError(f"{row.name}, drawn to learn from: {found}; or remove it from the ratings")
-            views.append(found)
-    return torch.stack(views)
+def _rated(scorer: Scorer, rows: Sequence[Row]) -> RatedPictures:
+    """The pictures that teach; one that cannot be read is an error when it is first looked at, before any training."""
+
+    def load(index: int) -> Tensor:
+        try:
+            return scorer.views(rows[index])
+        except Exception as error:
+            found = as_image_error(error)
+            raise GRMPError(
+                f"{rows[index].name}, drawn to learn from: {found}; or remove it from the ratings"
+            ) from error
+
+    quality = torch.tensor([row.quality for row in rows], dtype=torch.float32)
+    return RatedPictures(load, quality, scorer.processor.image_mean, scorer.processor.image_std)
 
 
 def _base_of(scorer: Scorer) -> dict[str, Any]:

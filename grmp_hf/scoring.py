@@ -31,7 +31,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 from grmp_hf.pictures import Picture, each_picture, is_picture, read_picture
 
-__all__ = ["Picture", "ScoredPicture", "Scorer", "Scores", "iter_views", "large_alone", "warn_of"]
+__all__ = ["Picture", "ScoredPicture", "Scorer", "Scores", "as_image_error", "iter_views", "large_alone", "warn_of"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -294,12 +294,12 @@ def iter_views(
         try:
             return item, views(item)
         except Exception as error:
-            return item, _as_image_error(error)
+            return item, as_image_error(error)
 
     return _chunks(_read_ahead(decode, items, batch_size, workers), batch_size)
 
 
-def _as_image_error(error: Exception) -> ImageError:
+def as_image_error(error: Exception) -> ImageError:
     """What is wrong with one picture, whatever was raised: it must not end a run over many."""
     if isinstance(error, ImageError):
         return error

@@ -11,6 +11,7 @@ import grmp_hf
 from grmp_hf.embedded import EMBEDDED_PROMPTS, find_start
 from grmp_hf.modeling.adapters import check_base
 from grmp_hf.training.few_shot import FewShotRecipe, adapt
+from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.starts import read_start
 
 
@@ -41,7 +42,11 @@ def test_it_moves_the_embedding_a_little_and_is_kept_by_adaptation(tmp_path) -> 
     recipe = FewShotRecipe(steps=2)
     quality = torch.linspace(0, 1, 6)
     model = adapt(
-        base.model, pixels, quality, mean=mean, std=std, recipe=recipe, start=EMBEDDED_PROMPTS, output_dir=tmp_path
+        base.model,
+        RatedPictures(pixels.__getitem__, quality, mean, std),
+        recipe=recipe,
+        start=EMBEDDED_PROMPTS,
+        output_dir=tmp_path,
     )
     before, after = prompted.state_dict(), model.state_dict()
     visual = [name for name in before if ".grmp_visual." in name]

@@ -16,6 +16,7 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.recipe_files import find_recipe, recipe_names
 from grmp_hf.tasks import from_photographs
 from grmp_hf.training.few_shot import adapt
+from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.pretraining import pretrain
 from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe
 
@@ -49,10 +50,7 @@ def test_each_recipe_runs_two_steps_and_moves_what_it_names(
     pixels = torch.randint(0, 256, (6, 1, 3, 32, 32), dtype=torch.uint8)
     model = adapt(
         base,
-        pixels,
-        torch.linspace(0.1, 0.9, 6),
-        mean=(0.5,) * 3,
-        std=(0.5,) * 3,
+        RatedPictures(pixels.__getitem__, torch.linspace(0.1, 0.9, 6), (0.5,) * 3, (0.5,) * 3),
         recipe=recipe,
         output_dir=tmp_path / "run",
     )

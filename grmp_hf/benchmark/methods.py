@@ -29,6 +29,7 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds
+from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.starts import read_start
 
 __all__ = ["GRMP", "Method", "Regression", "Regressor", "ZeroShot", "ridge"]
@@ -156,10 +157,11 @@ class GRMP:
             common |= {"seed": seed, "output_dir": folder, "callbacks": callbacks}
             if not self._moves_embeddings:
                 return self._describe(adapt_embeds(model, torch.from_numpy(self._embeds(shots)), labels, **common))
-            processor = self._seen.processor
-            pixels = torch.cat(list(iter_pixels(self._seen, shots.rows)))
-            common |= {"mean": processor.image_mean, "std": processor.image_std}
-            return self._describe(adapt(model, pixels, labels, **common))
+            seen, rows = self._seen, shots.rows
+            pictures = RatedPictures(
+                lambda index: seen.views(rows[index]), labels, seen.processor.image_mean, seen.processor.image_std
+            )
+            return self._describe(adapt(model, pictures, **common))
 
     @functools.cached_property
     def _begun(self) -> GRMPPromptConfig | None:

@@ -132,7 +132,7 @@ def _run(args: argparse.Namespace, output: OutputFolder, report: OutputFolder, s
     recipe = settle(recipe, base, args)
     if args.start is not None:
         say(args, f"training starts from the prompts in {args.start}")
-    options = {"recipe": recipe, "start": args.start, "seed": args.seed, "batch_size": args.batch_size}
+    options = {"recipe": recipe, "start": args.start, "seed": args.seed}
     with Progress("train", 0, quiet=args.quiet) as progress:
         name = args.output.resolve().name
         scorer = adapt(base, table, shots=split, name=name, work=output.work, tell=progress.tell, **options)

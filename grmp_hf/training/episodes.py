@@ -11,10 +11,10 @@ from typing import Any, Generic, NotRequired, TypedDict, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.training.objectives import Batch
+from grmp_hf.training.sampling import EpochDataset
 
 __all__ = ["ConcatEpisodes", "Episode", "EpisodeDataset", "Episodes", "collate_episodes", "hold_out_tasks"]
 
@@ -37,7 +37,7 @@ class Episode(TypedDict):
     fresh_optimizer: NotRequired[bool]
 
 
-class Episodes(Dataset[Episode]):
+class Episodes(EpochDataset[Episode]):
     """A data set whose items are episodes, each a function of (epoch, index)."""
 
     @abstractmethod

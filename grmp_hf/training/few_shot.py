@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from peft import PeftModel, get_peft_model
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base, teacher_mode
@@ -26,7 +27,9 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.calibration import fit_calibration
-from grmp_hf.training.checkpoints import claim_folder, digest, last_complete_checkpoint
+from grmp_hf.training.checkpoints import digest
+from grmp_hf.training.fitting import fitting
+from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.recipes import FewShotRecipe
 from grmp_hf.training.rules import Rule
 from grmp_hf.training.starts import load_start, read_start
@@ -35,6 +38,8 @@ from grmp_hf.training.trainer import GRMPTrainer
 __all__ = ["FewShotRecipe", "adapt", "adapt_embeds", "reference_modules"]
 
 Progress = Callable[[str, float], None]
+
+_TOGETHER = 8  # pictures that are embedded at once
 
 
 def reference_modules(model: GRMPForImageQualityAssessment, blocks: int = 4) -> list[str]:
@@ -58,37 +63,22 @@ def reference_modules(model: GRMPForImageQualityAssessment, blocks: int = 4) -> 
 
 
 @dataclass
-class Shots(Dataset[dict[str, Tensor]]):
-    """Rated pictures in memory.
-
-    Attributes:
-        columns: name -> ``(n, ...)``: ``labels`` in [0, 1], and what a batch holds beside them: ``image_embeds``
-            ``(n, D)`` where they stay what they are, else ``pixel_values``, uint8 ``(n, V, 3, S, S)``, normalised when
-            they are served, and the base's ``teacher_logits`` ``(n, S)``.
-        mean, std: with which pixels are normalised.
-    """
+class Columns(Dataset[dict[str, Tensor]]):
+    """Pictures whose embeddings stay what they are: name -> ``(n, ...)``, ``labels`` and ``image_embeds``."""
 
     columns: dict[str, Tensor]
-    mean: Sequence[float] = ()
-    std: Sequence[float] = ()
 
     def __len__(self) -> int:
         return len(self.columns["labels"])
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        row = {name: column[index] for name, column in self.columns.items()}
-        if "pixel_values" in row:
-            row["pixel_values"] = normalize(row["pixel_values"], self.mean, self.std)
-        return row
+        return {name: column[index] for name, column in self.columns.items()}
 
 
 def adapt(
     model: GRMPForImageQualityAssessment,
-    pixels: Tensor,
-    quality: Tensor,
+    pictures: RatedPictures,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
     recipe: FewShotRecipe | None = None,
     start: str | Path | None = None,
     seed: int = 0,
@@ -101,9 +91,8 @@ def adapt(
 
     Args:
         model: the base; it stays what it is, and its weights are shared, not copied.
-        pixels: uint8 ``(n, V, 3, S, S)``, the views of the shots.
-        quality: ``(n,)`` in [0, 1].
-        mean, std: with which the views are normalised.
+        pictures: the shots. All are looked at once; later on they are asked for only if the recipe moves their
+            embeddings.
         recipe: see :class:`FewShotRecipe`.
         start: folder of an adapter of the same base, such as :func:`~grmp_hf.training.pretraining.pretrain` gives. Its
             prompts are where training begins and what the pull holds to, their numbers are those of the start; what the
@@ -119,16 +108,29 @@ def adapt(
 
     Raises:
         GRMPError: quality outside [0, 1] or not one for each picture, ratings that are all alike, a folder with
-            checkpoints of another run, or a start that is none or belongs to another base.
+            checkpoints of another run, a start that is none or belongs to another base, or pictures that are cropped
+            anew in each epoch under a recipe that embeds them once.
     """
     tell = progress or _silent
-    _check_quality(quality, len(pixels))
+    quality = pictures.columns["labels"]
+    _check_quality(quality, len(quality))
     recipe, begun = _sizes(recipe, start, model.device)
+    if pictures.crop is not None and not recipe.moves_embeddings:
+        raise GRMPError(
+            "Expected the same views in every epoch for a recipe that embeds each picture once, got random crops. Take "
+            "crop=None, or a recipe that trains the vision tower."
+        )
     adapted = _begin(model, recipe, begun, start, seed)
-    shots, logits = _describe(adapted, pixels, quality, mean, std, recipe, tell, begun is not None)
-    rule = rule if recipe.moves_embeddings else None
-    run = _run(adapted, recipe, seed, pixels, quality)
-    return _fit(adapted, shots, logits, recipe, seed, Path(output_dir), run, [_Teller(tell), *callbacks], rule)
+    columns, logits, seen = _describe(adapted, pictures, recipe, tell, begun is not None)
+    if recipe.moves_embeddings:
+        shots: RatedPictures | Columns = pictures.taught(views=recipe.views, **columns)
+    else:
+        shots = Columns({"labels": quality, **columns})
+    run = _run(adapted, recipe, seed, seen, quality)
+    given = {"rule": rule if recipe.moves_embeddings else None, "callbacks": [_Teller(tell), *callbacks]}
+    with _fitting(adapted, shots, logits, recipe, Path(output_dir), run, **given) as trainer:
+        trainer.train(resume_from_checkpoint=True)
+    return adapted
 
 
 def adapt_embeds(
@@ -164,10 +166,12 @@ def adapt_embeds(
     adapted = _begin(model, recipe, begun, start, seed)
     with torch.no_grad(), contextlib.nullcontext() if begun else teacher_mode(adapted):
         logits = adapted(image_embeds=embeds.to(adapted.device)).quality_logits.cpu()
-    shots = Shots({"labels": quality, "image_embeds": embeds})
-    run = _run(adapted, recipe, seed, embeds, quality)
+    run = _run(adapted, recipe, seed, digest([embeds]), quality)
+    shots = Columns({"labels": quality, "image_embeds": embeds})
     watching = [_Teller(progress or _silent), *callbacks]
-    return _fit(adapted, shots, logits, recipe, seed, Path(output_dir), run, watching)
+    with _fitting(adapted, shots, logits, recipe, Path(output_dir), run, callbacks=watching) as trainer:
+        trainer.train(resume_from_checkpoint=True)
+    return adapted
 
 
 def _check_quality(quality: Tensor, pictures: int) -> None:
@@ -212,26 +216,24 @@ def _begin(
     return adapted.eval()
 
 
-def _fit(
+def _fitting(
     model: PeftModel,
-    shots: Shots,
+    shots: RatedPictures | Columns,
     logits: Tensor,
     recipe: FewShotRecipe,
-    seed: int,
     output: Path,
     run: dict[str, Any],
-    callbacks: list[TrainerCallback],
-    rule: Rule | None = None,
-) -> PeftModel:
-    """Train a new adapter, given the quality logits ``(n, A)`` of the shots at its start."""
-    output.mkdir(parents=True, exist_ok=True)
+    **given: Any,
+) -> AbstractContextManager[GRMPTrainer]:
+    """A trainer of a new adapter, calibrated by the quality logits ``(n, A)`` of the shots at its start."""
+    quality = shots.columns["labels"]
     if recipe.calibrate:
-        fit_calibration(model, logits, shots.columns["labels"])
-    _train(model, shots, recipe, seed, output / "fit", run, callbacks, rule)
-    return model.eval()
+        fit_calibration(model, logits, quality)
+    arguments = _arguments(recipe, model.device, len(quality), run["seed"], output)
+    return fitting(model, arguments, run, keep=False, train_dataset=shots, **given)
 
 
-def _run(model: PeftModel, recipe: FewShotRecipe, seed: int, pictures: Tensor, quality: Tensor) -> dict[str, Any]:
+def _run(model: PeftModel, recipe: FewShotRecipe, seed: int, seen: str, quality: Tensor) -> dict[str, Any]:
     """All that decides about the trained weights of a model at its start."""
     start = [value for name, value in sorted(model.state_dict().items()) if ".grmp_" in name]
     return {
@@ -239,7 +241,7 @@ def _run(model: PeftModel, recipe: FewShotRecipe, seed: int, pictures: Tensor, q
         "seed": seed,
         "base": model.active_peft_config.base_fingerprint,
         "start": digest(start),
-        "shots": digest([pictures, quality]),
+        "shots": [seen, digest([quality])],
     }
 
 
@@ -271,30 +273,24 @@ def _prompt_config(
 
 
 def _describe(
-    model: PeftModel,
-    pixels: Tensor,
-    quality: Tensor,
-    mean: Sequence[float],
-    std: Sequence[float],
-    recipe: FewShotRecipe,
-    tell: Progress,
-    begun: bool,
-) -> tuple[Shots, Tensor]:
-    """The shots as the Trainer wants them, and their quality logits ``(n, A)`` by the start, or else by the base."""
+    model: PeftModel, pictures: RatedPictures, recipe: FewShotRecipe, tell: Progress, begun: bool
+) -> tuple[dict[str, Tensor], Tensor, str]:
+    """Columns that training needs, quality logits ``(n, A)`` by the start, or else by the base, and a digest."""
     kept: tuple[list[Tensor], ...] = ([], [], [])
+    seen: list[Tensor] = []
     with torch.no_grad():
-        for at in range(0, len(pixels), 8):
-            values = normalize(pixels[at : at + 8], mean, std).to(model.device)
+        for pixels in pictures.batches(_TOGETHER):
+            values = normalize(pixels, pictures.mean, pictures.std).to(model.device)
             found = _look(model, values, begun, recipe.moves_embeddings)
             for column, part in zip(kept, found, strict=True):
                 column.append(part.cpu())
-            tell("embed", min(at + 8, len(pixels)) / len(pixels))
+            seen.append(torch.frombuffer(bytearray.fromhex(digest([pixels])), dtype=torch.uint8))
+            tell("embed", min(_TOGETHER * len(seen) / len(pictures), 1.0))
     embeds, logits, teacher = map(torch.cat, kept)
-    if recipe.moves_embeddings:
-        columns = {"labels": quality, "pixel_values": pixels[:, : recipe.views or None], "teacher_logits": teacher}
-    else:
-        columns = {"labels": quality, "image_embeds": embeds}
-    return Shots(columns, mean, std), logits
+    if not recipe.moves_embeddings:
+        return {"image_embeds": embeds}, logits, digest(seen)
+    # Of crops that differ from epoch to epoch, the teacher is asked in each.
+    return {} if pictures.crop else {"teacher_logits": teacher}, logits, digest(seen)
 
 
 def _look(model: PeftModel, values: Tensor, begun: bool, taught: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -316,19 +312,11 @@ class _Teller(TrainerCallback):
         self.tell("train", state.global_step / state.max_steps)
 
 
-def _train(
-    model: PeftModel,
-    shots: Shots,
-    recipe: FewShotRecipe,
-    seed: int,
-    folder: Path,
-    run: dict[str, Any],
-    callbacks: list[TrainerCallback],
-    rule: Rule | None,
-) -> None:
-    """Train the adapter from its start, or from the last checkpoint in ``folder``, which is removed at the end."""
+def _arguments(
+    recipe: FewShotRecipe, device: torch.device, shots: int, seed: int, output: Path
+) -> GRMPTrainingArguments:
     arguments = GRMPTrainingArguments(
-        output_dir=str(folder),
+        output_dir=str(output / "fit"),
         max_steps=recipe.steps,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.schedule,
@@ -337,23 +325,16 @@ def _train(
         regularization_strength=recipe.regularization_strength if recipe.moves_embeddings else 0.0,
         semantic_temperature=recipe.semantic_temperature,
         projection_unit=recipe.projection_unit,
-        pull_to_start=recipe.pull_to_start(len(shots)),
+        pull_to_start=recipe.pull_to_start(shots),
         seed=seed,
         bf16=bool(recipe.bf16),
-        use_cpu=model.device.type == "cpu",
+        use_cpu=device.type == "cpu",
         save_strategy="steps" if recipe.save_steps else "no",
         save_steps=max(recipe.save_steps, 1),
         save_total_limit=2,
         logging_strategy="no",
         disable_tqdm=True,
     )
-    arguments.joint_batch_size = min(recipe.batch_size, len(shots))
+    arguments.joint_batch_size = min(recipe.batch_size, shots)
     arguments.per_device_train_batch_size = math.ceil(arguments.joint_batch_size / arguments.world_size)
-    with arguments.main_process_first(local=False):
-        claimed = claim_folder(folder, run)
-    with claimed:
-        trainer = GRMPTrainer(model, arguments, train_dataset=shots, callbacks=callbacks, rule=rule)
-        trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder) is not None)
-        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # from now on scores are those of fp32
-        claimed.remove()
+    return arguments

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model
 from torch import Tensor
-from transformers import PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base
@@ -19,10 +19,10 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.calibration import fit_calibration
-from grmp_hf.training.checkpoints import claim_folder, digest
+from grmp_hf.training.checkpoints import digest
 from grmp_hf.training.episodes import Episodes
+from grmp_hf.training.fitting import fitting
 from grmp_hf.training.recipes import PretrainRecipe
-from grmp_hf.training.trainer import GRMPTrainer
 
 __all__ = ["PretrainRecipe", "check_recipe", "pretrain"]
 
@@ -69,24 +69,14 @@ def pretrain(
     require_anchors(model, "for a recipe, which learns prompts of anchors; train other heads with GRMPTrainer")
     torch.manual_seed(seed)
     peft_model = get_peft_model(copy_base(model), config)
-    run = {"recipe": asdict(recipe), "seed": seed, "base": config.base_fingerprint}
-    with arguments.main_process_first(local=False):
-        claimed = claim_folder(output, {**run, "episodes": [digest(_pictures(p)) for p in (episodes, held_out)]})
-    with claimed:
+    run: dict[str, Any] = {"recipe": asdict(recipe), "seed": seed, "base": config.base_fingerprint}
+    run["episodes"] = [digest(_pictures(part)) for part in (episodes, held_out)]
+    given = {"train_dataset": episodes, "eval_dataset": held_out, "compute_metrics": compute_metrics}
+    with fitting(peft_model, arguments, run, keep=True, callbacks=list(callbacks), **given) as trainer:
         if recipe.calibrate:
             _calibrate(peft_model.eval(), episodes)
-        trainer = GRMPTrainer(
-            peft_model,
-            arguments,
-            train_dataset=episodes,
-            eval_dataset=held_out,
-            compute_metrics=compute_metrics,
-            callbacks=list(callbacks),
-        )
-        trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=True)
-    trainer.accelerator.unwrap_model(peft_model, keep_fp32_wrapper=False)  # from now on scores are those of fp32
-    return peft_model.eval()
+    return peft_model
 
 
 def check_recipe(recipe: PretrainRecipe, *, use_cpu: bool) -> None:

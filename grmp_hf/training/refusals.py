@@ -90,6 +90,14 @@ def _passed_over(trainer: Any) -> dict[str, bool]:
         "has several channels.": (type(trainer).compute_loss is not Trainer.compute_loss),
         f"label_names={args.label_names} would be passed over: the model takes quality as 'labels'. Rename the column, "
         "and leave label_names out.": args.label_names not in (None, ["labels"]),
+        "joint_batch_size, dataloader_drop_last and train_sampling_strategy would be passed over beside a plan, which "
+        "says all of it. Leave them out.": trainer._plan is not None
+        and (
+            args.joint_batch_size is not None or args.dataloader_drop_last or args.train_sampling_strategy != "random"
+        ),
+        "A plan asks for rows by index, which an iterable data set does not have. Use a data set with a length.": (
+            trainer._plan is not None and isinstance(trainer.train_dataset, IterableDataset)
+        ),
         "joint_batch_size has no meaning for an iterable data set, which has no order to cut. Set "
         "per_device_train_batch_size.": (
             isinstance(trainer.train_dataset, IterableDataset) and args.joint_batch_size is not None

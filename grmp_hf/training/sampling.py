@@ -1,74 +1,140 @@
-"""Batches that are the same pictures for any number of processes."""
+"""Plans: which pictures a step learns from, the same for any number of processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-__all__ = ["EpochDataLoader", "JointBatchSampler", "JointEpisodeSampler"]
+from grmp_hf.errors import GRMPError
+
+__all__ = [
+    "EpochDataset",
+    "EpochLoader",
+    "Group",
+    "Grouped",
+    "Key",
+    "Plan",
+    "PlanSampler",
+    "collate_groups",
+    "in_order",
+    "shuffled",
+]
+
+Item = TypeVar("Item", covariant=True)
+
+Key = tuple[int, int]
+"""(epoch, index) of a row."""
+Group = Sequence[Key]
+"""Rows that belong together: a picture alone, a pair, ten of which one is compared with nine. No process cuts it."""
+Plan = Callable[[int], Iterable[Sequence[Group]]]
+"""Epoch -> its joint batches, of all processes together; as many in every epoch, and a function of the epoch alone."""
 
 
-class JointBatchSampler(Sampler[list[Any]]):
-    """Cuts every joint batch into one part for each process.
+class EpochDataset(Dataset[Item]):
+    """A data set that is asked by (epoch, index), so that what is random in a row may differ from epoch to epoch."""
 
-    The last joint batch of an epoch may have fewer pictures. Parts differ by at most one picture and may be empty, and
-    no picture is repeated, so that N processes see what one process sees. The order is a function of (seed, epoch).
+
+def shuffled(length: int, joint: int, *, seed: int = 0, drop_last: bool = False) -> Plan:
+    """Every row once in an epoch, each for itself, in an order that is a function of (seed, epoch).
 
     Args:
         length: of the data set.
-        joint: pictures of all processes together.
-        processes: N.
-        rank: of this process.
+        joint: rows of all processes together.
         seed: of the order.
-        shuffle: else in the data set's order.
-        drop_last: leave an incomplete joint batch out.
+        drop_last: leave out the last joint batch of an epoch if it has fewer.
     """
 
-    def __init__(
-        self,
-        length: int,
-        joint: int,
-        *,
-        processes: int = 1,
-        rank: int = 0,
-        seed: int = 0,
-        shuffle: bool = True,
-        drop_last: bool = False,
-    ) -> None:
-        self.length, self.joint, self.drop_last = length, joint, drop_last
-        self.batch_size = -(-joint // processes)  # of the largest part, for accelerate
-        self.processes, self.rank = processes, rank
-        self.seed, self.shuffle, self.epoch = seed, shuffle, 0
+    def plan(epoch: int) -> list[list[Group]]:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        return _cut(torch.randperm(length, generator=generator).tolist(), epoch, joint, drop_last)
+
+    return plan
+
+
+def in_order(length: int, joint: int, *, drop_last: bool = False) -> Plan:
+    """:func:`shuffled` without the shuffling: for episodes, whose data set has an order of its own in each epoch."""
+    return lambda epoch: _cut(range(length), epoch, joint, drop_last)
+
+
+def _cut(order: Sequence[int], epoch: int, joint: int, drop_last: bool) -> list[list[Group]]:
+    end = len(order) - len(order) % joint if drop_last else len(order)
+    return [[((epoch, index),) for index in order[at : min(at + joint, end)]] for at in range(0, end, joint)]
+
+
+class PlanSampler(Sampler[list[Group]]):
+    """This process's part of every joint batch of a plan.
+
+    Parts differ by at most one group and may be empty, and no group is repeated, so that N processes see what one
+    process sees.
+
+    Args:
+        plan: see :data:`Plan`.
+        processes: N.
+        rank: of this process.
+
+    Raises:
+        GRMPError: when an epoch has more or fewer joint batches than the first.
+    """
+
+    def __init__(self, plan: Plan, *, processes: int = 1, rank: int = 0) -> None:
+        self.plan, self.processes, self.rank, self.epoch = plan, processes, rank, 0
+        first = list(plan(0))
+        self.length = len(first)
+        sizes = [sum(map(len, _part(batch, processes, rank))) for batch in first]
+        self.batch_size = max([1, *sizes])  # for accelerate
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
+        """Choose the epoch whose batches come next."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length // self.joint if self.drop_last else -(-self.length // self.joint)
+        return self.length
 
-    def __iter__(self) -> Iterator[list[Any]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.length, generator=generator) if self.shuffle else torch.arange(self.length)
-        for batch in range(len(self)):
-            part = order[batch * self.joint : (batch + 1) * self.joint].tensor_split(self.processes)[self.rank]
-            yield part.tolist()
-
-
-class JointEpisodeSampler(JointBatchSampler):
-    """Asks for episodes by (epoch, index), in the data set's own order, which differs from epoch to epoch."""
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        for part in super().__iter__():
-            yield [(self.epoch, index) for index in part]
+    def __iter__(self) -> Iterator[list[Group]]:
+        batches = list(self.plan(self.epoch))
+        if len(batches) != self.length:
+            raise GRMPError(
+                f"Expected a plan with {self.length} joint batches in every epoch, as in the first, got {len(batches)} "
+                f"in epoch {self.epoch}: a run that is taken up again could not tell where it was."
+            )
+        for batch in batches:
+            yield _part(batch, self.processes, self.rank)
 
 
-class EpochDataLoader(DataLoader[Any]):
+def _part(groups: Sequence[Group], processes: int, rank: int) -> list[Group]:
+    size, more = divmod(len(groups), processes)
+    start = rank * size + min(rank, more)
+    return list(groups[start : start + size + (rank < more)])
+
+
+class Grouped(Dataset[list[Any]]):
+    """Groups of rows of a data set, asked by (epoch, index) if it is an :class:`EpochDataset`, else by index."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows, self.by_epoch = rows, isinstance(rows, EpochDataset)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, group: Group) -> list[Any]:
+        return [self.rows[key if self.by_epoch else key[1]] for key in group]
+
+
+def collate_groups(collator: Callable[[list[Any]], Mapping[str, Any]], groups: Sequence[list[Any]]) -> dict[str, Any]:
+    """One batch of all rows, and the number of each row's group ``(B,)`` as ``groups``; empty without any row."""
+    rows = [row for group in groups for row in group]
+    if not rows:
+        return {}
+    sizes = torch.tensor([len(group) for group in groups])
+    return {**collator(rows), "groups": torch.arange(len(groups)).repeat_interleave(sizes)}
+
+
+class EpochLoader(DataLoader[Any]):
     """A loader that hands the epoch on to its batch sampler."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
+        """Choose the epoch whose batches come next."""
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]

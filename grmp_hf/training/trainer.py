@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from grmp_hf.training.meta_learning import ALGORITHMS, InnerLoop, LongRun, adapt
 from grmp_hf.training.objectives import Batch, Objective, Term, quality, quality_and_semantic
 from grmp_hf.training.refusals import refuse_arguments, refuse_episodes, refuse_settings
 from grmp_hf.training.rules import UNITS, Rule, only, pull, regularize
-from grmp_hf.training.sampling import EpochDataLoader, JointBatchSampler, JointEpisodeSampler
+from grmp_hf.training.sampling import EpochLoader, Grouped, Plan, PlanSampler, collate_groups, in_order, shuffled
 
 __all__ = ["GRMPTrainer", "last_complete_checkpoint"]
 
@@ -63,6 +63,9 @@ class GRMPTrainer(Trainer):
         rule: from gradients by channel to the step, a :data:`~grmp_hf.training.rules.Rule`, after which the pull of
             ``args`` is added; None for the one that ``args`` describe, or, with an objective of one's own, for the
             gradient of its only channel.
+        plan: which rows a step learns from, a :data:`~grmp_hf.training.sampling.Plan`; None for the one that ``args``
+            describe: shuffled joint batches, or episodes in their order. Batches hold the number of each row's group
+            as ``groups`` ``(B,)``.
         kwargs: as for ``Trainer``.
 
     Raises:
@@ -78,6 +81,7 @@ class GRMPTrainer(Trainer):
         *,
         objective: Objective | None = None,
         rule: Rule | None = None,
+        plan: Plan | None = None,
         **kwargs: Any,
     ) -> None:
         if any(isinstance(kwargs.get(name), Episodes) for name in ("train_dataset", "eval_dataset")):
@@ -85,6 +89,7 @@ class GRMPTrainer(Trainer):
         args = args or GRMPTrainingArguments()
         refuse_arguments(args, kwargs)
         super().__init__(model=model, args=args, **kwargs)
+        self._plan = plan
         refuse_settings(self)
         if self.data_collator is collate_episodes:
             refuse_episodes(self)
@@ -117,30 +122,31 @@ class GRMPTrainer(Trainer):
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
     def get_train_dataloader(self) -> Any:
-        """Batches of this process; see :class:`~grmp_hf.training.sampling.JointBatchSampler`."""
+        """Batches of this process; see :class:`~grmp_hf.training.sampling.PlanSampler`."""
         if self.train_dataset is None or isinstance(self.train_dataset, IterableDataset):
             return super().get_train_dataloader()
         args = self.args
-        episodic = isinstance(self.train_dataset, Episodes)
-        sampler = (JointEpisodeSampler if episodic else JointBatchSampler)(
-            len(self.train_dataset),
-            args.joint_batch_size or self._train_batch_size * args.world_size,
-            processes=args.world_size,
-            rank=args.process_index,
-            seed=args.seed if args.data_seed is None else args.data_seed,
-            shuffle=not episodic and args.train_sampling_strategy != "sequential",
-            drop_last=args.dataloader_drop_last,
-        )
-        return EpochDataLoader(
-            self.train_dataset,
-            batch_sampler=sampler,
-            collate_fn=functools.partial(_collate, self.data_collator),
+        return EpochLoader(
+            Grouped(self.train_dataset),
+            batch_sampler=PlanSampler(
+                self._plan or self._described_plan(), processes=args.world_size, rank=args.process_index
+            ),
+            collate_fn=functools.partial(collate_groups, self.data_collator),
             num_workers=args.dataloader_num_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
             multiprocessing_context=args.dataloader_multiprocessing_context,
             persistent_workers=args.dataloader_persistent_workers,
             pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
         )
+
+    def _described_plan(self) -> Plan:
+        """The plan that the arguments describe; episodes have an order of their own."""
+        args, length = self.args, len(self.train_dataset)
+        joint = args.joint_batch_size or self._train_batch_size * args.world_size
+        if isinstance(self.train_dataset, Episodes) or args.train_sampling_strategy == "sequential":
+            return in_order(length, joint, drop_last=args.dataloader_drop_last)
+        seed = args.seed if args.data_seed is None else args.data_seed
+        return shuffled(length, joint, seed=seed, drop_last=args.dataloader_drop_last)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Add a micro-batch's gradients; on the last one of a step, reduce, apply the rule and write ``.grad``.
@@ -154,7 +160,9 @@ class GRMPTrainer(Trainer):
         model.train()
         if callable(getattr(self.optimizer, "train", None)):  # of the schedule-free ones
             self.optimizer.train()
-        if any(len(part) for part in inputs.values()):  # a process may have no part in the last batch of an epoch
+        if any(
+            len(part) for name, part in inputs.items() if name != "groups"
+        ):  # a process may have no part in the last batch of an epoch
             try:
                 self._accumulator.add(self.batch_gradients(self._prepare_inputs(inputs)))
             except Exception as error:
@@ -304,7 +312,3 @@ class GRMPTrainer(Trainer):
         self._load_from_checkpoint(str(checkpoint if best is None else checkpoint.with_name(Path(best).name)))
         self.callback_handler.on_train_end(self.args, self.state, self.control)
         return TrainOutput(state.global_step, 0.0, {})
-
-
-def _collate(collator: Callable[[list[Any]], dict[str, Any]], rows: list[Any]) -> dict[str, Any]:
-    return collator(rows) if rows else {}

@@ -21,6 +21,7 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, GRMPPromptModel
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe, adapt
+from grmp_hf.training.pictures import RatedPictures
 
 SHORT = {"steps": 4}
 VISUAL = {"steps": 2, "visual_prompts": 2, "batch_size": 4}
@@ -223,10 +224,12 @@ def few_shot_model(method: GRMP, shots: Pictures, quality: np.ndarray) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         return adapt(
             copy.deepcopy(method.base.model),
-            torch.cat(list(iter_pixels(method.base, shots.rows))),
-            torch.tensor(quality, dtype=torch.float32),
-            mean=processor.image_mean,
-            std=processor.image_std,
+            RatedPictures(
+                torch.cat(list(iter_pixels(method.base, shots.rows))).__getitem__,
+                torch.tensor(quality, dtype=torch.float32),
+                processor.image_mean,
+                processor.image_std,
+            ),
             recipe=method.recipe,
             start=method.start,
             seed=1,

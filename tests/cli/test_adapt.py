@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 import grmp_hf
 from grmp_hf import comparing
@@ -23,17 +22,19 @@ from grmp_hf.data import Split
 from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.outputs import MANIFEST
 from grmp_hf.training import few_shot
+from grmp_hf.training.pictures import RatedPictures
 
 TRAINING = few_shot.adapt
 
 
-def fake_training(model: Any, pixels: Tensor, quality: Tensor, *, output_dir: Path, **given: Any) -> Any:
+def fake_training(model: Any, pictures: RatedPictures, *, output_dir: Path, **given: Any) -> Any:
     """In the place of training: prompts from the seed, and a look at what training is given."""
     from peft import get_peft_model
 
-    assert pixels.dtype == torch.uint8 and pixels.shape[1:] == (3, 3, 32, 32)
-    assert quality.shape == (len(pixels),) and 0 <= float(quality.min()) <= float(quality.max()) <= 1
-    assert len(given["mean"]) == len(given["std"]) == 3
+    quality = pictures.columns["labels"]
+    assert all(part.dtype == torch.uint8 and part.shape[1:] == (3, 3, 32, 32) for part in pictures.batches(4))
+    assert quality.shape == (len(pictures),) and 0 <= float(quality.min()) <= float(quality.max()) <= 1
+    assert len(pictures.mean) == len(pictures.std) == 3
     (output_dir / "checkpoint-1").mkdir(parents=True, exist_ok=True)
     torch.manual_seed(given["seed"])
     given["progress"]("epoch 1 of 1", 1.0)
@@ -149,7 +150,7 @@ def test_the_card_has_the_real_figures(adapt: Callable[..., int], tmp_path: Path
 def test_the_embedded_base_is_recorded_under_its_stable_name(
     rated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def training(model: Any, pixels: Tensor, quality: Tensor, **_: Any) -> Any:
+    def training(model: Any, pictures: RatedPictures, **_: Any) -> Any:
         from peft import get_peft_model
 
         return get_peft_model(copy_base(model), grmp_hf.GRMPPromptConfig(text_prompts=2, visual_prompts=2))

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.functional import quality_cross_entropy
-from grmp_hf.training import few_shot
+from grmp_hf.training import few_shot, fitting
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds, reference_modules
+from grmp_hf.training.pictures import RatedPictures, random_crops
 
 NORMALISATION = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 VISUAL = FewShotRecipe(visual_prompts=3, steps=6, batch_size=4, learning_rate=0.02, save_steps=2)
@@ -35,11 +36,14 @@ def run(make_scorer, shots, tmp_path: Path) -> Callable[..., Any]:
     """Adapts a small random scorer to the nine pictures."""
 
     def go(**options: Any) -> Any:
-        pixels, quality = shots
-        options = {"recipe": FewShotRecipe(steps=20), "output_dir": tmp_path / "run", **NORMALISATION, **options}
-        return adapt(make_scorer(), pixels, options.pop("quality", quality), **options)
+        options = {"recipe": FewShotRecipe(steps=20), "output_dir": tmp_path / "run", **options}
+        return adapt(make_scorer(), rated(shots[0], options.pop("quality", shots[1])), **options)
 
     return go
+
+
+def rated(pixels: Tensor, quality: Tensor, **options: Any) -> RatedPictures:
+    return RatedPictures(pixels.__getitem__, quality, **NORMALISATION, **options)
 
 
 def learnt(model: Any) -> dict[str, Tensor]:
@@ -127,7 +131,7 @@ def calibration(make_scorer, pixels: Tensor, quality: Tensor, folder: Path) -> t
     with torch.no_grad():
         logits = base(few_shot.normalize(pixels, **NORMALISATION)).quality_logits
     recipe = FewShotRecipe(steps=1, learning_rate=1e-9)
-    model = adapt(base, pixels, quality, recipe=recipe, output_dir=folder, **NORMALISATION)
+    model = adapt(base, rated(pixels, quality), recipe=recipe, output_dir=folder)
     return logits, model.get_base_model().readout.grmp_readout["default"]
 
 
@@ -196,7 +200,7 @@ def test_the_authors_choice_trains_the_last_blocks_of_towers_of_any_depths(
     """And the adapter brings them along."""
     recipe = FewShotRecipe(train="authors", blocks=2, steps=2, batch_size=4, learning_rate=0.01, save_steps=0)
     base, fresh = (make_scorer(text={"num_hidden_layers": depth}) for _ in range(2))
-    model = adapt(base, *shots, recipe=recipe, output_dir=tmp_path / "run", **NORMALISATION)
+    model = adapt(base, rated(*shots), recipe=recipe, output_dir=tmp_path / "run")
     start = fresh.clip.state_dict()
     blocks = set()
     for name, value in model.state_dict().items():
@@ -234,8 +238,9 @@ def test_a_rule_of_ones_own(run) -> None:
     ids=["ratings", "nan", "one too few", "none"],
 )
 def test_what_is_no_quality_is_refused(run, make_scorer, shots, tmp_path: Path, quality: Tensor) -> None:
-    with pytest.raises(GRMPError, match=r"Expected a quality in \[0, 1\] for each of 9 pictures"):
-        run(quality=quality)
+    if len(quality) != 8:  # without one, the pictures are eight
+        with pytest.raises(GRMPError, match=r"Expected a quality in \[0, 1\] for each of \d pictures"):
+            run(quality=quality)
     with pytest.raises(GRMPError, match=r"Expected a quality in \[0, 1\] for each of 9 pictures"):
         adapt_embeds(make_scorer(), torch.randn(9, 12), quality, output_dir=tmp_path)
 
@@ -262,7 +267,7 @@ def test_several_processes_share_a_batch(run, monkeypatch: pytest.MonkeyPatch) -
     def look(model: Any, arguments: Any, **given: Any) -> Any:
         raise Seen(arguments.per_device_train_batch_size)
 
-    monkeypatch.setattr(few_shot, "GRMPTrainer", look)
+    monkeypatch.setattr(fitting, "GRMPTrainer", look)
     for processes, expected in ((1, 4), (2, 2), (3, 2)):
         monkeypatch.setattr(GRMPTrainingArguments, "world_size", property(lambda self, count=processes: count))
         monkeypatch.setattr(
@@ -293,7 +298,7 @@ def test_adaptations_on_one_base_are_independent_of_each_other(
     views = torch.randn(2, 2, 3, 16, 16)
 
     def adapted(base: Any, quality: Tensor, name: str) -> PeftModel:
-        return adapt(base, pixels, quality, recipe=recipe, output_dir=tmp_path / name, **NORMALISATION)
+        return adapt(base, rated(pixels, quality), recipe=recipe, output_dir=tmp_path / name)
 
     def quality_of(model: Any) -> Tensor:
         with torch.inference_mode():
@@ -313,9 +318,51 @@ def test_the_returned_model_scores_as_the_saved_adapter_does(
     recipe: FewShotRecipe, make_scorer, shots, tmp_path: Path
 ) -> None:
     pixels, quality = shots
-    model = adapt(make_scorer(), pixels, quality, recipe=recipe, output_dir=tmp_path / "run", **NORMALISATION)
+    model = adapt(make_scorer(), rated(pixels, quality), recipe=recipe, output_dir=tmp_path / "run")
     model.save_pretrained(str(tmp_path / "saved"), save_embedding_layers=False)
     loaded = PeftModel.from_pretrained(make_scorer(), str(tmp_path / "saved")).eval()
     views = torch.randn(3, 2, 3, 16, 16)
     with torch.inference_mode():
         assert torch.equal(model(views).quality, loaded(views).quality)
+
+
+def whole(pixels: Tensor) -> Callable[[int], Tensor]:
+    """Pictures of 20 x 24 pixels to take crops of."""
+    large = pixels[:, 0].repeat(1, 1, 2, 2)[:, :, :20, :24]
+    return large.__getitem__
+
+
+def test_pictures_may_be_cropped_anew_in_every_epoch(make_scorer, shots, tmp_path: Path) -> None:
+    """The result is a function of the arguments, whatever is kept in memory, also after an interruption."""
+
+    def cropped(name: str, **options: Any) -> dict[str, Tensor]:
+        given = {"crop": random_crops(16, 2), "seed": 1, **options}
+        progress = given.pop("progress", None)
+        pictures = RatedPictures(whole(shots[0]), shots[1], **NORMALISATION, **given)
+        return learnt(adapt(make_scorer(), pictures, recipe=VISUAL, output_dir=tmp_path / name, progress=progress))
+
+    class Interruption(Exception):
+        pass
+
+    def interrupt(stage: str, share: float) -> None:
+        if stage == "train" and share > 0.6:
+            raise Interruption
+
+    first = cropped("a")
+    assert equal(first, cropped("b", memory=0))
+    assert not equal(first, cropped("c", seed=2))
+    with pytest.raises(Interruption):
+        cropped("d", progress=interrupt)
+    assert equal(first, cropped("d"))
+    with pytest.raises(GRMPError, match="the same views in every epoch for a recipe that embeds each picture once"):
+        pictures = RatedPictures(whole(shots[0]), shots[1], **NORMALISATION, crop=random_crops(16))
+        adapt(make_scorer(), pictures, output_dir=tmp_path / "e")
+
+
+def test_what_is_kept_in_memory_changes_nothing(make_scorer, shots, tmp_path: Path) -> None:
+    for number, recipe in enumerate((VISUAL, FewShotRecipe(steps=4))):
+        lazy, kept = (
+            learnt(adapt(make_scorer(), rated(*shots, memory=memory), recipe=recipe, output_dir=tmp_path / name))
+            for memory, name in ((0, f"lazy{number}"), (2**30, f"kept{number}"))
+        )
+        assert equal(lazy, kept)
