@@ -105,7 +105,7 @@ def test_a_recipe_is_for_anchors(make_scorer, shots, tmp_path: Path) -> None:
     base.head = torch.nn.Linear(12, 1)
     message = "Expected a model with the head AnchorHead for a recipe, .* GRMPTrainer, got 'Linear'"
     with pytest.raises(GRMPError, match=message):
-        adapt(base, pixels, quality, **NORMALISATION, output_dir=tmp_path)
+        adapt(base, rated(pixels, quality), output_dir=tmp_path)
     with pytest.raises(GRMPError, match=message):
         adapt_embeds(base, torch.zeros(9, 12), quality, output_dir=tmp_path)
 
