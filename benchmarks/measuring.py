@@ -84,10 +84,35 @@ def write_result(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> 
         "versions": {"grmp_hf": _own_version(), **{library: version(library) for library in _LIBRARIES}},
         **figures,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_rows(path, report)
     return path
+
+
+def write_rows(path: Path, report: dict[str, Any]) -> None:
+    """Write a report with one row a line, so that a changed figure is a changed line and nothing else."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(one_row_a_line(report) + "\n", encoding="utf-8")
+
+
+def one_row_a_line(value: Any, indent: str = "") -> str:
+    """JSON in which what holds only figures and words, or lists of them, is one line: a row.
+
+    A mapping or list opens over several lines where something in it is, or holds, a mapping.
+    """
+    if not _holds_rows(value):
+        return json.dumps(value)
+    deeper = indent + " "
+    if isinstance(value, dict):
+        lines = [f"{deeper}{json.dumps(key)}: {one_row_a_line(item, deeper)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    return "[\n" + ",\n".join(deeper + one_row_a_line(item, deeper) for item in value) + f"\n{indent}]"
+
+
+def _holds_rows(value: Any) -> bool:
+    """Whether something in it is a row or holds rows; the document itself, at the top, always does."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(isinstance(item, dict) or _holds_rows(item) for item in items)
 
 
 def _processor() -> str:

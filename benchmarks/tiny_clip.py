@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import platform
 import sys
@@ -25,6 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch
+from measuring import write_rows
 from numpy.typing import NDArray
 from PIL import Image
 from transformers import CLIPModel, CLIPTokenizer
@@ -194,8 +194,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, no accelerator",
         "splits": splits,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_rows(arguments.out, report)
     for split, rows in splits.items():
         print_table(split, rows)
 
