@@ -10,6 +10,7 @@ from typing import Any
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import is_public_id
+from grmp_hf.record import Record
 
 __all__ = ["CARD", "REPOSITORY", "card_text", "write_card"]
 
@@ -22,6 +23,7 @@ INSTALL = "pip install .    # in a clone of the repository of grmp_hf, which is 
 
 _ADAPTER, _MODEL = "adapter_config.json", "config.json"
 _METHODS = {"adapted": "this adapter", "zero_shot": "zero-shot (base alone)", "ridge": "ridge on the frozen embedding"}
+_ADAPTERS = {"GRMP": "Soft prompts", "LORA": "A LoRA adapter", "LN_TUNING": "A LayerNorm adapter"}
 _FIGURES = {"srcc": "SRCC", "krcc": "KRCC", "plcc": "PLCC", "plcc_logistic": "PLCC after fit", "rmse": "RMSE after fit"}
 
 
@@ -55,6 +57,10 @@ def card_text(
         if path is None:
             raise OSError(f"found neither {_ADAPTER} nor {_MODEL}")
         config = json.loads(path.read_text(encoding="utf-8"))
+        if path.name == _ADAPTER:
+            record = Record.load(folder)
+            own = {"preprocessing": record.preprocessing, "provenance": record.provenance}
+            config |= {**own, "rating_scale": record.scale, "base_model_name_or_path": record.base}
     except (OSError, ValueError) as error:
         raise GRMPError(
             f"Expected an adapter or model in {str(folder)!r}: {error}. Save it before its card."
@@ -127,10 +133,11 @@ def _summary(config: Mapping[str, Any]) -> str:
             "enough to adapt them. They have learnt no taste of their own yet."
         )
     shots = provenance.get("shots")
-    taught = f"learnt from {shots} rated pictures" if shots else "with learned prompts"
+    taught = f"learnt from {shots} rated pictures" if shots else "learnt from pictures"
     scale = f"Scores are given on the scale of those ratings: {_scale(config.get('rating_scale'))}."
     if _is_adapter(config):
-        what = f"Soft prompts for `{base}` that score photographs without a reference, {taught}."
+        method = _ADAPTERS.get(config["peft_type"], "An adapter")
+        what = f"{method} for `{base}`, to score photographs without a reference, {taught}."
         return f"# Image quality adapter\n\n{what} {scale}"
     if config.get("rating_scale"):
         return (

@@ -17,7 +17,8 @@ from grmp_hf.data.images import ImageError
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.baselines import RidgeModel, fit_ridge
 from grmp_hf.evaluation.metrics import caveats, evaluate_scores
-from grmp_hf.modeling.adapters import teacher_mode
+from grmp_hf.modeling.adapters import changes_embedding, teacher_mode
+from grmp_hf.modeling.heads import describe
 from grmp_hf.scoring import Scorer, iter_views
 
 __all__ = ["Tested", "score_tests"]
@@ -115,8 +116,8 @@ def _base_outputs(scorer: Scorer, pixels: Tensor) -> Any:
 def _three_qualities(scorer: Scorer, ridge: RidgeModel, pixels: Tensor) -> NDArray[np.float64]:
     """Quality ``(B, 3)`` of views: with the adapter, zero-shot, ridge."""
     base = _base_outputs(scorer, pixels)
-    config: Any = cast(PeftModel, scorer.model).active_peft_config
-    if config.visual_prompts or config.modules_to_save:
+    base_model: Any = cast(PeftModel, scorer.model).get_base_model()
+    if changes_embedding(base_model) or describe(base_model.head)["name"] != "AnchorHead":
         adapted = scorer.quality(pixels)
     else:  # it changes what is read from the embedding, not the embedding
         with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -15,7 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import hf_hub_download
-from peft import PeftModel
+from huggingface_hub.errors import EntryNotFoundError
+from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
@@ -23,16 +25,16 @@ from grmp_hf.cards import write_card
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import base_fingerprint
+from grmp_hf.modeling.adapters import base_fingerprint, check_recorded
 from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, image_size, match_views, model_place
 from grmp_hf.modeling.heads import check_kept
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
-from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.outputs import check_source
 from grmp_hf.places import cached_only, check_place, hub_errors, spelling
 from grmp_hf.pushing import push
+from grmp_hf.record import RECORD, Record, in_settings
 from grmp_hf.scoring import Scorer
 from grmp_hf.storing import digest_file, writing
 
@@ -40,6 +42,7 @@ __all__ = ["EMBEDDED", "adapter_sha256", "load", "package_versions", "push", "re
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _SPLIT = "split.json"
+_METHODS = ("GRMP", "LN_TUNING", "LORA")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _HUB_ERRORS: tuple[type[Exception], ...] = (*hub_errors(), SafetensorError)
 
@@ -116,11 +119,12 @@ def load(
                 f"Expected a base for adapter {found.name!r}, got the baked scorer {name!r}, which has its own. Leave "
                 "the adapter out, or name its base."
             )
-        scale = _scale(base.config)
+        scale = _scale(Record.of(base.config))
     elif found is not None and config is not None:
-        network, scale = _attach(base, found, config), _scale(config)
-        if config.preprocessing is not None:
-            processor = GRMPImageProcessor(**config.preprocessing)
+        network, record = _attach(base, found, config), Record.of(config)
+        scale = _scale(record)
+        if record.preprocessing is not None:
+            processor = GRMPImageProcessor(**record.preprocessing)
     match_views(base.config, processor)
     identity = {
         "model": Path(name).name if Path(name).is_dir() else recorded_name(name),
@@ -152,6 +156,8 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
             (name,) = scorer.model.active_adapters
             scorer.model.save_pretrained(place, selected_adapters=[name], save_embedding_layers=False)
             written = Path(place) if name == "default" else Path(place, name)
+            if not in_settings(scorer.model.active_peft_config):
+                Record.of(scorer.model.active_peft_config).save(written)
         else:
             written = Path(place)
             scorer.model.save_pretrained(place)  # type: ignore[operator]
@@ -169,21 +175,24 @@ def _record(scorer: Scorer) -> None:
     """Write what a scorer holds beside its model into the settings that are saved."""
     model: Any = scorer.model
     check_kept(model)
+    seen: dict[str, Any] = {
+        "preprocessing": scorer.processor.settings(),
+        "scale": None if scorer.scale is None else scorer.scale.to_dict(),
+    }
     if isinstance(model, PeftModel):
         config: Any = model.active_peft_config
-        place = model.get_base_model().name_or_path or config.base_model_name_or_path
-        config.base_model_name_or_path = recorded_name(place)
-        if not scorer.identity["revision"].startswith("weights-"):
-            config.revision = scorer.identity["revision"]
         config.target_modules = sorted(config.target_modules)  # a set, written in another order each time
+        record, base = Record.of(config), model.get_base_model()
+        if not in_settings(config):
+            record = check_recorded(record, base)
         known = {"base": scorer.identity["model"], "revision": scorer.identity["revision"]}
-        config.provenance = {**known, "versions": package_versions(), **(config.provenance or {})}
+        if not known["revision"].startswith("weights-"):
+            seen["revision"] = known["revision"]
+        seen["base"] = recorded_name(base.name_or_path or record.base)
+        seen["provenance"] = {**known, "versions": package_versions(), **(record.provenance or {})}
+        dataclasses.replace(record, **seen).attach(config)
     elif isinstance(model, GRMPBakedScorer):
-        config = model.config
-    else:
-        return
-    config.preprocessing = scorer.processor.settings()
-    config.rating_scale = None if scorer.scale is None else scorer.scale.to_dict()
+        model.config.preprocessing, model.config.rating_scale = seen["preprocessing"], seen["scale"]
 
 
 def recorded_name(model: str | os.PathLike[str] | None) -> str:
@@ -250,6 +259,8 @@ def _find_adapter(name: str, revision: str | None, offline: bool) -> _AdapterFil
         offline = cached_only(name, revision, offline=offline)
         path = Path(hf_hub_download(name, _CONFIG, revision=revision, local_files_only=offline))
         hf_hub_download(name, _WEIGHTS, revision=path.parent.name, local_files_only=offline)
+        with suppress(EntryNotFoundError):  # of earlier versions, which record the same in the settings
+            hf_hub_download(name, RECORD, revision=path.parent.name, local_files_only=offline)
     except _HUB_ERRORS:
         return None
     with suppress(*_HUB_ERRORS):  # not every adapter has one
@@ -257,17 +268,20 @@ def _find_adapter(name: str, revision: str | None, offline: bool) -> _AdapterFil
     return _AdapterFiles(path.parent, name, path.parent.name)
 
 
-def _adapter_config(adapter: _AdapterFiles) -> GRMPPromptConfig:
+def _adapter_config(adapter: _AdapterFiles) -> PeftConfig:
     try:
         values = json.loads((adapter.folder / _CONFIG).read_text(encoding="utf-8"))
         kind = values.get("peft_type")
     except (OSError, ValueError, AttributeError) as error:
         raise GRMPError(f"Expected settings in {_CONFIG} of adapter {adapter.name!r}, got {error}.") from error
-    if kind != "GRMP":
+    if kind not in _METHODS:
         raise GRMPError(
-            f"Expected an adapter of the method GRMP, got {kind!r} in {adapter.name!r}. Load it with peft itself."
+            f"Expected an adapter of a method out of {', '.join(_METHODS)}, got {kind!r} in {adapter.name!r}. Load it "
+            "with peft itself."
         )
-    return GRMPPromptConfig.from_pretrained(str(adapter.folder))  # type: ignore[no-any-return]
+    config: PeftConfig = PeftConfig.from_pretrained(str(adapter.folder))
+    Record.load(adapter.folder).attach(config)
+    return config
 
 
 def _taught(folder: Path) -> Split | None:
@@ -281,7 +295,7 @@ def _taught(folder: Path) -> Split | None:
     return split if origin.get("split_hash", split.hash) == split.hash else None
 
 
-def _recorded_base(adapter: _AdapterFiles, config: GRMPPromptConfig) -> str:
+def _recorded_base(adapter: _AdapterFiles, config: PeftConfig) -> str:
     recorded = config.base_model_name_or_path
     if not recorded or recorded == EMBEDDED:
         return EMBEDDED
@@ -339,8 +353,10 @@ def _commit(name: str, revision: str | None) -> str | None:
     return Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=True)).parent.name
 
 
-def _attach(base: GRMPForImageQualityAssessment, adapter: _AdapterFiles, config: GRMPPromptConfig) -> PeftModel:
+def _attach(base: GRMPForImageQualityAssessment, adapter: _AdapterFiles, config: PeftConfig) -> PeftModel:
     try:
+        if not in_settings(config):
+            check_recorded(Record.of(config), base).attach(config)
         return PeftModel.from_pretrained(base, str(adapter.folder), config=config)
     except GRMPError as error:
         raise GRMPError(f"Adapter {adapter.name!r}: {error}") from error
@@ -352,5 +368,5 @@ def _attach(base: GRMPForImageQualityAssessment, adapter: _AdapterFiles, config:
         ) from error
 
 
-def _scale(config: GRMPPromptConfig | GRMPBakedConfig) -> RatingScale | None:
-    return None if config.rating_scale is None else RatingScale.from_dict(config.rating_scale)
+def _scale(record: Record) -> RatingScale | None:
+    return None if record.scale is None else RatingScale.from_dict(record.scale)

@@ -29,6 +29,7 @@ from grmp_hf.evaluation.metrics import srcc
 from grmp_hf.hub import adapter_sha256, save
 from grmp_hf.modeling.adapters import check_base, copy_base
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+from grmp_hf.record import Record
 from grmp_hf.scoring import Scorer, as_image_error
 from grmp_hf.storing import TEMPORARY, writing
 from grmp_hf.tasks import Source, Tasks, divide
@@ -291,7 +292,8 @@ def _keep(scorer: Scorer, origin: Mapping[str, Any], folder: Path) -> None:
     """Save what was learnt, by the first process, so that it is there whole or not at all."""
     if _processes(scorer).is_main_process and not (folder / _TRAINED).is_dir():
         config: Any = cast(PeftModel, scorer.model).active_peft_config
-        config.provenance = {**(config.provenance or {}), **origin}
+        record = Record.of(config)
+        dataclasses.replace(record, provenance={**(record.provenance or {}), **origin}).attach(config)
         part = folder / f"{TEMPORARY}{_TRAINED}"
         shutil.rmtree(part, ignore_errors=True)  # of a run that was killed here
         save(scorer, part)

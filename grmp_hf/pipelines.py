@@ -15,6 +15,7 @@ from grmp_hf.hub import load
 from grmp_hf.modeling.configuration_grmp import image_size, match_views
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.pictures import each_picture, is_data_set, is_picture, read_picture
+from grmp_hf.record import Record
 from grmp_hf.scoring import warn_of
 
 __all__ = ["TASK", "ImageQualityAssessmentPipeline", "register"]
@@ -55,10 +56,10 @@ class ImageQualityAssessmentPipeline(Pipeline):
     def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
         processor = kwargs.pop("image_processor", None)
         super().__init__(model, *args, **kwargs)
-        record = _active_config(self.model) or self.model.config  # a baked scorer's own configuration is its record
-        scale = getattr(record, "rating_scale", None)
+        record = Record.of(_active_config(self.model) or self.model.config)  # a baked scorer's own holds the same
+        scale = record.scale
         self.scale = RatingScale(0.0, 1.0) if scale is None else RatingScale.from_dict(scale)
-        self.image_processor = processor or _preprocessing(self.model, getattr(record, "preprocessing", None))
+        self.image_processor = processor or _preprocessing(self.model, record.preprocessing)
         match_views(self.model.config, self.image_processor)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

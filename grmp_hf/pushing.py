@@ -24,6 +24,7 @@ _ADAPTER, _MODEL = "adapter_config.json", "config.json"
 _PUSHED = (
     "*.safetensors",
     "*config.json",
+    "record.json",
     "*.safetensors.index.json",
     "tokenizer*",
     CARD,

@@ -30,6 +30,7 @@ from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 from grmp_hf.pictures import Picture, each_picture, is_picture, read_picture
+from grmp_hf.record import Record
 
 __all__ = ["Picture", "ScoredPicture", "Scorer", "Scores", "as_image_error", "iter_views", "large_alone", "warn_of"]
 
@@ -133,7 +134,7 @@ class Scorer:
         """What has taught it, and how, as far as its adapter or model records it."""
         model: Any = self.model
         config = getattr(model, "active_peft_config", None) or model.config
-        return dict(getattr(config, "provenance", None) or {})
+        return dict(Record.of(config).provenance or {})
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write what is needed to load it again; see :func:`grmp_hf.hub.save`."""

@@ -178,7 +178,7 @@ BAD = [
     (case_missing_block, r"Adapter 'block' is damaged: .* lacks the tensor .*post_layernorm\.(weight|bias)"),
     (case_no_weights, r"Expected adapter_model.safetensors beside adapter_config.json .* found none"),
     (case_text, r"Expected settings in adapter_config.json of adapter 'text', got"),
-    (lambda a, t: {"adapter": edited(a, t / "lora", peft_type="LORA")}, r"method GRMP, got 'LORA' in 'lora'"),
+    (lambda a, t: {"adapter": edited(a, t / "ia3", peft_type="IA3")}, r"method out of GRMP, .*, got 'IA3' in 'ia3'"),
     (lambda a, t: {"adapter": t}, r"Expected an adapter \(adapter_config.json, .* found none"),
     (lambda a, t: {"adapter": edited(a, t / "gone", base_model_name_or_path="x/gone")}, r"'x/gone' is no folder here"),
     (case_empty_folder, r"Expected a complete CLIP or GRMP model in the folder"),

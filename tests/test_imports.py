@@ -15,7 +15,7 @@ PACKAGE = ROOT / "grmp_hf"
 
 # part -> the parts of grmp_hf that it may import besides itself and grmp_hf.errors; parts not named here may import all
 ALLOWED: dict[str, set[str]] = {
-    "cards": {"places"},
+    "cards": {"places", "record"},
     "benchmark": {
         *("cards", "claims", "comparing", "data", "embedded", "evaluation", "features"),
         *("hub", "learning", "measuring", "modeling"),
@@ -28,21 +28,34 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "evaluation": set(),
     "features": {"data", "evaluation", "hub", "modeling", "scoring", "storing"},
-    "hub": {"cards", "data", "modeling", "outputs", "places", "pushing", "scoring", "storing"},
+    "hub": {"cards", "data", "modeling", "outputs", "places", "pushing", "record", "scoring", "storing"},
     "learning": {
-        *("claims", "data", "embedded", "evaluation", "hub", "modeling", "scoring", "storing", "tasks", "training"),
+        *(
+            "claims",
+            "data",
+            "embedded",
+            "evaluation",
+            "hub",
+            "modeling",
+            "record",
+            "scoring",
+            "storing",
+            "tasks",
+            "training",
+        ),
     },
-    "modeling": {"embedded"},
+    "modeling": {"embedded", "record"},
     "outputs": {"claims", "storing"},
     "pictures": {"data"},
-    "pipelines": {"data", "hub", "modeling", "pictures", "scoring"},
+    "pipelines": {"data", "hub", "modeling", "pictures", "record", "scoring"},
     "places": {"embedded"},
     "pushing": {"cards", "embedded", "places"},
     "recipe_files": set(),
-    "scoring": {"data", "hub", "modeling", "pictures"},
+    "record": set(),
+    "scoring": {"record", "data", "hub", "modeling", "pictures"},
     "storing": set(),
     "tasks": {"data", "modeling", "training"},
-    "training": {"claims", "modeling", "recipe_files"},
+    "training": {"record", "claims", "modeling", "recipe_files"},
 }
 PUBLIC = [
     "FewShotRecipe",

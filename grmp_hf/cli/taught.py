@@ -20,7 +20,6 @@ SPLIT_FILE = "split.json"
 Found: TypeAlias = "tuple[Split | None, list[str]]"
 """A split, None where there is none, and what to say of it."""
 
-_CONFIGS = ("adapter_config.json", "config.json")
 _WEIGHTS = "adapter_model.safetensors"
 _UNKNOWN = "whether it has learnt from these pictures is not known, and none is left out"
 
@@ -126,12 +125,13 @@ def _weights_sha256(folder: Path) -> str | None:
 
 def _provenance(folder: Path) -> dict[str, Any]:
     """What the settings in a folder say of their origin; empty where they say nothing."""
-    for name in _CONFIGS:
-        try:
-            return dict(json.loads((folder / name).read_text(encoding="utf-8")).get("provenance") or {})
-        except (OSError, ValueError, AttributeError):
-            continue
-    return {}
+    from grmp_hf.record import Record
+
+    try:
+        adapter = Record.load(folder).provenance
+        return dict(adapter or json.loads((folder / "config.json").read_text(encoding="utf-8")).get("provenance") or {})
+    except (OSError, ValueError, AttributeError, GRMPError):
+        return {}
 
 
 def _hub_folder(name: str, revision: str | None, offline: bool) -> Path | None:

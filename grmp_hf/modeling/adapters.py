@@ -6,6 +6,7 @@ This file and :mod:`grmp_hf.modeling.peft_prompts` are those that touch PEFT's i
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import re
 from collections.abc import Iterator
@@ -20,13 +21,18 @@ from peft.utils import AuxiliaryTrainingWrapper, PeftType, register_peft_method
 from torch import Tensor, nn
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.record import Record
 
 __all__ = [
     "AdapterLayer",
     "AdapterTuner",
+    "adapter_weights",
     "base_fingerprint",
+    "changes_embedding",
     "check_base",
+    "check_recorded",
     "copy_base",
+    "merged_copy",
     "register_method",
     "teacher_mode",
 ]
@@ -186,31 +192,58 @@ def base_sizes(model: Any) -> dict[str, int]:
     }
 
 
-def check_base(config: Any, model: Any) -> None:
-    """Fill an adapter's record of its base, or raise where the record says another one.
-
-    Raises:
-        GRMPError: the adapter was made for a base of other sizes, other anchors or other weights.
-    """
+def base_anchors(model: Any) -> dict[str, Any]:
+    """Anchors, levels and token ids of a base, as an adapter records them."""
     anchors = {
         name: [list(row) if isinstance(row, list | tuple) else row for row in getattr(model.config, name)]
         for name in ("quality_anchors", "quality_levels", "quality_input_ids")
     }
     if model.config.quality_axes is not None:
         anchors["quality_axes"] = [[name, list(values)] for name, values in model.config.quality_axes]
-    found = {"base_sizes": base_sizes(model), "anchors": anchors}
+    return anchors
+
+
+def check_base(config: Any, model: Any) -> None:
+    """Fill an adapter's record of its base, or raise where the record says another one.
+
+    Args:
+        config: of the prompt method.
+        model: the base.
+
+    Raises:
+        GRMPError: the adapter was made for a base of other sizes, other anchors or other weights.
+    """
+    found: dict[str, Any] = {"base_sizes": base_sizes(model), "anchors": base_anchors(model)}
     if not any(weight.is_meta for weight in model.parameters()):
         found["base_fingerprint"] = base_fingerprint(model)
     for name, value in found.items():
         recorded = getattr(config, name)
         if recorded is None:
             setattr(config, name, value)
-        elif recorded != value:
-            named = config.base_model_name_or_path or "the base it was trained on"
-            raise GRMPError(
-                f"Expected the base that this adapter was made for ({named}), got one with other {name}: "
-                f"{recorded} recorded, {value} found. Load it with that base."
-            )
+        else:
+            _refuse_other(name, recorded, value, config.base_model_name_or_path)
+
+
+def check_recorded(record: Record, model: Any) -> Record:
+    """A record with what its base says of itself.
+
+    Raises:
+        GRMPError: the record says other anchors or other weights.
+    """
+    found: dict[str, Any] = {"head": base_anchors(model), "fingerprint": base_fingerprint(model)}
+    for name, value in found.items():
+        recorded = getattr(record, name)
+        if recorded is not None:
+            _refuse_other({"head": "anchors", "fingerprint": "base_fingerprint"}[name], recorded, value, record.base)
+    return dataclasses.replace(record, **found)
+
+
+def _refuse_other(name: str, recorded: Any, found: Any, base: str | None) -> None:
+    if recorded != found:
+        raise GRMPError(
+            f"Expected the base that this adapter was made for ({base or 'the base it was trained on'}), got one with "
+            f"other {name}: {recorded} recorded, {found} found. Load it with that base."
+        )
 
 
 @contextmanager
@@ -252,10 +285,51 @@ def base_fingerprint(model: nn.Module) -> str:
 
 
 def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    added = adapter_weights(model)
     for name, weight in model.named_parameters():
         plain = name.removeprefix("base_model.model.")
-        if ".grmp_" not in plain and ".modules_to_save." not in plain and not plain.startswith("head."):
+        if id(weight) not in added and ".modules_to_save." not in plain and not plain.startswith("head."):
             yield plain.replace(".base_layer", "").replace(".original_module", ""), weight
+
+
+def adapter_weights(model: nn.Module) -> set[int]:
+    """Identities of the weights that the layers of adapters of any method have added to a model."""
+    layers: Any = (layer for layer in model.modules() if isinstance(layer, BaseTunerLayer))
+    kept = (getattr(layer, name) for layer in layers for name in layer.adapter_layer_names)
+    return {id(weight) for container in kept for weight in container.parameters()}
+
+
+def changes_embedding(model: Any) -> bool:
+    """Whether the adapters that act in a model, whatever their method, change the embeddings of pictures.
+
+    Args:
+        model: a ``PeftModel``, or a ``GRMPForImageQualityAssessment``.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    layers: Any = (
+        layer
+        for part in (base.clip.vision_model, base.clip.visual_projection)
+        for layer in part.modules()
+        if isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper) and not layer._disable_adapters
+    )
+    return any(
+        name in getattr(layer, container)
+        for layer in layers
+        for container in layer.adapter_layer_names
+        for name in layer.active_adapters
+    )
+
+
+def merged_copy(module: nn.Module) -> nn.Module:
+    """A copy of a module with the acting adapters of PEFT's own methods folded into its weights."""
+    copied = copy.deepcopy(module)
+    layers: Any = [m for m in copied.modules() if isinstance(m, BaseTunerLayer) and not isinstance(m, AdapterLayer)]
+    for layer in layers:
+        if not layer.disable_adapters:
+            layer.merge()
+        elif layer.merged:
+            layer.unmerge()
+    return copied
 
 
 def register_method(name: str, config: type[PeftConfig], tuner: type[BaseTuner]) -> None:

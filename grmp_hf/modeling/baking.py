@@ -23,6 +23,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.clip.modeling_clip import CLIPVisionModel
 
+from grmp_hf.modeling.adapters import adapter_weights, merged_copy
 from grmp_hf.modeling.caching import adapter_state
 from grmp_hf.modeling.configuration_grmp import axis_sizes
 from grmp_hf.modeling.functional import anchor_logits
@@ -30,6 +31,7 @@ from grmp_hf.modeling.heads import AnchorHead, Features, Text, judge, require_an
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment, as_tuple, check_loaded
 from grmp_hf.modeling.patches import exact_patches
 from grmp_hf.modeling.prompts import KeysValues, prompt_attention, run_prompted_encoder
+from grmp_hf.record import Record
 
 __all__ = ["GRMPBakedConfig", "GRMPBakedScorer", "bake"]
 
@@ -231,14 +233,16 @@ def _baked_config(base: Any, adapter: Any, pairs: list[KeysValues] | None) -> GR
         name: getattr(config, name)
         for name in ("quality_anchors", "quality_levels", "quality_axes", "semantic_anchors", "view_weights")
     }
-    learnt = {name: getattr(adapter, name, None) for name in ("rating_scale", "preprocessing", "provenance")}
+    record = Record() if adapter is None else Record.of(adapter)
     return GRMPBakedConfig(
         vision_config=config.clip_config.vision_config.to_dict(),
         projection_dim=config.clip_config.projection_dim,
         prompts=0 if pairs is None else pairs[0].keys.shape[1],
         prompted_layers=0 if pairs is None else len(pairs),
         **kept,
-        **learnt,
+        rating_scale=record.scale,
+        preprocessing=record.preprocessing,
+        provenance=record.provenance,
     )
 
 
@@ -246,9 +250,11 @@ def _vision_state(base: Any, active: set[str], *, wrapped: bool) -> dict[str, Te
     """The vision tower's weights under the names of a baked scorer; trained copies take the place of the base's own."""
     found: dict[str, Tensor] = {}
     copies: dict[str, Tensor] = {}
-    for name, weight in base.named_parameters():
-        short = name.removeprefix("clip.")
-        if not short.startswith(("vision_model.", "visual_projection.")) or ".grmp_" in short:
+    parts = {name: merged_copy(getattr(base.clip, name)) for name in ("vision_model", "visual_projection")}
+    named = ((part, f"{part}.{name}", w) for part in parts for name, w in parts[part].named_parameters())
+    added = {part: adapter_weights(module) for part, module in parts.items()}
+    for part, short, weight in named:
+        if id(weight) in added[part]:
             continue
         copy = re.search(r"\.modules_to_save\.([^.]+)", short)
         if copy is not None and copy[1] not in active:

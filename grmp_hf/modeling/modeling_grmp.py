@@ -16,12 +16,13 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForImageClassification, CLIPModel, PreTrainedModel
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import base_fingerprint
+from grmp_hf.modeling.adapters import base_fingerprint, check_recorded
 from grmp_hf.modeling.caching import WeightCache, acting_weights, adapter_state
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, GRMPConfig, anchor_length, axis_sizes, model_place
 from grmp_hf.modeling.functional import anchor_logits, unit_length
 from grmp_hf.modeling.heads import AnchorHead, Features, Head, Readout, Text, judge, view_features, weights_of
 from grmp_hf.modeling.patches import exact_patches
+from grmp_hf.record import RECORD, Record
 
 __all__ = [
     "GRMPForImageQualityAssessment",
@@ -117,6 +118,9 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         """
         info = super().load_adapter(peft_model_id, *args, **{**kwargs, "ignore_mismatched_sizes": True})
         check_loaded(vars(info), f"the adapter at {str(peft_model_id)!r}")
+        if peft_model_id is not None and (Path(peft_model_id) / RECORD).is_file():
+            name = kwargs.get("adapter_name") or (args[0] if args else None) or "default"
+            check_recorded(Record.load(peft_model_id), self).attach(self.peft_config[name])
         return info
 
     def forward(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +22,9 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import teacher_mode
+from grmp_hf.modeling.adapters import check_recorded, teacher_mode
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
+from grmp_hf.record import Record, in_settings
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.checkpoints import last_complete_checkpoint
 from grmp_hf.training.episodes import Episode, Episodes, collate_episodes
@@ -275,8 +277,13 @@ class GRMPTrainer(Trainer):
             self.processing_class.save_pretrained(str(folder))
         if isinstance(self.processing_class, GRMPImageProcessor):  # with which the adapter has to be loaded
             for config in self.model.peft_config.values():
-                config.preprocessing = self.processing_class.settings()
+                seen = self.processing_class.settings()
+                dataclasses.replace(Record.of(config), preprocessing=seen).attach(config)
         self.model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
+        for name, config in self.model.peft_config.items():
+            if not in_settings(config):
+                place = folder if name == "default" else folder / name
+                check_recorded(Record.of(config), self.model.get_base_model()).save(place)
         torch.save(self.args, folder / "training_args.bin")
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
