@@ -19,6 +19,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
+from torch import nn
 from transformers import PreTrainedConfig
 
 from grmp_hf.cards import write_card
@@ -28,7 +29,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import base_fingerprint, check_recorded
 from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, image_size, match_views, model_place
-from grmp_hf.modeling.heads import check_kept
+from grmp_hf.modeling.heads import check_kept, rebuild
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.outputs import check_source
@@ -65,6 +66,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     local_files_only: bool | None = None,
     torch_dtype: str | torch.dtype | None = None,
+    head: nn.Module | None = None,
 ) -> Scorer:
     """Load a scorer.
 
@@ -80,6 +82,7 @@ def load(
             the batch.
         local_files_only: never ask the network; if None the environment decides (``HF_HUB_OFFLINE``).
         torch_dtype: the older name of ``dtype``, which transformers takes too.
+        head: where the adapter was learnt with a head of one's own, such a head; its weights are the adapter's.
 
     Raises:
         GRMPError: there is no such model or adapter, it cannot be reached, or the two do not belong together.
@@ -121,7 +124,7 @@ def load(
             )
         scale = _scale(Record.of(base.config))
     elif found is not None and config is not None:
-        network, record = _attach(base, found, config), Record.of(config)
+        network, record = _attach(base, found, config, head), Record.of(config)
         scale = _scale(record)
         if record.preprocessing is not None:
             processor = GRMPImageProcessor(**record.preprocessing)
@@ -353,10 +356,15 @@ def _commit(name: str, revision: str | None) -> str | None:
     return Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=True)).parent.name
 
 
-def _attach(base: GRMPForImageQualityAssessment, adapter: _AdapterFiles, config: PeftConfig) -> PeftModel:
+def _attach(base: Any, adapter: _AdapterFiles, config: PeftConfig, head: nn.Module | None) -> PeftModel:
+    record = Record.of(config)
     try:
+        if record.head is not None and "name" in record.head:
+            base.head = rebuild(record.head, head)
+        elif head is not None:
+            base.head = head
         if not in_settings(config):
-            check_recorded(Record.of(config), base).attach(config)
+            check_recorded(record, base).attach(config)
         return PeftModel.from_pretrained(base, str(adapter.folder), config=config)
     except GRMPError as error:
         raise GRMPError(f"Adapter {adapter.name!r}: {error}") from error

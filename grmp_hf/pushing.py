@@ -14,6 +14,7 @@ from grmp_hf.cards import CARD, REPOSITORY, card_text
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import hub_errors, is_hub_id
+from grmp_hf.record import RECORD, Record
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -24,7 +25,7 @@ _ADAPTER, _MODEL = "adapter_config.json", "config.json"
 _PUSHED = (
     "*.safetensors",
     "*config.json",
-    "record.json",
+    RECORD,
     "*.safetensors.index.json",
     "tokenizer*",
     CARD,
@@ -128,7 +129,9 @@ def _names(source: Path) -> list[str]:
 
 
 def _content(path: Path, repo_id: str) -> Any:
-    """What is uploaded of a file: the file, or the text of a card."""
+    """What is uploaded of a file: the file, or the text of a card or record."""
+    if path.name == RECORD:  # with the base that the settings name by now, and no place on this machine
+        return Record.load(path.parent).text().encode()
     return _card(path.parent, repo_id) if path.name == CARD else str(path)
 
 

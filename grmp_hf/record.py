@@ -39,7 +39,8 @@ class Record:
         base: folder or Hub id of the base.
         revision: its commit, if it came from the Hub.
         fingerprint: of the base's weights.
-        head: what the quality is read from: the anchors of the base, with their levels and token ids.
+        head: what the quality is read from: ``anchors`` of the base with their levels and token ids, and ``name`` and
+            ``settings`` of the head (:func:`~grmp_hf.modeling.heads.describe`).
         preprocessing: settings of the image processor.
         scale: the user's scale (low, high, higher_is_better, unit).
         provenance: what has taught it, and how.
@@ -84,8 +85,11 @@ class Record:
 
     def save(self, folder: str | Path) -> None:
         """Write ``record.json`` into the folder of an adapter."""
-        text = json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
-        (Path(folder) / RECORD).write_text(text, encoding="utf-8")
+        (Path(folder) / RECORD).write_text(self.text(), encoding="utf-8")
+
+    def text(self) -> str:
+        """The content of ``record.json``."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
 
 
 def in_settings(config: Any) -> bool:

@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "pictures": {"data"},
     "pipelines": {"data", "hub", "modeling", "pictures", "record", "scoring"},
     "places": {"embedded"},
-    "pushing": {"cards", "embedded", "places"},
+    "pushing": {"cards", "embedded", "places", "record"},
     "recipe_files": set(),
     "record": set(),
     "scoring": {"record", "data", "hub", "modeling", "pictures"},

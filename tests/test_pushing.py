@@ -10,6 +10,7 @@ import pytest
 from grmp_hf import hub
 from grmp_hf.errors import GRMPError
 from grmp_hf.pushing import push
+from grmp_hf.record import Record
 
 
 class FakeApi:
@@ -133,3 +134,10 @@ def test_nothing_to_push(tmp_path: Path) -> None:
 def test_a_push_while_offline_is_one_clear_error(mine: Path) -> None:
     with pytest.raises(GRMPError, match=r"Could not push to 'owner/mine' \(.*Check the network"):
         push(mine, "owner/mine")
+
+
+def test_a_record_is_pushed_with_the_base_that_the_settings_name(mine: Path, api: type[FakeApi]) -> None:
+    Record("/somewhere/on/this/machine", scale={"low": 1.0}).save(mine)
+    push(mine, "owner/mine")
+    sent = json.loads(api.calls[-1][1]["sent"]["record.json"])
+    assert sent["base"] == hub.EMBEDDED and sent["scale"] == {"low": 1.0}

@@ -21,6 +21,7 @@ from peft.utils import AuxiliaryTrainingWrapper, PeftType, register_peft_method
 from torch import Tensor, nn
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.heads import describe
 from grmp_hf.record import Record
 
 __all__ = [
@@ -230,12 +231,12 @@ def check_recorded(record: Record, model: Any) -> Record:
     Raises:
         GRMPError: the record says other anchors or other weights.
     """
-    found: dict[str, Any] = {"head": base_anchors(model), "fingerprint": base_fingerprint(model)}
-    for name, value in found.items():
-        recorded = getattr(record, name)
-        if recorded is not None:
-            _refuse_other({"head": "anchors", "fingerprint": "base_fingerprint"}[name], recorded, value, record.base)
-    return dataclasses.replace(record, **found)
+    anchors, fingerprint = base_anchors(model), base_fingerprint(model)
+    if record.head is not None:
+        _refuse_other("anchors", record.head["anchors"], anchors, record.base)
+    if record.fingerprint is not None:
+        _refuse_other("base_fingerprint", record.fingerprint, fingerprint, record.base)
+    return dataclasses.replace(record, head={"anchors": anchors, **describe(model.head)}, fingerprint=fingerprint)
 
 
 def _refuse_other(name: str, recorded: Any, found: Any, base: str | None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,29 @@ from peft import LNTuningConfig, LoraConfig, PeftConfig, PeftModel, get_peft_mod
 from torch import Tensor
 
 import grmp_hf
+from grmp_hf.cli.main import main
 from grmp_hf.data import RatingScale
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import base_fingerprint, changes_embedding, copy_base, teacher_mode
 from grmp_hf.modeling.baking import bake
+from grmp_hf.modeling.heads import Features, GRMPOutput, Head, Text
 from grmp_hf.record import RECORD, Record
 
 PIXELS = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(3))
 LABELS = torch.tensor([0.1, 0.5, 0.9])
+
+
+class Linear(Head):
+    """A head of one's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = torch.nn.Linear(8, 1)
+
+    def forward(self, features: Features, text: Text) -> GRMPOutput:
+        return GRMPOutput(quality=self.last(features.pooled()).sigmoid().flatten())
+
+
 EVERY = ["q_proj", "fc1", "visual_projection", "text_projection"]
 METHODS: dict[str, Callable[[], PeftConfig]] = {
     "prompts": lambda: grmp_hf.GRMPPromptConfig(text_prompts=2, visual_prompts=3, prompt_dropout=0.0),
@@ -199,3 +216,38 @@ def test_the_trainer_trains_it(method: Any, strength: float, clip_folder: Path, 
     with torch.no_grad():
         assert torch.equal(loaded.model(pixels).quality, model.eval()(pixels).quality)
     assert loaded.processor.settings() == base.processor.settings()
+
+
+@pytest.mark.parametrize("name", ["layer norm", "lora"])
+def test_a_head_of_ones_own_is_loaded_with_it(name: str, clip_folder: Path, photos: list[Path], tmp_path: Path) -> None:
+    base = grmp_hf.load(clip_folder)
+    base.model.head = Linear()
+    config = METHODS[name]()
+    config.modules_to_save = ["head"]
+    scorer = dataclasses.replace(base, model=adapted(base.model, config))
+    expected = scorer.score(photos).quality
+    scorer.save(tmp_path / "mine")
+    assert np.array_equal(grmp_hf.load(tmp_path / "mine", head=Linear()).score(photos).quality, expected)
+    with pytest.raises(GRMPError, match=r"'Linear', which is none of this package.*hand it in"):
+        grmp_hf.load(tmp_path / "mine")
+
+
+def test_the_commands_take_it(method: Any, clip_folder: Path, photos: list[Path], tmp_path: Path, capsys: Any) -> None:
+    scorer = own(clip_folder, method)
+    expected = scorer.score(photos).score
+    scorer.save(tmp_path / "mine")
+    assert main(["bake", "--adapter", str(tmp_path / "mine"), str(tmp_path / "baked")]) == 0
+    for option, place in (("--adapter", "mine"), ("--model", "baked")):
+        table = tmp_path / f"{place}.csv"
+        files = [str(photo) for photo in photos]
+        assert main(["score", *files, option, str(tmp_path / place), "--output", str(table)]) == 0
+        with table.open(newline="") as file:
+            found = [float(row["score"]) for row in csv.DictReader(file)]
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    ratings = photos[0].parent / "ratings.csv"
+    rows = [f"{photo.name},{1 + 4 * index / 11:.3f}" for index, photo in enumerate(photos)]
+    ratings.write_text("image,mos\n" + "\n".join(rows) + "\n")
+    capsys.readouterr()
+    options = ["--range", "1", "5", "--lower-is-better", "--json"]
+    assert main(["evaluate", str(ratings), "--adapter", str(tmp_path / "mine"), *options]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 12
