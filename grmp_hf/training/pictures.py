@@ -18,7 +18,7 @@ from grmp_hf.training.sampling import EpochDataset
 
 __all__ = ["MEMORY", "Crop", "RatedPictures", "random_crops"]
 
-MEMORY = 2**30
+MEMORY = 2**28
 """Bytes of pictures that are kept, unless told otherwise."""
 
 Crop = Callable[[Tensor, np.random.Generator], Tensor]
