@@ -63,4 +63,4 @@ def test_wrong_use_is_one_line(adapter: Path, photos: list[Path], tmp_path: Path
     assert main(["bake", str(tmp_path / "again"), "--model", str(tmp_path / "baked")]) == 2
     assert "baked already" in capsys.readouterr().err
     assert main(["score", str(photos[0]), "--model", str(tmp_path / "baked"), "--adapter", str(adapter)]) == 2
-    assert "it has its own" in capsys.readouterr().err
+    assert "which has its own" in capsys.readouterr().err
