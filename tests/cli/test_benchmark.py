@@ -74,7 +74,7 @@ def test_one_command_leaves_rows_table_and_report(
 def test_the_same_command_again_runs_nothing(
     benchmark: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from grmp_hf.benchmark import features
+    from grmp_hf import features
     from grmp_hf.benchmark.runner import Runner
 
     keys = {"protocols": ["clean"], "shots": [6], "methods": ["zero_shot", "ridge", "statistics"]}
