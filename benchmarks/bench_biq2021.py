@@ -40,7 +40,7 @@ from grmp_hf.data import Row, decode_row, draw_shots, read_ratings
 from grmp_hf.embedded import EMBEDDED_PROMPTS
 from grmp_hf.evaluation.baselines import STATISTICS, fit_ridge, handmade_statistics
 from grmp_hf.evaluation.metrics import plcc, plcc_logistic, srcc
-from grmp_hf.hub import adapter_sha256
+from grmp_hf.saving import adapter_sha256
 from grmp_hf.scoring import Scorer, iter_views
 from grmp_hf.training.few_shot import FewShotRecipe, adapt_embeds
 

@@ -4,8 +4,8 @@ import dataclasses
 import sys
 
 import grmp_hf
-from grmp_hf.hub import save
 from grmp_hf.modeling.baking import bake
+from grmp_hf.saving import save
 
 adapter, picture, output = sys.argv[1:]
 scorer = grmp_hf.load(adapter=adapter)

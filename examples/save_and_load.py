@@ -7,7 +7,7 @@ from transformers import AutoModelForImageClassification
 
 import grmp_hf
 from grmp_hf.data import decode_image
-from grmp_hf.hub import save
+from grmp_hf.saving import save
 
 adapter, picture, output = sys.argv[1:]
 scorer = grmp_hf.load(adapter=adapter)

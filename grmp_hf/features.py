@@ -27,8 +27,8 @@ from torch import Tensor
 from grmp_hf.data import ImageError, Row, decode_row
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.baselines import STATISTICS, handmade_statistics
-from grmp_hf.hub import package_versions
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
+from grmp_hf.saving import package_versions
 from grmp_hf.scoring import Scorer, iter_views, large_alone
 from grmp_hf.storing import atomic_path
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.metadata
 import json
 import os
-import shutil
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,27 +17,25 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig
 
-from grmp_hf.cards import write_card
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import base_fingerprint, check_recorded
 from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, image_size, match_views, model_place
-from grmp_hf.modeling.heads import check_kept, rebuild
+from grmp_hf.modeling.heads import rebuild
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.outputs import check_source
 from grmp_hf.places import cached_only, check_place, hub_errors, spelling
 from grmp_hf.pushing import push
-from grmp_hf.record import RECORD, Record, in_settings
+from grmp_hf.record import RECORD, SPLIT_FILE, WEIGHTS_FILE, Record, in_settings
+from grmp_hf.saving import adapter_sha256, package_versions, recorded_name, save
 from grmp_hf.scoring import Scorer
-from grmp_hf.storing import digest_file, writing
 
 __all__ = ["EMBEDDED", "adapter_sha256", "load", "package_versions", "push", "recorded_name", "save"]
 
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_SPLIT = "split.json"
+_CONFIG = "adapter_config.json"
 _METHODS = ("GRMP", "LN_TUNING", "LORA")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _HUB_ERRORS: tuple[type[Exception], ...] = (*hub_errors(), SafetensorError)
@@ -97,18 +90,11 @@ def load(
     place = _as_device(device)
     for source in (adapter, name):
         check_source(source)
-    found = None
-    if adapter is not None:
-        check_place(os.fspath(adapter), "adapter")
-        found = _find_adapter(os.fspath(adapter), adapter_revision, offline)
-        if found is None:
-            raise GRMPError(
-                f"Expected an adapter ({_CONFIG}, {_WEIGHTS}) at {os.fspath(adapter)!r}, found none or could not "
-                f"reach it. {spelling(os.fspath(adapter))} Without a network it has to be a folder or in the cache."
-            )
-    elif name not in ("default", EMBEDDED):
-        found = _find_adapter(name, adapter_revision or revision, offline)
-        name, revision = ("default", None) if found else (name, revision)
+    found = _choose_adapter(
+        name, adapter, adapter_revision if adapter is not None else adapter_revision or revision, offline
+    )
+    if found is not None and adapter is None:
+        name, revision = "default", None
     config = None if found is None else _adapter_config(found)
     if found is not None and config is not None and name == "default":
         name, revision = _recorded_base(found, config), revision or config.revision
@@ -143,82 +129,21 @@ def load(
     return Scorer(network.eval(), processor, scale, identity, _taught(found.folder if found else Path(name)))
 
 
-def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
-    """Write the adapter of a scorer, or the model and its preprocessing where it has none, with a card.
-
-    What the scorer holds is written with it: :func:`load` gives the same scores on the same scale. Of several adapters
-    the active one is written.
-
-    Raises:
-        GRMPError: the folder cannot be written to, or the model has a head with weights that no adapter holds.
-    """
-    target = Path(folder)
-    _record(scorer)
-    with writing(target), tempfile.TemporaryDirectory() as place:
-        if isinstance(scorer.model, PeftModel):
-            (name,) = scorer.model.active_adapters
-            scorer.model.save_pretrained(place, selected_adapters=[name], save_embedding_layers=False)
-            written = Path(place) if name == "default" else Path(place, name)
-            if not in_settings(scorer.model.active_peft_config):
-                Record.of(scorer.model.active_peft_config).save(written)
-        else:
-            written = Path(place)
-            scorer.model.save_pretrained(place)  # type: ignore[operator]
-            scorer.processor.save_pretrained(place)
-        target.mkdir(parents=True, exist_ok=True)
-        for path in written.iterdir():  # copied, so that the files may be read by whom the user's other files may
-            if path.is_file():
-                shutil.copyfile(path, target / path.name)
-        if scorer.taught is not None:
-            scorer.taught.save(target / _SPLIT)
-    write_card(target)
-
-
-def _record(scorer: Scorer) -> None:
-    """Write what a scorer holds beside its model into the settings that are saved."""
-    model: Any = scorer.model
-    check_kept(model)
-    seen: dict[str, Any] = {
-        "preprocessing": scorer.processor.settings(),
-        "scale": None if scorer.scale is None else scorer.scale.to_dict(),
-    }
-    if isinstance(model, PeftModel):
-        config: Any = model.active_peft_config
-        config.target_modules = sorted(config.target_modules)  # a set, written in another order each time
-        record, base = Record.of(config), model.get_base_model()
-        if not in_settings(config):
-            record = check_recorded(record, base)
-        known = {"base": scorer.identity["model"], "revision": scorer.identity["revision"]}
-        if not known["revision"].startswith("weights-"):
-            seen["revision"] = known["revision"]
-        seen["base"] = recorded_name(base.name_or_path or record.base)
-        seen["provenance"] = {**known, "versions": package_versions(), **(record.provenance or {})}
-        dataclasses.replace(record, **seen).attach(config)
-    elif isinstance(model, GRMPBakedScorer):
-        model.config.preprocessing, model.config.rating_scale = seen["preprocessing"], seen["scale"]
-
-
-def recorded_name(model: str | os.PathLike[str] | None) -> str:
-    """The name under which an adapter records its base: stable for the embedded one, absolute for a folder.
-
-    >>> recorded_name("default"), recorded_name("openai/clip-vit-base-patch16")
-    ('grmp_hf/tiny', 'openai/clip-vit-base-patch16')
-    """
-    name = "default" if model is None else os.fspath(model)
-    if name in ("default", EMBEDDED):
-        return EMBEDDED
-    return os.path.abspath(name) if os.path.isdir(name) else name
-
-
-def adapter_sha256(folder: str | os.PathLike[str]) -> str:
-    """SHA-256 of an adapter's weights file, in hexadecimal."""
-    return digest_file(Path(folder) / _WEIGHTS)
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of this package and of those that decide about its numbers."""
-    own = str(sys.modules["grmp_hf"].__version__)
-    return {"grmp_hf": own} | {n: importlib.metadata.version(n) for n in ("torch", "transformers", "peft", "pillow")}
+def _choose_adapter(
+    model: str, adapter: str | os.PathLike[str] | None, revision: str | None, offline: bool
+) -> _AdapterFiles | None:
+    """The adapter that was asked for, or the one that a model's name stands for; None for a base alone."""
+    if adapter is None:
+        return None if model in ("default", EMBEDDED) else _find_adapter(model, revision, offline)
+    name = os.fspath(adapter)
+    check_place(name, "adapter")
+    found = _find_adapter(name, revision, offline)
+    if found is None:
+        raise GRMPError(
+            f"Expected an adapter ({_CONFIG}, {WEIGHTS_FILE}) at {name!r}, found none or could not reach it. "
+            f"{spelling(name)} Without a network it has to be a folder or in the cache."
+        )
+    return found
 
 
 def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
@@ -253,21 +178,21 @@ def _find_adapter(name: str, revision: str | None, offline: bool) -> _AdapterFil
         folder = Path(name)
         if not (folder / _CONFIG).is_file():
             return None
-        if not (folder / _WEIGHTS).is_file():
+        if not (folder / WEIGHTS_FILE).is_file():
             raise GRMPError(
-                f"Expected {_WEIGHTS} beside {_CONFIG} in {name!r}, found none. Save it again as safetensors."
+                f"Expected {WEIGHTS_FILE} beside {_CONFIG} in {name!r}, found none. Save it again as safetensors."
             )
         return _AdapterFiles(folder, folder.resolve().name, None)
     try:
         offline = cached_only(name, revision, offline=offline)
         path = Path(hf_hub_download(name, _CONFIG, revision=revision, local_files_only=offline))
-        hf_hub_download(name, _WEIGHTS, revision=path.parent.name, local_files_only=offline)
+        hf_hub_download(name, WEIGHTS_FILE, revision=path.parent.name, local_files_only=offline)
         with suppress(EntryNotFoundError):  # of earlier versions, which record the same in the settings
             hf_hub_download(name, RECORD, revision=path.parent.name, local_files_only=offline)
     except _HUB_ERRORS:
         return None
     with suppress(*_HUB_ERRORS):  # not every adapter has one
-        hf_hub_download(name, _SPLIT, revision=path.parent.name, local_files_only=offline)
+        hf_hub_download(name, SPLIT_FILE, revision=path.parent.name, local_files_only=offline)
     return _AdapterFiles(path.parent, name, path.parent.name)
 
 
@@ -290,7 +215,7 @@ def _adapter_config(adapter: _AdapterFiles) -> PeftConfig:
 def _taught(folder: Path) -> Split | None:
     """Which pictures have taught what a folder holds, if that is said there, and said of what is there."""
     try:
-        split = Split.load(folder / _SPLIT)
+        split = Split.load(folder / SPLIT_FILE)
         name = _CONFIG if (folder / _CONFIG).is_file() else "config.json"
         origin = json.loads((folder / name).read_text(encoding="utf-8")).get("provenance") or {}
     except (GRMPError, OSError, ValueError):
@@ -369,7 +294,7 @@ def _attach(base: Any, adapter: _AdapterFiles, config: PeftConfig, head: nn.Modu
     except GRMPError as error:
         raise GRMPError(f"Adapter {adapter.name!r}: {error}") from error
     except KeyError as error:  # PEFT's, of a trained copy of a module
-        raise GRMPError(f"Adapter {adapter.name!r} is damaged: {_WEIGHTS} lacks the tensor {error}") from error
+        raise GRMPError(f"Adapter {adapter.name!r} is damaged: {WEIGHTS_FILE} lacks the tensor {error}") from error
     except (RuntimeError, SafetensorError) as error:
         raise GRMPError(
             f"Adapter {adapter.name!r} does not fit the base, or is damaged: {_first_line(error)}"

@@ -26,10 +26,10 @@ from grmp_hf.data.distortions import Pixels
 from grmp_hf.embedded import find_start
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import srcc
-from grmp_hf.hub import adapter_sha256, save
 from grmp_hf.modeling.adapters import check_base, copy_base
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.record import Record
+from grmp_hf.saving import adapter_sha256, save
 from grmp_hf.scoring import Scorer, as_image_error
 from grmp_hf.storing import TEMPORARY, writing
 from grmp_hf.tasks import Source, Tasks, divide

@@ -48,7 +48,7 @@ def push(
     The card says the repository's own name where it said ``OWNER/NAME``. Checkpoints and hidden folders stay here.
 
     Args:
-        folder: what :func:`grmp_hf.hub.save` or ``grmp-iqa adapt`` wrote.
+        folder: what :func:`grmp_hf.saving.save` or ``grmp-iqa adapt`` wrote.
         repo_id: "owner/name", or "name" alone for one of your own; made if it does not exist.
         private: who may see it; a repository that exists is never made public by this, nor used if it is public.
         revision: branch to commit to.

@@ -14,7 +14,13 @@ from typing import Any
 
 from grmp_hf.errors import GRMPError
 
-__all__ = ["RECORD", "Record", "in_settings"]
+__all__ = ["RECORD", "SPLIT_FILE", "WEIGHTS_FILE", "Record", "in_settings"]
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+"""Of an adapter."""
+
+SPLIT_FILE = "split.json"
+"""Which pictures have taught an adapter or a baked scorer, and which test it."""
 
 RECORD = "record.json"
 

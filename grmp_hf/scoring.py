@@ -137,8 +137,8 @@ class Scorer:
         return dict(Record.of(config).provenance or {})
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write what is needed to load it again; see :func:`grmp_hf.hub.save`."""
-        from grmp_hf.hub import save
+        """Write what is needed to load it again; see :func:`grmp_hf.saving.save`."""
+        from grmp_hf.saving import save
 
         save(self, folder)
 

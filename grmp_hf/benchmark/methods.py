@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, as_arrays
 from grmp_hf.evaluation.baselines import fit_ridge
 from grmp_hf.features import Pictures, first_views, iter_pixels
-from grmp_hf.hub import adapter_sha256
 from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+from grmp_hf.saving import adapter_sha256
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds
 from grmp_hf.training.pictures import RatedPictures

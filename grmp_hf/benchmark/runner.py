@@ -19,8 +19,8 @@ from grmp_hf.benchmark.store import Predicted, ResultStore
 from grmp_hf.data import Row
 from grmp_hf.evaluation.metrics import point_figures
 from grmp_hf.features import FeatureStore
-from grmp_hf.hub import package_versions
 from grmp_hf.measuring import peak_memory_mib
+from grmp_hf.saving import package_versions
 
 __all__ = ["Runner", "cell_name"]
 

@@ -148,8 +148,8 @@ def _run(args: argparse.Namespace, output: OutputFolder, report: OutputFolder, s
 
 def _metrics(scorer: Scorer, table: RatedTable, tested: Tested, start: float) -> dict[str, Any]:
     """The content of ``metrics.json``."""
-    from grmp_hf.hub import package_versions
     from grmp_hf.measuring import peak_memory_mib
+    from grmp_hf.saving import package_versions
 
     identity, origin = scorer.identity, scorer.origin
     return {

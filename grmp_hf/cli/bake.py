@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from grmp_hf.cli.options import add_model_options, load_scorer, tell
-from grmp_hf.cli.taught import SPLIT_FILE
 from grmp_hf.errors import GRMPError
 from grmp_hf.outputs import OutputFolder, keep_apart
+from grmp_hf.record import SPLIT_FILE
 from grmp_hf.storing import writing
 
 __all__ = ["add_parser", "run"]

@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _convert(args: argparse.Namespace, output: OutputFolder) -> int:
     from grmp_hf.cards import write_card
-    from grmp_hf.hub import adapter_sha256, package_versions
     from grmp_hf.modeling.conversion import from_authors_state_dict, load_authors_file
     from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
+    from grmp_hf.saving import adapter_sha256, package_versions
 
     model = from_authors_state_dict(
         load_authors_file(args.file), vision_heads=args.vision_heads, text_heads=args.text_heads

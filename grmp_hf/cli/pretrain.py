@@ -121,8 +121,8 @@ def _run(args: argparse.Namespace, output: OutputFolder, start: float) -> int:
 
 def _metrics(learnt: Pretrained, start: float) -> dict[str, Any]:
     """The content of ``metrics.json``."""
-    from grmp_hf.hub import package_versions
     from grmp_hf.measuring import peak_memory_mib
+    from grmp_hf.saving import package_versions
 
     scorer, identity = learnt.scorer, learnt.scorer.identity
     about = ("base_fingerprint", "preprocessing")

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.record import SPLIT_FILE, WEIGHTS_FILE
 from grmp_hf.storing import digest_file
 
 if TYPE_CHECKING:
     from grmp_hf.data import Row, Split
 
-__all__ = ["SPLIT_FILE", "Found", "leave_out_taught", "split_of_model", "split_of_scores"]
+__all__ = ["Found", "leave_out_taught", "split_of_model", "split_of_scores"]
 
-SPLIT_FILE = "split.json"
 Found: TypeAlias = "tuple[Split | None, list[str]]"
 """A split, None where there is none, and what to say of it."""
 
-_WEIGHTS = "adapter_model.safetensors"
 _UNKNOWN = "whether it has learnt from these pictures is not known, and none is left out"
 
 
@@ -118,7 +117,7 @@ def _read_split(folder: Path | None, who: str) -> Found:
 
 def _weights_sha256(folder: Path) -> str | None:
     try:
-        return digest_file(folder / _WEIGHTS)
+        return digest_file(folder / WEIGHTS_FILE)
     except OSError:
         return None
 

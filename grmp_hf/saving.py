@@ -1,0 +1,105 @@
+"""What a scorer leaves behind: its adapter or model, the record, what taught it and a card, and how they are named."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft import PeftModel
+
+from grmp_hf.cards import write_card
+from grmp_hf.embedded import EMBEDDED
+from grmp_hf.modeling.adapters import check_recorded
+from grmp_hf.modeling.baking import GRMPBakedScorer
+from grmp_hf.modeling.heads import check_kept
+from grmp_hf.record import SPLIT_FILE, WEIGHTS_FILE, Record, in_settings
+from grmp_hf.storing import digest_file, writing
+
+if TYPE_CHECKING:
+    from grmp_hf.scoring import Scorer
+
+__all__ = ["adapter_sha256", "package_versions", "recorded_name", "save"]
+
+
+def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
+    """Write the adapter of a scorer, or the model and its preprocessing where it has none, with a card.
+
+    What the scorer holds is written with it: :func:`grmp_hf.load` gives the same scores on the same scale. Of several
+    adapters the active one is written.
+
+    Raises:
+        GRMPError: the folder cannot be written to, or the model has a head with weights that no adapter holds.
+    """
+    target = Path(folder)
+    _record(scorer)
+    with writing(target), tempfile.TemporaryDirectory() as place:
+        if isinstance(scorer.model, PeftModel):
+            (name,) = scorer.model.active_adapters
+            scorer.model.save_pretrained(place, selected_adapters=[name], save_embedding_layers=False)
+            written = Path(place) if name == "default" else Path(place, name)
+            if not in_settings(scorer.model.active_peft_config):
+                Record.of(scorer.model.active_peft_config).save(written)
+        else:
+            written = Path(place)
+            scorer.model.save_pretrained(place)  # type: ignore[operator]
+            scorer.processor.save_pretrained(place)
+        target.mkdir(parents=True, exist_ok=True)
+        for path in written.iterdir():  # copied, so that the files may be read by whom the user's other files may
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
+        if scorer.taught is not None:
+            scorer.taught.save(target / SPLIT_FILE)
+    write_card(target)
+
+
+def _record(scorer: Scorer) -> None:
+    """Write what a scorer holds beside its model into the settings that are saved."""
+    model: Any = scorer.model
+    check_kept(model)
+    seen: dict[str, Any] = {
+        "preprocessing": scorer.processor.settings(),
+        "scale": None if scorer.scale is None else scorer.scale.to_dict(),
+    }
+    if isinstance(model, PeftModel):
+        config: Any = model.active_peft_config
+        config.target_modules = sorted(config.target_modules)  # a set, written in another order each time
+        record, base = Record.of(config), model.get_base_model()
+        if not in_settings(config):
+            record = check_recorded(record, base)
+        known = {"base": scorer.identity["model"], "revision": scorer.identity["revision"]}
+        if not known["revision"].startswith("weights-"):
+            seen["revision"] = known["revision"]
+        seen["base"] = recorded_name(base.name_or_path or record.base)
+        seen["provenance"] = {**known, "versions": package_versions(), **(record.provenance or {})}
+        dataclasses.replace(record, **seen).attach(config)
+    elif isinstance(model, GRMPBakedScorer):
+        model.config.preprocessing, model.config.rating_scale = seen["preprocessing"], seen["scale"]
+
+
+def recorded_name(model: str | os.PathLike[str] | None) -> str:
+    """The name under which an adapter records its base: stable for the embedded one, absolute for a folder.
+
+    >>> recorded_name("default"), recorded_name("openai/clip-vit-base-patch16")
+    ('grmp_hf/tiny', 'openai/clip-vit-base-patch16')
+    """
+    name = "default" if model is None else os.fspath(model)
+    if name in ("default", EMBEDDED):
+        return EMBEDDED
+    return os.path.abspath(name) if os.path.isdir(name) else name
+
+
+def adapter_sha256(folder: str | os.PathLike[str]) -> str:
+    """SHA-256 of an adapter's weights file, in hexadecimal."""
+    return digest_file(Path(folder) / WEIGHTS_FILE)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of this package and of those that decide about its numbers."""
+    own = str(sys.modules["grmp_hf"].__version__)
+    return {"grmp_hf": own} | {n: importlib.metadata.version(n) for n in ("torch", "transformers", "peft", "pillow")}
