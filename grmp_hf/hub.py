@@ -1,4 +1,4 @@
-"""Scorers from anywhere and back: ``load`` a base with an adapter, ``save`` it, ``push`` it to the Hub."""
+"""Scorers from anywhere: ``load`` a base with an adapter; ``save`` and ``push`` are at hand too."""
 
 from __future__ import annotations
 
