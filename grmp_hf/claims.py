@@ -21,8 +21,8 @@ WORK = ".grmp-iqa-run"
 
 _RUN = "grmp_hf.run/1"
 _LOCK, _RECORD = "lock", "run.json"
-_OWN = ("new", "swap.json", "training", "trained", "checkpoint-*", "runs", f"{TEMPORARY}*")
-"""What a run keeps in its folder; anything else there is somebody else's."""
+_OWN = ("new", "training", "trained", "checkpoint-*", "runs", f"{TEMPORARY}*", "swap.json")
+"""What a run keeps in its folder, in the order in which it goes; anything else there is somebody else's."""
 
 
 def is_begun(folder: Path) -> bool:
@@ -72,6 +72,8 @@ class WorkFolder:
                     )
             self._lock = Lock(self.folder / _LOCK, self.what)
             self._lock.sign()
+            for path in list(self.folder.glob(f"{TEMPORARY}*")):  # of a run that was killed
+                _remove(path)
             found = read_json(self.folder / _RECORD, _RUN)
             if found is not None:
                 self.run, self._settings = str(found.get("run")), found.get("settings")
@@ -105,6 +107,7 @@ class WorkFolder:
                 f"{self.what}: holds an unfinished run with other settings ({first_few(other)}); go on with those, "
                 "choose another folder, or add --overwrite to begin anew"
             )
+        self._write(None)  # killed from here on, it is not gone on with
         self.clear()
         self.run = uuid.uuid4().hex
         self._write(wanted)

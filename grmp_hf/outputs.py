@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,8 @@ class OutputFolder:
         first = is_first_process()
         with writing(folder):
             if first and self._plan() is None:
+                if (folder / WORK).is_dir():  # perhaps of a run that was killed when all its results were in place
+                    WorkFolder(folder / WORK, folder).close()
                 self._check(shared, run)
             self.work = WorkFolder(folder / WORK, folder, overwrite=overwrite)
             if first and self._plan() is not None:  # of a run that was killed while it put its results there
@@ -59,6 +62,8 @@ class OutputFolder:
                     self._swap()
                 self._check(shared, run)
                 self.work = WorkFolder(folder / WORK, folder, overwrite=overwrite)
+            if first:  # what a run was building when it was killed
+                shutil.rmtree(self.work.folder / _NEW, ignore_errors=True)
         self.new = self.work.folder / _NEW / (folder.resolve().name or _NEW)  # cards call it by its name
 
     def _check(self, shared: bool, run: str | None) -> None:
@@ -165,7 +170,10 @@ class OutputFolder:
         """Note that a file to which rows are added is of this package, before it is made."""
         if name not in self._recorded():
             files = {**self._recorded(), name: None}
-            write_json(self.folder / MANIFEST, {"schema": _FILES, "run": self.work.run, "files": files})
+            self._write_manifest({"schema": _FILES, "run": self.work.run, "files": files})
+
+    def _write_manifest(self, content: Mapping[str, Any]) -> None:
+        write_json(self.folder / MANIFEST, content, via=self.work.folder / f"{TEMPORARY}manifest")
 
     def _refuse(self, theirs: Sequence[str]) -> None:
         if theirs:
@@ -191,7 +199,7 @@ class OutputFolder:
         for name in left:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(new / name, self.folder / name)
-        write_json(self.folder / MANIFEST, plan["manifest"])
+        self._write_manifest(plan["manifest"])
         self.work.remove()
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "is_first_process",
     "read_json",
     "this_process",
+    "to_json",
     "try_place",
     "usual_mode",
     "write_json",
@@ -79,9 +80,11 @@ def _belongs(path: Any, place: Path) -> bool:
     return Path(found).is_relative_to(os.path.dirname(wanted)) or Path(wanted).is_relative_to(found)
 
 
-def _create(folder: Path) -> tuple[Path, int]:
-    """A new empty file under a name that nobody has, and its mode: the one that the umask gives."""
-    path = folder / f"{TEMPORARY}{secrets.token_hex(6)}"
+def _create(folder: Path, via: Path | None = None) -> tuple[Path, int]:
+    """A new empty file, under a name that nobody has unless one is given, and its mode: the one of the umask."""
+    path = folder / f"{TEMPORARY}{secrets.token_hex(6)}" if via is None else via
+    if via is not None:
+        via.unlink(missing_ok=True)  # of a run that was killed
     handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
         return path, os.fstat(handle).st_mode & 0o777
@@ -97,7 +100,8 @@ def atomic_path(path: Path, via: Path | None = None) -> Iterator[Path]:
 
     Args:
         path: the wanted one.
-        via: the path to write to, a file of ours or none yet; None for a new name that nobody has.
+        via: the path to write to, a file of ours or none yet; None for a new name that nobody has, which is for
+            folders of working files: anywhere else nobody would clear it away after a run that was killed.
 
     Raises:
         GRMPError: the folder cannot be written to.
@@ -106,10 +110,7 @@ def atomic_path(path: Path, via: Path | None = None) -> Iterator[Path]:
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary, mode = _create(path.parent)
-            if via is not None:
-                os.replace(temporary, via)
-                temporary = via
+            temporary, mode = _create(path.parent, via)
             yield temporary
             os.chmod(temporary, mode)
             os.replace(temporary, path)
@@ -118,10 +119,15 @@ def atomic_path(path: Path, via: Path | None = None) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
+def write_json(path: Path, content: Any, via: Path | None = None) -> None:
+    """Write JSON, whole or not at all; ``via`` as in `atomic_path`."""
+    with atomic_path(path, via) as temporary:
+        temporary.write_text(to_json(content), encoding="utf-8")
+
+
+def to_json(content: Any) -> str:
+    """JSON as `write_json` writes it."""
+    return json.dumps(content, indent=1, ensure_ascii=True) + "\n"
 
 
 def read_json(path: Path, schema: str) -> dict[str, Any] | None:
@@ -146,8 +152,8 @@ def usual_mode(folder: Path) -> int:
     return mode
 
 
-def try_place(folder: Path) -> None:
-    """Raise unless a megabyte can be written into a folder, which exists.
+def try_place(folder: Path, via: Path | None = None) -> None:
+    """Raise unless a megabyte can be written into a folder, which exists; ``via`` as in `atomic_path`.
 
     Raises:
         GRMPError: no permission, a read-only or a full disk.
@@ -155,7 +161,7 @@ def try_place(folder: Path) -> None:
     path = None
     try:
         with writing(folder):
-            path, _ = _create(folder)
+            path, _ = _create(folder, via)
             with open(path, "wb", buffering=0) as file:
                 written = file.write(bytes(_PROBE))
                 if written != _PROBE:

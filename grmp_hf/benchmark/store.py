@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.storing import atomic_path, writing
+from grmp_hf.storing import TEMPORARY, atomic_path, writing
 
 __all__ = ["Predicted", "ResultStore"]
 
@@ -40,10 +40,12 @@ class ResultStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / "results.jsonl"
+        self._unfinished = folder / "predictions" / f"{TEMPORARY}row"
         self._rows: dict[str, dict[str, Any]] = {}
         try:
             for name in ("predictions", "splits"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
+            self._unfinished.unlink(missing_ok=True)  # of a run that was killed
             content = self.path.read_bytes() if self.path.exists() else b""
         except OSError as error:
             raise GRMPError(f"{folder}: cannot be used ({error.strerror}); choose another --output") from error
@@ -68,7 +70,7 @@ class ResultStore:
     def add(self, key: str, row: Mapping[str, Any], predicted: Predicted) -> dict[str, Any]:
         """Write predictions, then the row, which makes it finished."""
         path = self.folder / "predictions" / f"{key[:32]}.npz"
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        with atomic_path(path, self._unfinished) as temporary, open(temporary, "wb") as file:
             np.savez(file, **predicted._asdict())
         finished = {**row, "predictions": f"predictions/{path.name}", "key": key}
         with writing(self.path), open(self.path, "ab") as file:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.scoring import ScoredPicture
 from grmp_hf.storing import TEMPORARY, Lock, cannot_write, read_json, this_process, try_place, writing
 
-__all__ = ["PartialRows", "run_key"]
+__all__ = ["PartialRows", "remove_ended", "run_key"]
 
 _SCHEMA = "grmp_hf.partial/1"
 _WIDTH = 320  # bytes of the first line, whoever holds the file
@@ -50,7 +49,8 @@ class PartialRows:
         done: rows that an earlier run left.
         failed: of these, pictures that could not be scored.
         damaged: whether something at the end of the file was no row, and is dropped.
-        table: the path under which the table is written until it is whole.
+        table: the path under which the table is written until it is whole, one for each name of a table, so that what
+            a run that was killed has left is found.
 
     Raises:
         GRMPError: the place cannot be written to, another run is writing there, or a file of somebody else would be
@@ -58,7 +58,9 @@ class PartialRows:
     """
 
     def __init__(self, output: Path) -> None:
-        self.path, self._about = output.with_name(f"{output.name}.part"), about_path(output)
+        self.path, self._about = _part(output), about_path(output)
+        name = hashlib.sha256(os.fsencode(output.name)).hexdigest()
+        self.table = self.path.with_name(f"{TEMPORARY}{name[:12]}")
         self.done = self.failed = 0
         self.damaged = False
         with writing(output):
@@ -71,32 +73,25 @@ class PartialRows:
                         "--output"
                     )
             new = not os.path.lexists(self.path)
-            if not new and self._read_head() is None:
+            begun = self.table.exists() and not new and not self.path.stat().st_size  # killed before the first line
+            if not new and not begun and _read_head(self.path) is None:
                 raise GRMPError(
                     f"{self.path}: expected rows of an unfinished run, found something else; move it away or choose "
                     "another --output"
                 )
+            if new:
+                self.table.touch()  # the sign that the file is ours as long as it is empty
             self._lock = Lock(self.path, output)
             try:
-                head = self._read_head() or {"run": None, "table": f"{TEMPORARY}{secrets.token_hex(6)}"}
-                self.table = self.path.with_name(Path(head["table"]).name)
                 self._file = open(self.path, "r+b", buffering=0)  # noqa: SIM115 (closed in close)
-                self._write_head(head["run"])
-                try_place(self.path.parent)
+                self._write_head((_read_head(self.path) or {"run": None})["run"])
+                try_place(self.path.parent, self.table)
             except BaseException:
-                self._lock.release(remove=new)
+                self._release(remove=new)
                 raise
 
-    def _read_head(self) -> dict[str, Any] | None:
-        try:
-            with open(self.path, "rb") as file:
-                head = json.loads(file.readline(_WIDTH))
-        except ValueError:
-            return None
-        return head if isinstance(head, dict) and head.get("schema") == _SCHEMA else None
-
     def _write_head(self, run: str | None) -> None:
-        head = json.dumps({"schema": _SCHEMA, "run": run, "table": self.table.name, "owner": this_process()})
+        head = json.dumps({"schema": _SCHEMA, "run": run, "owner": this_process()})
         self._run = run
         self._file.seek(0)
         self._file.write(head.ljust(_WIDTH - 1).encode() + b"\n")
@@ -159,7 +154,13 @@ class PartialRows:
     def remove(self) -> None:
         """Forget the rows: the table is there."""
         self._file.close()
-        self._lock.release(remove=True)
+        self._release(remove=True)
+
+    def _release(self, *, remove: bool) -> None:
+        """Let others have the place, and ``remove`` all that is there."""
+        for path in list(self.path.parent.glob(f"{self.table.name}*")):  # first: the rows say that they are ours
+            path.unlink(missing_ok=True)
+        self._lock.release(remove=remove)
 
     def __enter__(self) -> PartialRows:
         return self
@@ -170,7 +171,29 @@ class PartialRows:
         """Leave the rows for the next run; nothing is left of a run that never began."""
         if not self._file.closed:
             self._file.close()
-            self._lock.release(remove=self._run is None)
+            self._release(remove=self._run is None)
+
+
+def remove_ended(output: Path) -> None:
+    """Remove the rows of a run that was killed when its table was in place; those of any other are left alone."""
+    about, path = read_json(about_path(output), SCORES) or {}, _part(output)
+    head = _read_head(path) if path.is_file() else None
+    if head is not None and head["run"] is not None and head["run"] == about.get("run"):
+        PartialRows(output).remove()
+
+
+def _part(output: Path) -> Path:
+    return output.with_name(f"{output.name}.part")
+
+
+def _read_head(path: Path) -> dict[str, Any] | None:
+    """The first line of a file of rows; None where it is something else."""
+    try:
+        with open(path, "rb") as file:
+            head = json.loads(file.readline(_WIDTH))
+    except ValueError:
+        return None
+    return head if isinstance(head, dict) and head.get("schema") == _SCHEMA else None
 
 
 def _line(row: ScoredPicture) -> bytes:

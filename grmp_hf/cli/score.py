@@ -50,6 +50,9 @@ def run(args: argparse.Namespace) -> int:
     if not args.paths and args.list is None:
         args.parser.error("the following arguments are required: PATH, or --list FILE")
     if args.output is not None and (args.output.is_dir() or (args.output.exists() and not args.overwrite)):
+        from grmp_hf.cli.resuming import remove_ended
+
+        remove_ended(args.output)
         ours = read_json(about_path(args.output), SCORES) is not None  # others are not overwritten
         exists = "exists; choose another name or add --overwrite" if ours else "exists; choose another name"
         raise GRMPError(f"--output {args.output}: {'is a folder; name a file' if args.output.is_dir() else exists}")
@@ -116,7 +119,8 @@ def _to_file(
     """Score what an earlier run has not, then turn all rows into the table; pictures that failed, and seconds."""
     from grmp_hf.cli.resuming import run_key
 
-    partial.begin(run_key(paths, scorer.identity, args.batch_size), args.batch_size)
+    run = run_key(paths, scorer.identity, args.batch_size)
+    partial.begin(run, args.batch_size)
     failed = partial.failed
     if partial.damaged:
         say(args, f"{partial.path}: damaged after {partial.done} rows; the rest is scored again")
@@ -126,7 +130,7 @@ def _to_file(
             failed += sum(row.status != "ok" for row in rows)
             progress.advance(len(rows))
     about["failed"] = failed
-    write_table((_row(row, about) for row in partial.read()), kind, args.output, about, via=partial.table)
+    write_table((_row(row, about) for row in partial.read()), kind, args.output, about, via=partial.table, run=run)
     partial.remove()
     return failed, progress.seconds
 

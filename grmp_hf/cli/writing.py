@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from grmp_hf.errors import GRMPError, printable
-from grmp_hf.storing import atomic_path, write_json
+from grmp_hf.storing import atomic_path, to_json
 
 __all__ = ["COLUMNS", "FORMATS", "SCORES", "about_path", "choose_format", "describe_scorer", "write_table"]
 
@@ -68,6 +68,7 @@ def write_table(
     about: Mapping[str, Any],
     columns: tuple[str, ...] = COLUMNS,
     via: Path | None = None,
+    run: str | None = None,
 ) -> None:
     """Write rows as they come to a file, or to stdout where ``output`` is None.
 
@@ -77,20 +78,24 @@ def write_table(
         output: takes its place when all rows are written.
         about: scale, identity and counts; goes beside a file, and in front of a table.
         columns: in their order.
-        via: the path under which the file is written until it is whole; see `atomic_path`.
+        via: the path under which the file is written until it is whole, and the start of that of the one beside it; see
+            `atomic_path`.
+        run: of whose rows; goes beside a file.
     """
     if output is None:
         if isinstance(sys.stdout, io.TextIOWrapper):  # bytes of names are kept where a reader may want them back
             sys.stdout.reconfigure(errors="backslashreplace" if kind == "table" else "surrogateescape")
         _TEXT_WRITERS[kind](rows, sys.stdout, about, columns)
         return
-    write_json(about_path(output), {"schema": SCORES, **about})  # first: a table is there when all is there
-    with atomic_path(output, via) as temporary:
+    beside = about_path(output)
+    with atomic_path(output, via) as temporary, atomic_path(beside, via and about_path(via)) as description:
+        description.write_text(to_json({"schema": SCORES, **about, **({"run": run} if run else {})}), encoding="utf-8")
         if kind == "parquet":
             _write_parquet(rows, temporary, about, columns)
         else:
             with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 _TEXT_WRITERS[kind](rows, file, about, columns)
+        output.unlink(missing_ok=True)  # now that all is written: what lies beside a table is of that table
 
 
 def _write_csv(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], columns: tuple[str, ...]) -> None:

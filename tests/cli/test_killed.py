@@ -1,84 +1,234 @@
-"""Commands that are killed at random moments and started again end as if nothing had happened."""
+"""Commands that are killed at any moment and started again end as if nothing had happened."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import json
 import os
 import random
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from PIL import Image
 
 MOMENTS = int(os.environ.get("GRMP_HF_TEST_KILLS", "6"))
-"""How often each command is killed."""
+"""How often each command is killed at a random time."""
+
+ALL = 60
+"""At how many of its moments before the end a command is killed in the slow test; at the end, at all."""
+
+CASES = [
+    *("score csv", "score csv overwrite", "score parquet", "score parquet overwrite"),
+    *("bake", "bake overwrite", "adapt", "adapt overwrite", "adapt report overwrite", "pretrain", "evaluate"),
+]
+
+_SERVER = """
+import io, json, os, sys
+import datasets, matplotlib.pyplot, pyarrow.parquet, torch, transformers, peft, accelerate
+import grmp_hf.learning, grmp_hf.comparing, grmp_hf.hub, grmp_hf.scoring, grmp_hf.cli.resuming, grmp_hf.cli.joining
+from grmp_hf.cli.main import main
+
+FILES = "open os.rename os.remove os.rmdir os.mkdir os.truncate os.chmod os.link shutil.rmtree shutil.move".split()
+
+def run(argv, root, at, signal, said):
+    out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(out, 1), os.dup2(out, 2)
+    os.chdir(root)
+    events = []
+    def watch(event, args):
+        if event not in FILES:
+            return
+        within = event in ("os.remove", "os.rmdir") and args[-1] >= 0  # of a folder that is removed with all in it
+        paths = [os.path.abspath(os.fsdecode(arg)) for arg in args[:2] if isinstance(arg, (str, bytes, os.PathLike))]
+        if within or any(path.startswith(root) for path in paths):
+            events.append(f"{event} {args[0]}")
+            if len(events) == at:
+                os.kill(os.getpid(), signal)
+    sys.addaudithook(watch)
+    try:
+        code = main(argv)
+        sys.stdout.flush(), sys.stderr.flush()
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        sys.stderr.flush()
+        code = 99
+    with open(f"{said}.events", "w") as file:
+        json.dump(events, file)
+    os._exit(code)
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        run(*json.loads(line))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "grmp_hf.cli.main", *map(str, arguments)]
+class Ended(NamedTuple):
+    """How a command ended: exit code (negative: the signal), what it said, file events below the folder it was started in."""
+
+    code: int
+    said: str
+    events: list[str]
 
 
-def run(words: list[str]) -> float:
-    start = time.monotonic()
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return time.monotonic() - start
+Start = Callable[..., Ended]
 
 
-def killed(words: list[str], seconds: float) -> None:
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(seconds)
-    process.kill()
-    process.wait()
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Runs a command in a folder and a process of its own, which gets a signal just before its n-th file event there."""
+    if not hasattr(os, "fork"):
+        pytest.skip("processes are not forked here")
+    server = subprocess.Popen([sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    said = tmp_path_factory.mktemp("said") / "said"
+    events = said.with_name("said.events")
+
+    def run(argv: list[object], root: Path, at: int = 0, number: int = signal.SIGKILL) -> Ended:
+        assert server.stdin is not None and server.stdout is not None
+        events.write_text("[]")
+        server.stdin.write(json.dumps([[*map(str, argv)], str(root), at, int(number), str(said)]) + "\n")
+        server.stdin.flush()
+        return Ended(int(server.stdout.readline()), said.read_text(encoding="utf-8"), json.loads(events.read_text()))
+
+    yield run
+    server.communicate()
 
 
-def results(folder: Path) -> dict[str, str]:
-    """Files of a folder that do not say how long something took."""
-    timed = {"metrics.json", "README.md", "scatter.png", ".grmp-iqa.json"}
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in timed
-    }
+def contents(root: Path) -> dict[str, object]:
+    """All that lies below a folder; what says how long something took, or when, is left out."""
+    found: dict[str, object] = {}
+    for path in sorted(root.rglob("*")):
+        name, content = path.relative_to(root).as_posix(), None if path.is_dir() else path.read_bytes()
+        found[name] = None if content is None else hashlib.sha256(content).hexdigest()
+        if content is not None and path.name in ("metrics.json", ".grmp-iqa.json"):
+            told: dict[str, Any] = json.loads(content)
+            files = {file: None if file == "metrics.json" else digest for file, digest in told.get("files", {}).items()}
+            found[name] = {**told, "files": files, "seconds": None, "peak_memory_mib": None, "run": None}
+    return found
+
+
+_SHORT = "steps: 3\nsave_steps: 1\n"
+_EPISODES = """steps: 2
+eval_steps: 1
+tasks_per_step: 2
+inner_steps: 1
+support: 4
+query: 4
+held_out_support: 4
+held_out_query: 4
+held_out_visits: 1
+held_out_share: 0.25
+"""
+
+
+class Case(NamedTuple):
+    """A command that fills a folder, and the one that filled it before, if any."""
+
+    words: list[object]
+    before: list[object] | None = None
+
+
+def case(kind: str, clip: Path, adapter: Path, photos: Path) -> Case:
+    """Commands whose outputs are relative to the folder that they are started in."""
+    name, _, option = kind.partition(" ")
+    model, overwrite = ["--model", clip], ["--overwrite"]
+    if name == "score":
+        words = ["score", photos, *model, "--output", f"mine/t.{option.split()[0]}", "--batch-size", 4, "-q"]
+        before = ["score", photos, "--adapter", adapter, *words[4:]]
+    elif name == "bake":
+        words, before = ["bake", "mine", "--adapter", adapter], ["bake", "mine", *model]
+    elif name == "pretrain":
+        words = ["pretrain", "--photos", photos, *model, "--recipe", photos / "episodes.yaml", "--output", "mine"]
+        words, before = [*words, "--workers", 0, "-q"], [*words, "--workers", 0, "-q", "--seed", 1]
+    elif name == "adapt":
+        words = ["adapt", "--data", photos, *model, "--recipe", photos / "short.yaml", "--output", "mine", "-q"]
+        words, before = [*words, "--shots", 6], [*words, "--shots", 5]
+        if "report" in option:
+            words, before = [*words, "--report", "report"], [*before, "--report", "report"]
+    else:
+        return Case(["evaluate", photos, "--adapter", adapter])
+    return Case([*words, *overwrite], before) if "overwrite" in option else Case(words)
 
 
 @pytest.fixture
-def rated(tmp_path: Path) -> Path:
-    folder = tmp_path / "rated"
-    folder.mkdir()
-    rows = ["image,mos"]
-    for index in range(300):
-        Image.effect_noise((64, 56), 0.7 * index).convert("RGB").save(folder / f"{index}.png")
-        rows.append(f"{index}.png,{1 + index / 75:.3f}")
-    (folder / "labels.csv").write_text("\n".join(rows))
-    return folder
+def wanted(request: pytest.FixtureRequest, clip_folder: Path, adapter_folder: Path, photos: list[Path]) -> Case:
+    """The case of that name."""
+    folder = photos[0].parent
+    rows = [f"{photo.name},{1 + index / 3:.2f}" for index, photo in enumerate(photos)]
+    (folder / "labels.csv").write_text("\n".join(["image,mos", *rows]))
+    (folder / "short.yaml").write_text(_SHORT)
+    (folder / "episodes.yaml").write_text(_EPISODES)
+    return case(request.param, clip_folder, adapter_folder, folder)
+
+
+def kill_everywhere(start: Start, wanted: Case, choose: Callable[[list[str]], list[int]], root: Path) -> int:
+    """Kill a command at some of its file events and start it again; at how many moments it was killed.
+
+    Args:
+        choose: moments, from 1, among the events of an uninterrupted run.
+    """
+
+    def begin(name: str) -> Path:
+        home = root / name
+        if wanted.before is None:
+            home.mkdir()
+        else:
+            shutil.copytree(root / "before", home)
+        return home
+
+    if wanted.before is not None:
+        (root / "before").mkdir()
+        assert start(wanted.before, root / "before").code == 0
+    whole = begin("whole")
+    ended = start(wanted.words, whole)
+    assert ended.code == 0, ended.said
+    expected, killed = contents(whole), 0
+    for moment in choose(ended.events):
+        home = begin(str(moment))
+        first = start(wanted.words, home, at=moment)
+        assert first.code in (-signal.SIGKILL, 0), first.said  # a run may have some events less
+        check_descriptions(home)
+        again = start(wanted.words, home)
+        where = (moment, ended.events[moment - 1], again.said)
+        assert again.code == 0 or (again.code == 2 and again.said.count("\n") == 1), where
+        assert contents(home) == expected, where
+        shutil.rmtree(home)
+        killed += first.code != 0
+    return killed
+
+
+def check_descriptions(home: Path) -> None:
+    """What lies beside a table is of that table, at any moment."""
+    for path in home.rglob("*.csv"):
+        with open(path, encoding="utf-8", newline="") as file:
+            scorer = next(csv.DictReader(file))["scorer"]
+        assert json.loads(path.with_name(f"{path.name}.json").read_text())["scorer"] == scorer
+
+
+def swap_of(events: list[str]) -> int:
+    """The first event of putting results in their place, from 1."""
+    marks = [at for at, event in enumerate(events, start=1) if event.startswith("os.rename")]
+    plans = [at for at, event in enumerate(events, start=1) if event.endswith("swap.json")]
+    return min([*plans, *marks[-2:]], default=len(events))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["score", "adapt", "bake"])
-def test_a_killed_command_ends_as_if_nothing_had_happened(
-    kind: str, rated: Path, clip_folder: Path, adapter_folder: Path, tmp_path: Path
+@pytest.mark.parametrize("wanted", CASES, indirect=True)
+def test_a_command_killed_at_any_moment_ends_as_if_nothing_had_happened(
+    wanted: Case, start: Start, tmp_path: Path
 ) -> None:
-    def words(folder: Path) -> list[str]:
-        if kind == "score":
-            return command(
-                "score", rated, "--model", clip_folder, "--output", folder / "t.csv", "--batch-size", 4, "-q"
-            )
-        if kind == "bake":
-            return command("bake", folder, "--adapter", adapter_folder, "--overwrite")
-        return command("adapt", "--data", rated, "--shots", 20, "--model", clip_folder, "--output", folder, "-q")
+    def choose(events: list[str]) -> list[int]:
+        last = swap_of(events)
+        return sorted({*range(1, last, max(last // ALL, 1)), *range(last, len(events) + 1)})
 
-    whole = run(words(tmp_path / "whole" / "mine"))
-    expected, generator = results(tmp_path / "whole" / "mine"), random.Random(0)
-    for moment in range(MOMENTS):
-        folder = tmp_path / str(moment) / "mine"  # the name stands in every row
-        for _ in range(1 + moment % 2):  # some are killed twice
-            killed(words(folder), generator.uniform(0.3, 1.0) * whole)
-        if (folder / "t.csv").exists() or (kind == "adapt" and (folder / "metrics.json").exists()):
-            continue  # it was done before it was killed
-        run(words(folder))
-        assert results(folder).keys() == expected.keys()
-        assert results(folder) == expected
+    print(kill_everywhere(start, wanted, choose, tmp_path), "moments")
