@@ -7,9 +7,12 @@ import difflib
 import functools
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from grmp_hf.cli import adapt, bake, benchmark, convert, data, evaluate, pretrain, push, score
@@ -31,7 +34,7 @@ _COMMANDS = {
     "push": push,
 }
 _LONG = ("adapt", "pretrain", "benchmark")  # what they have done is kept
-_INTERRUPTED = 130  # as shells count: 128 and the number of the signal
+_INTERRUPTED, _TERMINATED = 130, 143  # as shells count: 128 and the number of the signal
 _BROKEN_PIPE = 141
 _EPILOG = """examples:
   grmp-iqa adapt --data ratings.csv --shots 50 --seed 0 --output my-adapter
@@ -66,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit code: 0 done, 1 some pictures could not be scored, 2 wrong use or input, 130 interrupted, 141 nobody reads
-        what is printed.
+        what is printed, 143 terminated.
     """
     _open_streams()
     try:
@@ -90,15 +93,44 @@ def _run(argv: list[str]) -> int:
         with warnings.catch_warnings():  # of one library about another: nothing that the reader could change
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
             warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
-            with asking_nobody(getattr(args, "offline", False)):
+            with asking_nobody(getattr(args, "offline", False)), _terminable():
                 return int(args.run(args))
     except SystemExit as leaving:  # argparse, after --help or a wrong option
         return leaving.code if isinstance(leaving.code, int) else 2
     except GRMPError as error:
         return _fail(str(error).rpartition("GRMPError: ")[2])  # without the traceback that a loading process adds
-    except KeyboardInterrupt:
-        print(f"grmp-iqa: interrupted{'; the same command goes on from here' if goes_on else ''}", file=sys.stderr)
-        return _INTERRUPTED
+    except KeyboardInterrupt as error:
+        said, code = ("terminated", _TERMINATED) if isinstance(error, _Terminated) else ("interrupted", _INTERRUPTED)
+        print(f"grmp-iqa: {said}{'; the same command goes on from here' if goes_on else ''}", file=sys.stderr)
+        return code
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, after which all is left as it is after Ctrl-C."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM as Ctrl-C is taken, where nobody else has a use for it.
+
+    Several processes of one run are ended as they always are: one that waits for another would not hear of it.
+    """
+    alone = threading.current_thread() is threading.main_thread() and os.environ.get("WORLD_SIZE", "1") == "1"
+    if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    own = os.getpid()
+
+    def leave(number: int, frame: object) -> None:
+        if os.getpid() != own:  # a worker, which has nothing to clear away
+            os._exit(_TERMINATED)
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _fail(said: str) -> int:

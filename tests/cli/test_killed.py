@@ -12,18 +12,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from PIL import Image
 
 MOMENTS = int(os.environ.get("GRMP_HF_TEST_KILLS", "6"))
 """How often each command is killed at a random time."""
 
-ALL = 60
-"""At how many of its moments before the end a command is killed in the slow test; at the end, at all."""
+BEFORE = int(os.environ.get("GRMP_HF_TEST_MOMENTS", "50"))
+"""At how many file events a command is killed before it puts its results in their place; from there on, at all."""
 
 CASES = [
     *("score csv", "score csv overwrite", "score parquet", "score parquet overwrite"),
@@ -31,28 +30,31 @@ CASES = [
 ]
 
 _SERVER = """
-import io, json, os, sys
+import json, os, signal, sys
 import datasets, matplotlib.pyplot, pyarrow.parquet, torch, transformers, peft, accelerate
 import grmp_hf.learning, grmp_hf.comparing, grmp_hf.hub, grmp_hf.scoring, grmp_hf.cli.resuming, grmp_hf.cli.joining
 from grmp_hf.cli.main import main
 
 FILES = "open os.rename os.remove os.rmdir os.mkdir os.truncate os.chmod os.link shutil.rmtree shutil.move".split()
 
-def run(argv, root, at, signal, said):
+def run(argv, root, at, number, said):
     out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(out, 1), os.dup2(out, 2)
     os.chdir(root)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
     events = []
     def watch(event, args):
         if event not in FILES:
             return
         within = event in ("os.remove", "os.rmdir") and args[-1] >= 0  # of a folder that is removed with all in it
-        paths = [os.path.abspath(os.fsdecode(arg)) for arg in args[:2] if isinstance(arg, (str, bytes, os.PathLike))]
-        if within or any(path.startswith(root) for path in paths):
-            events.append(f"{event} {args[0]}")
+        given = [os.fsdecode(arg) for arg in args[: 1 if event == "open" else 2] if isinstance(arg, (str, bytes))]
+        if within or any(os.path.abspath(path).startswith(root) for path in given):
+            events.append(" ".join([event, *given]))
             if len(events) == at:
-                os.kill(os.getpid(), signal)
+                os.kill(os.getpid(), number)
     sys.addaudithook(watch)
+    if isinstance(at, float):
+        signal.setitimer(signal.ITIMER_REAL, at)  # which ends the process at once
     try:
         code = main(argv)
         sys.stdout.flush(), sys.stderr.flush()
@@ -74,7 +76,7 @@ for line in sys.stdin:
 
 
 class Ended(NamedTuple):
-    """How a command ended: exit code (negative: the signal), what it said, file events below the folder it was started in."""
+    """How a command ended: exit code (negative: the signal), what it said, file events below its folder."""
 
     code: int
     said: str
@@ -82,18 +84,22 @@ class Ended(NamedTuple):
 
 
 Start = Callable[..., Ended]
+Choose = Callable[[list[str], float], Sequence[float]]
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Runs a command in a folder and a process of its own, which gets a signal just before its n-th file event there."""
+    """Runs a command in a folder and in a process of its own, which gets a signal before its n-th file event there.
+
+    With a number of seconds in the place of an event it is killed when they have passed.
+    """
     if not hasattr(os, "fork"):
         pytest.skip("processes are not forked here")
     server = subprocess.Popen([sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     said = tmp_path_factory.mktemp("said") / "said"
     events = said.with_name("said.events")
 
-    def run(argv: list[object], root: Path, at: int = 0, number: int = signal.SIGKILL) -> Ended:
+    def run(argv: list[object], root: Path, at: float = 0, number: int = signal.SIGKILL) -> Ended:
         assert server.stdin is not None and server.stdout is not None
         events.write_text("[]")
         server.stdin.write(json.dumps([[*map(str, argv)], str(root), at, int(number), str(said)]) + "\n")
@@ -171,11 +177,11 @@ def wanted(request: pytest.FixtureRequest, clip_folder: Path, adapter_folder: Pa
     return case(request.param, clip_folder, adapter_folder, folder)
 
 
-def kill_everywhere(start: Start, wanted: Case, choose: Callable[[list[str]], list[int]], root: Path) -> int:
-    """Kill a command at some of its file events and start it again; at how many moments it was killed.
+def kill_everywhere(start: Start, wanted: Case, choose: Choose, root: Path) -> int:
+    """Kill a command at some moments, and start it again each time; how often it was killed.
 
     Args:
-        choose: moments, from 1, among the events of an uninterrupted run.
+        choose: moments, given the events of an uninterrupted run and its seconds.
     """
 
     def begin(name: str) -> Path:
@@ -189,17 +195,17 @@ def kill_everywhere(start: Start, wanted: Case, choose: Callable[[list[str]], li
     if wanted.before is not None:
         (root / "before").mkdir()
         assert start(wanted.before, root / "before").code == 0
-    whole = begin("whole")
+    whole, began = begin("whole"), time.monotonic()
     ended = start(wanted.words, whole)
     assert ended.code == 0, ended.said
     expected, killed = contents(whole), 0
-    for moment in choose(ended.events):
+    for moment in choose(ended.events, time.monotonic() - began):
         home = begin(str(moment))
         first = start(wanted.words, home, at=moment)
-        assert first.code in (-signal.SIGKILL, 0), first.said  # a run may have some events less
+        assert first.code in (-signal.SIGKILL, -signal.SIGALRM, 0), first.said  # a run may have some events less
         check_descriptions(home)
         again = start(wanted.words, home)
-        where = (moment, ended.events[moment - 1], again.said)
+        where = (moment, ended.events[moment - 1] if isinstance(moment, int) else "", again.said)
         assert again.code == 0 or (again.code == 2 and again.said.count("\n") == 1), where
         assert contents(home) == expected, where
         shutil.rmtree(home)
@@ -217,18 +223,61 @@ def check_descriptions(home: Path) -> None:
 
 def swap_of(events: list[str]) -> int:
     """The first event of putting results in their place, from 1."""
-    marks = [at for at, event in enumerate(events, start=1) if event.startswith("os.rename")]
-    plans = [at for at, event in enumerate(events, start=1) if event.endswith("swap.json")]
-    return min([*plans, *marks[-2:]], default=len(events))
+    found = [at for at, event in enumerate(events, start=1) if event.startswith("os.rename")]
+    planned = [at for at in found if events[at - 1].endswith("swap.json")]
+    return min([*planned, *found[-2:]], default=len(events))
+
+
+def spread(events: list[str], before: int, after: int) -> list[int]:
+    """That many moments before results are put in their place, and from there on; all, where there are less."""
+    last = swap_of(events)
+    step, late = max(last // before, 1), max((len(events) - last + 1) // after, 1)
+    return [*range(1, last, step), *range(last, len(events) + 1, late)]
+
+
+@pytest.mark.parametrize("wanted", ["score csv overwrite", "bake overwrite"], indirect=True)
+def test_a_command_killed_at_some_moments_ends_as_if_nothing_had_happened(
+    wanted: Case, start: Start, tmp_path: Path
+) -> None:
+    few = (4, 4) if wanted.words[0] == "score" else (1, 3)
+    assert kill_everywhere(start, wanted, lambda events, _: spread(events, *few), tmp_path) >= 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wanted", CASES, indirect=True)
 def test_a_command_killed_at_any_moment_ends_as_if_nothing_had_happened(
-    wanted: Case, start: Start, tmp_path: Path
+    wanted: Case, start: Start, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    def choose(events: list[str]) -> list[int]:
-        last = swap_of(events)
-        return sorted({*range(1, last, max(last // ALL, 1)), *range(last, len(events) + 1)})
+    killed = kill_everywhere(start, wanted, lambda events, _: spread(events, BEFORE, len(events)), tmp_path)
+    record_property("killed", killed)
+    assert killed >= 10
 
-    print(kill_everywhere(start, wanted, choose, tmp_path), "moments")
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wanted", ["score csv", "adapt", "bake overwrite"], indirect=True)
+def test_a_command_killed_at_random_ends_as_if_nothing_had_happened(
+    wanted: Case, start: Start, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    generator = random.Random(0)
+
+    def choose(_: list[str], seconds: float) -> list[float]:
+        return [generator.uniform(0.02, 0.9) * seconds for _ in range(MOMENTS)]
+
+    record_property("killed", kill_everywhere(start, wanted, choose, tmp_path))
+
+
+@pytest.mark.parametrize("wanted", ["score csv"], indirect=True)
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_a_signal_is_one_line_and_the_same_command_goes_on(
+    number: int, code: int, said: str, wanted: Case, start: Start, tmp_path: Path
+) -> None:
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    whole = start(wanted.words, tmp_path / "whole")
+    cut = start(wanted.words, tmp_path / "cut", at=swap_of(whole.events), number=number)
+    assert (cut.code, cut.said) == (code, f"grmp-iqa: {said}; the same command goes on from here\n")
+    assert {path.name for path in (tmp_path / "cut" / "mine").iterdir()} == {"t.csv.part"}
+    assert start(wanted.words, tmp_path / "cut").code == 0
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
