@@ -169,3 +169,13 @@ def test_a_damaged_file_of_features_is_named(store: FeatureStore, base: Scorer, 
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(GRMPError, match=r"expected features of pictures.*choose another --cache"):
         FeatureStore(store.folder.parent, base)
+
+
+def test_what_a_killed_run_has_left_in_the_cache_goes(base: Scorer, table: RatedTable, tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path / "cache", base, "run")
+    store.describe(table.rows[:4], silent)
+    left = [store.folder / f".grmp-iqa-{run}" for run in ("run", "other")]
+    for path in left:
+        path.touch()
+    FeatureStore(tmp_path / "cache", base, "run").describe(table.rows[:4], silent)
+    assert [path.exists() for path in left] == [False, True]  # the other may be at work

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from grmp_hf.claims import WORK
+from grmp_hf import claims
+from grmp_hf.claims import WORK, WorkFolder
 from grmp_hf.cli.main import main
 from grmp_hf.errors import GRMPError
 from grmp_hf.outputs import MANIFEST, OutputFolder
@@ -227,3 +228,49 @@ def test_a_table_that_this_tool_did_not_write_is_never_replaced(
     (tree / "own.csv").unlink()
     assert main(command) == 0 and main(command) == 2 and main([*command, "--overwrite"]) == 0
     assert json.loads((tree / "own.csv.json").read_text())["pictures"] >= 12
+
+
+def test_what_a_killed_run_was_building_is_not_taken_for_results(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with OutputFolder(folder, ["*.txt"], overwrite=False) as output:
+        output.begin({"run": 1})
+        (output.new / "half.txt").write_text("half")
+    with OutputFolder(folder, ["*.txt"], overwrite=False) as output:
+        output.work.begin({"run": 1})
+        output.new.mkdir(parents=True, exist_ok=True)
+        (output.new / "whole.txt").write_text("whole")
+        output.publish()
+    assert contents(folder).keys() == {"whole.txt", MANIFEST}
+
+
+def test_a_run_whose_state_is_half_removed_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with WorkFolder(tmp_path / "run") as work:
+        work.begin({"seed": 1})
+        (work.folder / "training").mkdir()
+        (work.folder / "training" / "state").touch()
+    with WorkFolder(tmp_path / "run", overwrite=True) as work, monkeypatch.context() as patch:
+        patch.setattr(claims, "_remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            work.begin({"seed": 2})
+    with WorkFolder(tmp_path / "run") as work:
+        assert not work.is_of({"seed": 1})
+        work.begin({"seed": 1})
+        assert not (work.folder / "training").exists()
+
+
+def test_what_is_left_beside_finished_results_goes(tmp_path: Path) -> None:
+    fill(tmp_path / "out", "one")
+    with WorkFolder(tmp_path / "out" / WORK):  # as it is when a run is killed in its last moments
+        left = contents(tmp_path / "out" / WORK)
+    for name in left:
+        (tmp_path / "out" / WORK).mkdir(exist_ok=True)
+        (tmp_path / "out" / WORK / name).touch()
+    (tmp_path / "out" / WORK / "run.json").unlink()
+    (tmp_path / "out" / WORK / ".grmp-iqa-0123456789ab").touch()
+    with pytest.raises(GRMPError, match="holds finished results"):
+        fill(tmp_path / "out", "two")
+    assert contents(tmp_path / "out").keys() == {"a.txt", "b/c.txt", MANIFEST}
+    assert not (tmp_path / "out" / WORK).exists()

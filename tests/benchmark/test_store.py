@@ -53,3 +53,15 @@ def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(GRMPError, match="file: cannot be used"):
         ResultStore(tmp_path / "file")
+
+
+def test_what_a_killed_run_has_left_unfinished_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ResultStore(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: None)  # nothing is cleared away by a process that is killed
+        patch.setattr(np, "savez", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            store.add("0" * 64, {}, SAID)
+    assert len(list((tmp_path / "predictions").iterdir())) == 1
+    ResultStore(tmp_path)
+    assert not list((tmp_path / "predictions").iterdir())
