@@ -20,8 +20,8 @@ WORK = ".grmp-iqa-run"
 """Name of the folder of working files inside a folder that a run fills."""
 
 _RUN = "grmp_hf.run/1"
-_LOCK, _RECORD = "lock", "run.json"
-_OWN = ("new", "training", "trained", "checkpoint-*", "runs", f"{TEMPORARY}*", "swap.json")
+_LOCK, _RECORD, _PLAN = "lock", "run.json", "swap.json"
+_OWN = ("new", "training", "trained", "checkpoint-*", "runs", f"{TEMPORARY}*", _PLAN)
 """What a run keeps in its folder, in the order in which it goes; anything else there is somebody else's."""
 
 
@@ -77,6 +77,8 @@ class WorkFolder:
             found = read_json(self.folder / _RECORD, _RUN)
             if found is not None:
                 self.run, self._settings = str(found.get("run")), found.get("settings")
+                if self._settings is None and not (self.folder / _PLAN).exists():  # half removed, or not to go on with
+                    self.clear()
             else:
                 self._write(None)
             try_place(self.folder)
@@ -141,6 +143,7 @@ class WorkFolder:
             return
         kept = self._holds_state()
         if not kept and self._lock is not None:
+            self.clear()  # of empty folders
             (self.folder / _RECORD).unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.release(remove=not kept)

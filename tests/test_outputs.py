@@ -21,6 +21,7 @@ from grmp_hf.claims import WORK, WorkFolder
 from grmp_hf.cli.main import main
 from grmp_hf.errors import GRMPError
 from grmp_hf.outputs import MANIFEST, OutputFolder
+from grmp_hf.training.checkpoints import claim_folder
 
 _USER = (
     *("notes.txt", "README.md", "metrics.json", "scores.csv", "scores.csv.json", "scores.csv.part", "split.json"),
@@ -274,3 +275,17 @@ def test_what_is_left_beside_finished_results_goes(tmp_path: Path) -> None:
         fill(tmp_path / "out", "two")
     assert contents(tmp_path / "out").keys() == {"a.txt", "b/c.txt", MANIFEST}
     assert not (tmp_path / "out" / WORK).exists()
+
+
+def test_a_folder_without_state_is_nobodys(tmp_path: Path) -> None:
+    with WorkFolder(tmp_path / "run") as work:
+        work.begin({"seed": 1})
+        (work.folder / "training").mkdir()
+    assert not (tmp_path / "run").exists()
+    with WorkFolder(tmp_path / "run") as work:
+        work.begin({"seed": 1})
+        (work.folder / "checkpoint-1").mkdir()
+        (work.folder / "checkpoint-1" / "trainer_state.json").write_text("{}")
+        work._write(None)  # as a run that has ended does before it removes the rest
+    claim_folder(tmp_path / "run", {"seed": 1}).close()
+    assert not (tmp_path / "run").exists()

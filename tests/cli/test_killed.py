@@ -63,6 +63,7 @@ def run(argv, root, at, number, said):
         traceback.print_exc()
         sys.stderr.flush()
         code = 99
+    signal.setitimer(signal.ITIMER_REAL, 0)
     with open(f"{said}.events", "w") as file:
         json.dump(events, file)
     os._exit(code)
