@@ -264,6 +264,8 @@ def test_a_command_killed_at_random_ends_as_if_nothing_had_happened(
     def choose(_: list[str], seconds: float) -> list[float]:
         return [generator.uniform(0.02, 0.9) * seconds for _ in range(MOMENTS)]
 
+    (tmp_path / "first").mkdir()
+    assert start(wanted.words, tmp_path / "first").code == 0  # which takes longer than any after it
     record_property("killed", kill_everywhere(start, wanted, choose, tmp_path))
     assert contents(photos[0].parent) == given
 
