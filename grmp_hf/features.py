@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from grmp_hf.data import ImageError, Row, decode_row
@@ -30,7 +31,7 @@ from grmp_hf.evaluation.baselines import STATISTICS, handmade_statistics
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.saving import package_versions
 from grmp_hf.scoring import Scorer, iter_views, large_alone
-from grmp_hf.storing import atomic_path
+from grmp_hf.storing import TEMPORARY, atomic_path
 
 __all__ = [
     "COLUMNS",
@@ -125,6 +126,7 @@ class FeatureStore:
         place: folder shared by all bases.
         base: a scorer without adapter.
         of_views, of_pictures: what can be asked for; what decides about a column of one's own must stand in its name.
+        run: a word that no other run has at the same time; what it left unfinished when it was killed is removed.
 
     Raises:
         GRMPError: a file in the folder that holds no features.
@@ -134,6 +136,7 @@ class FeatureStore:
     base: Scorer
     of_views: Mapping[str, Callable[[Viewed], Array]] = field(default_factory=lambda: OF_VIEWS)
     of_pictures: Mapping[str, Callable[[NDArray[np.uint8]], Array]] = field(default_factory=lambda: OF_PICTURES)
+    run: str | None = None
 
     def __post_init__(self) -> None:
         identity = self.base.identity
@@ -143,6 +146,8 @@ class FeatureStore:
         self.folder = self.place / f"{identity['base_fingerprint']}-{name}"
         self._found: dict[str, dict[bytes, Array]] = {}
         self._digests: dict[tuple[str | None, str], bytes] = {}
+        self._unfinished = self.folder / f"{TEMPORARY}{self.run or uuid.uuid4().hex}"
+        self._unfinished.unlink(missing_ok=True)
         for path in sorted(self.folder.glob("*.safetensors")):
             self._read(path)
 
@@ -220,8 +225,8 @@ class FeatureStore:
             **{name: np.stack([found[name] for found in part.values()]) for name in names},
         }
         file = hashlib.sha256(b"".join(part) + " ".join(names).encode()).hexdigest()[:16]
-        with atomic_path(self.folder / f"{file}.safetensors") as temporary:
-            save_file(columns, temporary)
+        with atomic_path(self.folder / f"{file}.safetensors", self._unfinished) as temporary:
+            temporary.write_bytes(save(columns))
         self._keep(columns)
 
     def _read(self, path: Path) -> None:

@@ -172,10 +172,10 @@ def test_a_damaged_file_of_features_is_named(store: FeatureStore, base: Scorer, 
 
 
 def test_what_a_killed_run_has_left_in_the_cache_goes(base: Scorer, table: RatedTable, tmp_path: Path) -> None:
-    store = FeatureStore(tmp_path / "cache", base, "run")
+    store = FeatureStore(tmp_path / "cache", base, run="run")
     store.describe(table.rows[:4], silent)
     left = [store.folder / f".grmp-iqa-{run}" for run in ("run", "other")]
     for path in left:
         path.touch()
-    FeatureStore(tmp_path / "cache", base, "run").describe(table.rows[:4], silent)
+    FeatureStore(tmp_path / "cache", base, run="run").describe(table.rows[:4], silent)
     assert [path.exists() for path in left] == [False, True]  # the other may be at work

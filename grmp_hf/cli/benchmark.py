@@ -89,7 +89,7 @@ def _run(config: BenchmarkConfig, args: argparse.Namespace, output: OutputFolder
     output.adopt("results.jsonl")
     store = ResultStore(output.folder)
     with writing(args.cache or output.folder):
-        features = FeatureStore(args.cache or output.folder / "features", base)
+        features = FeatureStore(args.cache or output.folder / "features", base, run=output.work.run)
         with Progress("benchmark", 0, quiet=args.quiet) as progress:
             features.describe(needed_rows(cells), progress.tell)
             rows = Runner(features, store).run(cells, progress.tell)
