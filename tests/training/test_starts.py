@@ -15,6 +15,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds
+from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.starts import read_start
 
 NORMALISATION = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -39,8 +40,9 @@ def shots() -> tuple[Tensor, Tensor]:
 @pytest.fixture
 def run(make_scorer: Callable[..., Any], shots: tuple[Tensor, Tensor], start: Path, tmp_path: Path) -> Any:
     def go(recipe: FewShotRecipe, **options: Any) -> Any:
-        given = {"start": start, "output_dir": tmp_path / "run", **NORMALISATION, **options}
-        return adapt(given.pop("model", None) or make_scorer(), *shots, recipe=recipe, **given)
+        given = {"start": start, "output_dir": tmp_path / "run", **options}
+        pictures = RatedPictures(shots[0].__getitem__, shots[1], **NORMALISATION)
+        return adapt(given.pop("model", None) or make_scorer(), pictures, recipe=recipe, **given)
 
     return go
 
