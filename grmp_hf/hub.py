@@ -30,7 +30,7 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.outputs import check_source
 from grmp_hf.places import cached_only, check_place, hub_errors, spelling
 from grmp_hf.pushing import push
-from grmp_hf.record import RECORD, SPLIT_FILE, WEIGHTS_FILE, Record, in_settings
+from grmp_hf.record import RECORD, SPLIT_FILE, WEIGHTS_FILE, Record, in_settings, origin_of
 from grmp_hf.saving import adapter_sha256, package_versions, recorded_name, save
 from grmp_hf.scoring import Scorer
 
@@ -217,11 +217,9 @@ def _taught(folder: Path) -> Split | None:
     """Which pictures have taught what a folder holds, if that is said there, and said of what is there."""
     try:
         split = Split.load(folder / SPLIT_FILE)
-        name = _CONFIG if (folder / _CONFIG).is_file() else "config.json"
-        origin = json.loads((folder / name).read_text(encoding="utf-8")).get("provenance") or {}
     except (GRMPError, OSError, ValueError):
         return None
-    return split if origin.get("split_hash", split.hash) == split.hash else None
+    return split if origin_of(folder).get("split_hash", split.hash) == split.hash else None
 
 
 def _recorded_base(adapter: _AdapterFiles, config: PeftConfig) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from grmp_hf.errors import GRMPError
 
-__all__ = ["RECORD", "SPLIT_FILE", "WEIGHTS_FILE", "Record", "in_settings"]
+__all__ = ["RECORD", "SPLIT_FILE", "WEIGHTS_FILE", "Record", "in_settings", "origin_of"]
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 """Of an adapter."""
@@ -101,6 +101,14 @@ class Record:
 def in_settings(config: Any) -> bool:
     """Whether the PEFT config of an adapter, or the configuration of a model, holds the record itself."""
     return hasattr(config, "rating_scale")
+
+
+def origin_of(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What an adapter, or a model that holds one, says of what has taught it; empty where it says nothing."""
+    try:
+        return dict(Record.load(folder).provenance or _read(Path(folder) / "config.json").get("provenance") or {})
+    except (GRMPError, TypeError, ValueError):
+        return {}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from transformers import CLIPConfig, CLIPModel
 
 import grmp_hf
 from grmp_hf import hub
-from grmp_hf.data import RatingScale
+from grmp_hf.data import RatingScale, Split
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.baking import bake
@@ -275,3 +275,13 @@ def test_what_a_scorer_holds_comes_back(name: str, clip_folder: Path, photos: li
         os.umask(mask)
         modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "saved").iterdir()}
         assert modes == {0o666 & ~mask}
+
+
+@pytest.mark.parametrize("where", ["adapter_config.json", "record.json", "config.json"])
+def test_a_split_of_another_run_is_not_what_has_taught(where: str, tmp_path: Path) -> None:
+    split, other = Split(("a", "b"), ("c",), "drawn", 0), Split(("a", "c"), ("b",), "drawn", 1)
+    (tmp_path / where).write_text(json.dumps({"provenance": {"split_hash": split.hash}}))
+    split.save(tmp_path / "split.json")
+    assert hub._taught(tmp_path) == split
+    other.save(tmp_path / "split.json")
+    assert hub._taught(tmp_path) is None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.record import SPLIT_FILE, WEIGHTS_FILE
+from grmp_hf.record import SPLIT_FILE, WEIGHTS_FILE, origin_of
 from grmp_hf.storing import digest_file
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ def _read_split(folder: Path | None, who: str) -> Found:
     if folder is None or not (folder / SPLIT_FILE).is_file():
         return None, [f"{who}: has no {SPLIT_FILE} beside it: {_UNKNOWN}"]
     split = Split.load(folder / SPLIT_FILE)
-    recorded = _provenance(folder).get("split_hash", split.hash)
+    recorded = origin_of(folder).get("split_hash", split.hash)
     if recorded != split.hash:
         return None, [f"{who}: the {SPLIT_FILE} beside it is of another run: {_UNKNOWN}"]
     return split, []
@@ -120,17 +119,6 @@ def _weights_sha256(folder: Path) -> str | None:
         return digest_file(folder / WEIGHTS_FILE)
     except OSError:
         return None
-
-
-def _provenance(folder: Path) -> dict[str, Any]:
-    """What the settings in a folder say of their origin; empty where they say nothing."""
-    from grmp_hf.record import Record
-
-    try:
-        adapter = Record.load(folder).provenance
-        return dict(adapter or json.loads((folder / "config.json").read_text(encoding="utf-8")).get("provenance") or {})
-    except (OSError, ValueError, AttributeError, GRMPError):
-        return {}
 
 
 def _hub_folder(name: str, revision: str | None, offline: bool) -> Path | None:
