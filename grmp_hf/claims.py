@@ -14,14 +14,17 @@ from typing import Any
 from grmp_hf.errors import GRMPError
 from grmp_hf.storing import TEMPORARY, Lock, is_first_process, read_json, try_place, write_json, writing
 
-__all__ = ["WORK", "WorkFolder", "check_folder", "first_few", "is_begun"]
+__all__ = ["NEW", "PLAN", "WORK", "WorkFolder", "check_folder", "first_few", "is_begun"]
 
 WORK = ".grmp-iqa-run"
 """Name of the folder of working files inside a folder that a run fills."""
 
 _RUN = "grmp_hf.run/1"
-_LOCK, _RECORD, _PLAN = "lock", "run.json", "swap.json"
-_OWN = ("new", "training", "trained", "checkpoint-*", "runs", f"{TEMPORARY}*", _PLAN)
+NEW, PLAN = "new", "swap.json"
+"""What a run builds in its folder, and the plan by which that takes its place."""
+
+_LOCK, _RECORD = "lock", "run.json"
+_OWN = (NEW, "training", "trained", "checkpoint-*", "runs", f"{TEMPORARY}*", PLAN)
 """What a run keeps in its folder, in the order in which it goes; anything else there is somebody else's."""
 
 
@@ -77,7 +80,7 @@ class WorkFolder:
             found = read_json(self.folder / _RECORD, _RUN)
             if found is not None:
                 self.run, self._settings = str(found.get("run")), found.get("settings")
-                if self._settings is None and not (self.folder / _PLAN).exists():  # half removed, or not to go on with
+                if self._settings is None and not (self.folder / PLAN).exists():  # half removed, or not to go on with
                     self.clear()
             else:
                 self._write(None)

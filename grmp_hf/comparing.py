@@ -19,7 +19,7 @@ from grmp_hf.evaluation.baselines import RidgeModel, fit_ridge
 from grmp_hf.evaluation.metrics import caveats, evaluate_scores
 from grmp_hf.modeling.adapters import changes_embedding, teacher_mode
 from grmp_hf.modeling.heads import describe
-from grmp_hf.scoring import Scorer, iter_views
+from grmp_hf.scoring import Scorer, all_views, iter_views
 
 __all__ = ["Tested", "score_tests"]
 
@@ -97,13 +97,8 @@ def score_tests(
 
 def _fit_ridge(scorer: Scorer, taught: Sequence[Row], batch_size: int) -> RidgeModel:
     """Ridge regression on the base's embedding of the pictures that taught."""
-    embeds: list[Tensor] = []
-    for chunk in iter_views(taught, scorer.views, batch_size=batch_size):
-        bad = next((found for _, found in chunk if isinstance(found, ImageError)), None)
-        if bad is not None:
-            raise bad
-        views = torch.stack([found for _, found in chunk if isinstance(found, Tensor)])
-        embeds.append(_base_outputs(scorer, views).image_embeds.cpu())
+    parts = all_views(taught, scorer.views, batch_size=batch_size)
+    embeds = [_base_outputs(scorer, views).image_embeds.cpu() for views in parts]
     return fit_ridge(torch.cat(embeds).numpy(), [row.quality for row in taught])
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from grmp_hf.claims import WORK, WorkFolder, check_folder, first_few, is_begun
+from grmp_hf.claims import NEW, PLAN, WORK, WorkFolder, check_folder, first_few, is_begun
 from grmp_hf.errors import GRMPError
 from grmp_hf.storing import TEMPORARY, digest_file, is_first_process, read_json, usual_mode, write_json, writing
 
@@ -24,7 +24,6 @@ MANIFEST = ".grmp-iqa.json"
 """Names and digests of what the last run wrote into a folder."""
 
 _FILES, _SWAP = "grmp_hf.files/1", "grmp_hf.swap/1"
-_NEW, _PLAN = "new", "swap.json"
 
 
 class OutputFolder:
@@ -63,8 +62,8 @@ class OutputFolder:
                 self._check(shared, run)
                 self.work = WorkFolder(folder / WORK, folder, overwrite=overwrite)
             if first:  # what a run was building when it was killed
-                shutil.rmtree(self.work.folder / _NEW, ignore_errors=True)
-        self.new = self.work.folder / _NEW / (folder.resolve().name or _NEW)  # cards call it by its name
+                shutil.rmtree(self.work.folder / NEW, ignore_errors=True)
+        self.new = self.work.folder / NEW / (folder.resolve().name or NEW)  # cards call it by its name
 
     def _check(self, shared: bool, run: str | None) -> None:
         """Refuse a folder with anything that is not to be replaced."""
@@ -105,7 +104,7 @@ class OutputFolder:
         return sorted(found)
 
     def _plan(self) -> dict[str, Any] | None:
-        return read_json(self.folder / WORK / _PLAN, _SWAP)
+        return read_json(self.folder / WORK / PLAN, _SWAP)
 
     def _manifest(self) -> dict[str, Any] | None:
         return read_json(self.folder / MANIFEST, _FILES)
@@ -163,7 +162,7 @@ class OutputFolder:
                 "move": sorted(files),
                 "manifest": {"schema": _FILES, "run": self.work.run, "files": {**kept, **files}},
             }
-            write_json(self.work.folder / _PLAN, plan)
+            write_json(self.work.folder / PLAN, plan)
             self._swap()
 
     def adopt(self, name: str) -> None:
@@ -179,7 +178,7 @@ class OutputFolder:
         if theirs:
             raise GRMPError(
                 f"{self.folder}: holds {first_few(theirs)}, which no run of grmp-iqa wrote; move it away and start the "
-                f"same command again. What was made is in {self.folder / WORK / _NEW}"
+                f"same command again. What was made is in {self.folder / WORK / NEW}"
             )
 
     def _swap(self) -> None:
@@ -187,7 +186,7 @@ class OutputFolder:
         plan = self._plan()
         if plan is None:
             return
-        new = self.work.folder / _NEW / plan["from"]
+        new = self.work.folder / NEW / plan["from"]
         left = [name for name in plan["move"] if (new / name).is_file()]
         if len(left) == len(plan["move"]):  # old results go first
             old = [name for name in plan["remove"] if os.path.lexists(self.folder / name)]
@@ -249,7 +248,7 @@ def check_source(name: str | os.PathLike[str] | None) -> None:
     except OSError:  # there is none of that name: whoever asked says so
         return
     work = folder / WORK
-    half = read_json(work / _PLAN, _SWAP) is not None  # some of the new ones, and none or all of the old
+    half = read_json(work / PLAN, _SWAP) is not None  # some of the new ones, and none or all of the old
     if half or (is_begun(work) and not (folder / MANIFEST).is_file()):
         raise GRMPError(f"{folder}: its run has not ended; start the command that makes it again")
 

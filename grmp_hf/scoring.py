@@ -32,7 +32,17 @@ from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 from grmp_hf.pictures import Picture, each_picture, is_picture, read_picture
 from grmp_hf.record import Record
 
-__all__ = ["Picture", "ScoredPicture", "Scorer", "Scores", "as_image_error", "iter_views", "large_alone", "warn_of"]
+__all__ = [
+    "Picture",
+    "ScoredPicture",
+    "Scorer",
+    "Scores",
+    "all_views",
+    "as_image_error",
+    "iter_views",
+    "large_alone",
+    "warn_of",
+]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -156,12 +166,8 @@ class Scorer:
         Raises:
             ImageError: a picture cannot be read; :meth:`iter_scores` reports it instead.
         """
-        quality = []
-        for part in iter_views(each_picture(pictures), self.views, batch_size=batch_size):
-            bad = next((found for _, found in part if isinstance(found, ImageError)), None)
-            if bad is not None:
-                raise bad
-            quality.append(self.quality(torch.stack([found for _, found in part if isinstance(found, Tensor)])))
+        parts = all_views(each_picture(pictures), self.views, batch_size=batch_size)
+        quality = [self.quality(pixels) for pixels in parts]
         if not quality:
             raise GRMPError("Expected at least one picture to score, got none.")
         joined = np.concatenate(quality)
@@ -298,6 +304,19 @@ def iter_views(
             return item, as_image_error(error)
 
     return _chunks(_read_ahead(decode, items, batch_size, workers), batch_size)
+
+
+def all_views(items: Iterable[_Item], views: Callable[[_Item], Tensor], *, batch_size: int) -> Iterator[Tensor]:
+    """As :func:`iter_views`, for whoever needs every picture: uint8 ``(B, V, 3, S, S)``, ``batch_size`` at a time.
+
+    Raises:
+        ImageError: of the first picture that cannot be used.
+    """
+    for part in iter_views(items, views, batch_size=batch_size):
+        bad = next((found for _, found in part if isinstance(found, ImageError)), None)
+        if bad is not None:
+            raise bad
+        yield torch.stack([found for _, found in part if isinstance(found, Tensor)])
 
 
 def as_image_error(error: Exception) -> ImageError:

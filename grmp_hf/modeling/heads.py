@@ -116,7 +116,7 @@ class Head(nn.Module):
 
     def forward(self, features: Features, text: Text) -> GRMPOutput:
         """The quality ``(B,)`` of pictures, in [0, 1], and whatever else the head has to say."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} says nothing of quality: give it forward(features, text)")
 
     def settings(self) -> dict[str, Any]:
         """The arguments, as JSON takes them, with which the head is made anew."""
