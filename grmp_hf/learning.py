@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +30,7 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.record import Record
 from grmp_hf.saving import adapter_sha256, save
 from grmp_hf.scoring import Scorer, as_image_error
+from grmp_hf.scratch import scratch_folder
 from grmp_hf.storing import TEMPORARY, writing
 from grmp_hf.tasks import Source, Tasks, divide
 from grmp_hf.training import few_shot, pretraining
@@ -236,8 +236,8 @@ def _working(scorer: Scorer, work: WorkFolder | None, settings: Mapping[str, Any
         with writing(work.what):
             yield work.folder
         return
-    with tempfile.TemporaryDirectory() as own:
-        shared = [own]
+    with scratch_folder() as own:
+        shared = [str(own)]
         broadcast_object_list(shared)
         yield Path(shared[0])
         processes.wait_for_everyone()

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from grmp_hf.modeling.adapters import check_recorded
 from grmp_hf.modeling.baking import GRMPBakedScorer
 from grmp_hf.modeling.heads import check_kept
 from grmp_hf.record import SPLIT_FILE, WEIGHTS_FILE, Record, in_settings
+from grmp_hf.scratch import scratch_folder
 from grmp_hf.storing import digest_file, writing
 
 if TYPE_CHECKING:
@@ -38,15 +38,15 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
     """
     target = Path(folder)
     _record(scorer)
-    with writing(target), tempfile.TemporaryDirectory() as place:
+    with writing(target), scratch_folder() as place:
         if isinstance(scorer.model, PeftModel):
             (name,) = scorer.model.active_adapters
-            scorer.model.save_pretrained(place, selected_adapters=[name], save_embedding_layers=False)
-            written = Path(place) if name == "default" else Path(place, name)
+            scorer.model.save_pretrained(str(place), selected_adapters=[name], save_embedding_layers=False)
+            written = place if name == "default" else place / name
             if not in_settings(scorer.model.active_peft_config):
                 Record.of(scorer.model.active_peft_config).save(written)
         else:
-            written = Path(place)
+            written = place
             scorer.model.save_pretrained(place)  # type: ignore[operator]
             scorer.processor.save_pretrained(place)
         target.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -23,6 +22,7 @@ from grmp_hf.features import Pictures, first_views, iter_pixels
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.scoring import Scorer
+from grmp_hf.scratch import scratch_folder
 from grmp_hf.training.precision import BF16, settle_bf16
 
 __all__ = ["FullFineTuning"]
@@ -88,9 +88,9 @@ class FullFineTuning:
     def _train(self, data: _Views, seed: int, callbacks: list[Any]) -> nn.Module:
         torch.manual_seed(seed)  # of the head
         model: nn.Module = _tower_with_head(cast(GRMPForImageQualityAssessment, self.base.model))
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             arguments = TrainingArguments(
-                output_dir=folder,
+                output_dir=str(folder),
                 num_train_epochs=self.epochs,
                 per_device_train_batch_size=self.batch_size,
                 learning_rate=self.learning_rate,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.saving import adapter_sha256
 from grmp_hf.scoring import Scorer
+from grmp_hf.scratch import scratch_folder
 from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.starts import read_start
@@ -152,7 +152,7 @@ class GRMP:
         model = cast(GRMPForImageQualityAssessment, self.base.model)
         labels = torch.tensor(quality, dtype=torch.float32)
         callbacks = [] if observer is None else [Watcher(observer, self._describe)]
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             common: dict[str, Any] = {"recipe": dataclasses.replace(self.recipe, save_steps=0), "start": self.start}
             common |= {"seed": seed, "output_dir": folder, "callbacks": callbacks}
             if not self._moves_embeddings:

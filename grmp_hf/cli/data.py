@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grmp_hf.cli.options import say, tell
 from grmp_hf.errors import GRMPError, printable
 from grmp_hf.outputs import OutputFolder
+from grmp_hf.scratch import scratch_folder
 from grmp_hf.storing import writing
 
 if TYPE_CHECKING:
@@ -132,9 +132,9 @@ def _push(args: argparse.Namespace) -> int:
     what = f"{len(table)} pictures, {size_of(table.rows) / 1e6:.1f} MB, to {args.repo}, {whom}"
     if not args.yes:
         _confirm(what)
-    with tempfile.TemporaryDirectory() as folder:
-        write_set(table, spec, Path(folder))
-        address = upload_set(Path(folder), args.repo, private=not args.public)
+    with scratch_folder() as folder:
+        write_set(table, spec, folder)
+        address = upload_set(folder, args.repo, private=not args.public)
     print(json.dumps({"url": address}) if args.json else address)
     return 0
 

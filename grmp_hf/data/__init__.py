@@ -1,4 +1,4 @@
-"""Pictures and ratings: decoding, reading tables, splits. Imports nothing of the package but its error class."""
+"""Pictures and ratings: decoding, reading tables, splits. Of the package it needs errors and scratch folders alone."""
 
 from grmp_hf.data.benchmarks import BENCHMARKS, BenchmarkSpec
 from grmp_hf.data.columns import ImageSource, RatedTable, Row

@@ -15,7 +15,6 @@ import re
 import stat
 import struct
 import tarfile
-import tempfile
 import unicodedata
 import zipfile
 import zlib
@@ -28,6 +27,7 @@ from typing import IO, Any
 
 from grmp_hf.data.columns import shown
 from grmp_hf.errors import GRMPError
+from grmp_hf.scratch import clear_leftovers, scratch_folder
 
 __all__ = ["ARCHIVE_SUFFIXES", "MAX_BYTES", "MAX_MEMBERS", "MAX_RATIO", "extract_archive", "is_archive"]
 
@@ -94,6 +94,7 @@ def extract_archive(
             a device or a pipe; another archive. Or `target` holds something else.
     """
     if _is_unpacked(archive, target):
+        clear_leftovers(target.parent)
         return target
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise _taken(archive, target)
@@ -245,9 +246,7 @@ def _write(archive: Path, plan: list[tuple[str, _Member]], target: Path, size: i
     made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=target.parent) as temporary:
-            ready = Path(temporary, "content")  # not the temporary folder itself, which is closed to other users
-            ready.mkdir()
+        with scratch_folder(target.parent) as ready:
             for path, member in plan:
                 _write_member(archive, ready / path, member)
             (ready / _MARKER).write_text(json.dumps({"archive": archive.name, "bytes": size}), encoding="utf-8")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import stat
 import struct
+import subprocess
+import sys
 import tarfile
 import unicodedata
 import warnings
@@ -356,6 +359,20 @@ def test_interrupted_extraction_leaves_nothing(home: Path, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         extract_archive(archive, home / "new" / "target")
     assert tree(home) == before
+
+
+def test_what_a_killed_unpacking_has_left_goes(home: Path) -> None:
+    archive = write_zip(home / "a.zip", FILES)
+    code = (
+        "import os, pathlib, sys\nfrom grmp_hf.data import archives\n"
+        "archives._write_member = lambda archive, path, member: os.kill(os.getpid(), 9)\n"
+        "archives.extract_archive(*map(pathlib.Path, sys.argv[1:]))"
+    )
+    for _ in range(2):  # when the target has to be made, and when it is there
+        killed = subprocess.run([sys.executable, "-c", code, archive, home / "cache" / "other"], check=False)
+        assert killed.returncode == -9 and list((home / "cache").glob(".grmp-iqa-scratch-*/content"))
+        extract_archive(archive, home / "cache" / "target")
+        assert os.listdir(home / "cache") == ["target"]
 
 
 def test_another_process_was_faster(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
