@@ -39,13 +39,18 @@ def fit_calibration(model: PeftModel, logits: Tensor, quality: Tensor) -> None:
         )
     base = model.get_base_model()
     readout = base.readout.grmp_readout["default"]
-    share, offset = (torch.zeros_like(value, requires_grad=True) for value in (readout.log_scale, readout.offset))
+    # In double precision: where a model says nearly the same of all pictures, single precision stops far from the best.
+    logits, quality = logits.cpu().double(), quality.cpu().double()
+    share, offset = (
+        torch.zeros_like(value, dtype=torch.float64, device="cpu", requires_grad=True)
+        for value in (readout.log_scale, readout.offset)
+    )
     optimizer: Any = torch.optim.LBFGS([share, offset], max_iter=50, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        calibrated = _log_scale(share).exp() * logits.to(offset) + offset
-        loss = quality_cross_entropy(calibrated, quality.to(offset), base.config.quality_levels)
+        calibrated = _log_scale(share).exp() * logits + offset
+        loss = quality_cross_entropy(calibrated, quality, base.config.quality_levels)
         torch.autograd.backward(loss)
         return loss
 
