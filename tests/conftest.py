@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,13 @@ def folder_from(variable: str, what: str) -> Path:
     if not folder.is_dir():
         pytest.fail(f"{variable} should name the folder of {what}, but {folder} is not a folder", pytrace=False)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_collections() -> None:
+    """Garbage is looked for among new objects alone: a Trainer looks at the end of each run, and libraries are large."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
