@@ -44,7 +44,7 @@ def folder_from(variable: str, what: str) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_collections() -> None:
-    """Garbage is looked for among new objects alone: a Trainer looks at the end of each run, and libraries are large."""
+    """Garbage is looked for among new objects alone: a Trainer does so after each run, and libraries are large."""
     gc.collect()
     gc.freeze()
 
