@@ -76,7 +76,10 @@ def score_tests(
         GRMPError: a scorer of which it is not known what has taught it, or a picture that taught and cannot be read.
     """
     if scorer.taught is None:
-        raise GRMPError("Expected a scorer that grmp_hf.adapt has made, got one that does not say what has taught it.")
+        raise GRMPError(
+            "Expected a scorer that grmp_hf.adapt has made, got one that does not say what has taught it. Give "
+            "what adapt returns, or load the folder that was adapted, with its split.json, which is never pushed."
+        )
     taught, tests = scorer.taught.select(table)
     ridge = _fit_ridge(scorer, taught, batch_size)
     rows: list[dict[str, Any]] = []

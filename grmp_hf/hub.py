@@ -104,10 +104,10 @@ def load(
     commit = _commit(name, revision)
     network, scale = base.to(place), None
     if isinstance(base, GRMPBakedScorer):
-        if found is not None:
+        if found is not None and config is not None:
             raise GRMPError(
                 f"Expected a base for adapter {found.name!r}, got the baked scorer {name!r}, which has its own. Leave "
-                "the adapter out, or name its base."
+                f"the adapter out, or name its base, {_base_of(found, config)!r}."
             )
         scale = _scale(Record.of(base.config))
     elif found is not None and config is not None:
@@ -222,17 +222,19 @@ def _taught(folder: Path) -> Split | None:
     return split if origin_of(folder).get("split_hash", split.hash) == split.hash else None
 
 
+def _base_of(adapter: _AdapterFiles, config: PeftConfig) -> str:
+    recorded = config.base_model_name_or_path or EMBEDDED
+    inside = adapter.folder / recorded
+    return str(inside) if recorded != EMBEDDED and inside.is_dir() else str(recorded)
+
+
 def _recorded_base(adapter: _AdapterFiles, config: PeftConfig) -> str:
-    recorded = config.base_model_name_or_path
-    if not recorded or recorded == EMBEDDED:
-        return EMBEDDED
-    if (adapter.folder / recorded).is_dir():
-        return str(adapter.folder / recorded)
+    recorded = _base_of(adapter, config)
     try:
         check_place(recorded, f"the base of adapter {adapter.name!r}")
     except GRMPError as error:
         raise GRMPError(f"{error} Name the base beside the adapter (--model, or model=).") from error
-    return str(recorded)
+    return recorded
 
 
 def _load_base(

@@ -28,7 +28,7 @@ from grmp_hf.evaluation.metrics import srcc
 from grmp_hf.modeling.adapters import check_base, copy_base
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.record import Record
-from grmp_hf.saving import adapter_sha256, save
+from grmp_hf.saving import adapter_sha256, named_base, save
 from grmp_hf.scoring import Scorer, as_image_error
 from grmp_hf.scratch import scratch_folder
 from grmp_hf.storing import TEMPORARY, writing
@@ -190,8 +190,12 @@ def pretrain(
         return Pretrained(_trained(scorer, name, folder), watch.judgements)
 
 
-def check_bare(scorer: Scorer) -> None:
+def check_bare(scorer: Scorer, how: str = "--model, or grmp_hf.load of it") -> None:
     """Raise for a scorer that is no base.
+
+    Args:
+        scorer: that is to learn.
+        how: a base is named where the scorer was, for the message.
 
     Raises:
         GRMPError: it has an adapter, or is a baked one.
@@ -199,7 +203,7 @@ def check_bare(scorer: Scorer) -> None:
     if not isinstance(scorer.model, GRMPForImageQualityAssessment):
         raise GRMPError(
             f"Expected a base to learn on, got {scorer.identity['adapter'] or 'a baked scorer'}, which has learnt "
-            "already. Name its base (--model, or grmp_hf.load of it)."
+            f"already. Name its base, {named_base(scorer)} ({how})."
         )
 
 

@@ -17,6 +17,7 @@ from grmp_hf.embedded import EMBEDDED
 from grmp_hf.modeling.adapters import check_recorded
 from grmp_hf.modeling.baking import GRMPBakedScorer
 from grmp_hf.modeling.heads import check_kept
+from grmp_hf.places import is_hub_id
 from grmp_hf.record import SPLIT_FILE, WEIGHTS_FILE, Record, in_settings
 from grmp_hf.scratch import scratch_folder
 from grmp_hf.storing import digest_file, writing
@@ -103,3 +104,14 @@ def package_versions() -> dict[str, str]:
     """Versions of this package and of those that decide about its numbers."""
     own = str(sys.modules["grmp_hf"].__version__)
     return {"grmp_hf": own} | {n: importlib.metadata.version(n) for n in ("torch", "transformers", "peft", "pillow")}
+
+
+def named_base(scorer: Scorer) -> str:
+    """The base of an adapter or of a baked scorer, as it can be named again."""
+    if isinstance(scorer.model, PeftModel):
+        base = Record.of(scorer.model.active_peft_config).base
+    else:
+        base = scorer.origin.get("baked_from", {}).get("model")
+    if base in (None, EMBEDDED):
+        return "default"
+    return repr(base) if is_hub_id(base) or os.path.isdir(base) else f"the folder of {base!r}"

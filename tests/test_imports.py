@@ -53,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "pushing": {"cards", "embedded", "places", "record"},
     "recipe_files": set(),
     "record": set(),
-    "saving": {"cards", "embedded", "modeling", "record", "scoring", "scratch", "storing"},
+    "saving": {"cards", "embedded", "modeling", "places", "record", "scoring", "scratch", "storing"},
     "scoring": {"data", "modeling", "pictures", "record", "saving"},
     "scratch": {"storing"},
     "storing": set(),

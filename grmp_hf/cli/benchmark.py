@@ -126,13 +126,12 @@ def _load_base(config: BenchmarkConfig, args: argparse.Namespace) -> Scorer:
     import transformers
 
     from grmp_hf.hub import load
-    from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+    from grmp_hf.learning import check_bare
 
     transformers.utils.logging.disable_progress_bar()
     offline = True if args.offline else None
     base = load(config.model, revision=config.revision, device=args.device, local_files_only=offline)
-    if not isinstance(base.model, GRMPForImageQualityAssessment):
-        raise GRMPError(f"model: expected a base, got an adapter or a baked scorer in {config.model!r}; name its base")
+    check_bare(base, "the key model")
     return base
 
 
