@@ -202,7 +202,9 @@ def _adapter_config(adapter: _AdapterFiles) -> PeftConfig:
         values = json.loads((adapter.folder / _CONFIG).read_text(encoding="utf-8"))
         kind = values.get("peft_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise GRMPError(f"Expected settings in {_CONFIG} of adapter {adapter.name!r}, got {error}.") from error
+        raise GRMPError(
+            f"Expected settings in {_CONFIG} of adapter {adapter.name!r}, got {error}. Copy it again."
+        ) from error
     if kind not in _METHODS:
         raise GRMPError(
             f"Expected an adapter of a method out of {', '.join(_METHODS)}, got {kind!r} in {adapter.name!r}. Load it "
@@ -267,7 +269,8 @@ def _clear_errors(name: str, place: str) -> Iterator[None]:
     except _HUB_ERRORS as error:
         if os.path.isdir(place):
             raise GRMPError(
-                f"Expected a complete CLIP or GRMP model in the folder {name!r}, got: {_first_line(error)}"
+                f"Expected a complete CLIP or GRMP model in the folder {name!r}, got: {_first_line(error)}. Copy the "
+                "folder again."
             ) from error
         raise GRMPError(
             f"{name!r} is no folder here and could not be loaded from the Hub or its cache ({_first_line(error)}). "
@@ -295,10 +298,13 @@ def _attach(base: Any, adapter: _AdapterFiles, config: PeftConfig, head: nn.Modu
     except GRMPError as error:
         raise GRMPError(f"Adapter {adapter.name!r}: {error}") from error
     except KeyError as error:  # PEFT's, of a trained copy of a module
-        raise GRMPError(f"Adapter {adapter.name!r} is damaged: {WEIGHTS_FILE} lacks the tensor {error}") from error
+        raise GRMPError(
+            f"Adapter {adapter.name!r} is damaged: {WEIGHTS_FILE} lacks the tensor {error}. Copy it again."
+        ) from error
     except (RuntimeError, SafetensorError) as error:
         raise GRMPError(
-            f"Adapter {adapter.name!r} does not fit the base, or is damaged: {_first_line(error)}"
+            f"Adapter {adapter.name!r} does not fit the base, or is damaged: {_first_line(error)}. Copy it again, or "
+            "name the base that it was made for (--model, or model=)."
         ) from error
 
 

@@ -85,7 +85,8 @@ def repository(api: HfApi, repo_id: str, *, private: bool, dataset: bool = False
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True, **kind).repo_id
         if private and not ask(repo_id).private:
             raise GRMPError(
-                f"Expected {repo_id!r} to be private, but it is public. Choose another name, or allow it: --public."
+                f"Expected {repo_id!r} to be private, but it is public. Choose another name, or allow it: --public "
+                "(private=False)."
             )
         yield repo_id
     except GRMPError:

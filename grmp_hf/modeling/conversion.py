@@ -245,6 +245,17 @@ def _ids(ids: Sequence[Sequence[int]] | Tensor | None) -> list[list[int]] | None
     return None if ids is None else [[int(token) for token in row] for row in ids]
 
 
+def _heads(tower: str, width: int, given: int | None) -> int:
+    """Attention heads of a tower; every published CLIP has one for each 64 columns."""
+    heads = given or (width // 64 if width % 64 == 0 else 0)
+    if not heads or width % heads:
+        raise GRMPError(
+            f"Expected the number of attention heads of the {tower} tower, whose {width} columns it divides, got "
+            f"{given or 'none'}. Give that of the checkpoint: --{tower}-heads N, or {tower}_heads=N."
+        )
+    return heads
+
+
 def _clip_config(
     source: Mapping[str, Tensor],
     layers: Mapping[str, int],
@@ -262,7 +273,7 @@ def _clip_config(
         "hidden_size": len(patches),
         "intermediate_size": len(source[first.format("image_encoder")]),
         "num_hidden_layers": layers["image_encoder"],
-        "num_attention_heads": vision_heads or len(patches) // 64,
+        "num_attention_heads": _heads("vision", len(patches), vision_heads),
         "patch_size": patch,
         "image_size": side * patch,
     }
@@ -271,7 +282,7 @@ def _clip_config(
         "hidden_size": text_width,
         "intermediate_size": len(source[first.format("text_encoder")]),
         "num_hidden_layers": layers["text_encoder"],
-        "num_attention_heads": text_heads or text_width // 64,
+        "num_attention_heads": _heads("text", text_width, text_heads),
         "max_position_embeddings": len(source["text_encoder.positional_embedding"]),
         "eos_token_id": end,
         "bos_token_id": end - 1,
