@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,15 @@ Tables = dict[tuple[str, str], RatedTable]
 
 _PAPER_OPTIONS: dict[str, dict[str, Any]] = {"livec": {"practice": True}, "koniq10k": {"scores": "1-5"}}
 """What the published code reads: LIVE Challenge with its seven practice pictures, KonIQ-10k on the scale 1 to 5."""
+
+
+_KEYS = {
+    r"--range (\S+) ([^\s,;]+)": r"range: [\1, \2]",
+    "--higher-is-better": "higher_is_better: true",
+    "--lower-is-better": "higher_is_better: false",
+    r"--images(?: DIR)?": "the key images",
+    r"--(image|rating|split)-column": r"the key \1_column",
+}
 
 
 def read_tables(config: BenchmarkConfig) -> Tables:
@@ -39,9 +49,19 @@ def read_tables(config: BenchmarkConfig) -> Tables:
     return tables
 
 
+def _by_keys(advice: str) -> str:
+    """Advice that names options of other commands, with the keys of a data set that say the same."""
+    for option, key in _KEYS.items():
+        advice = re.sub(option, key, advice)
+    return advice
+
+
 def _read(dataset: DatasetConfig, options: dict[str, Any]) -> RatedTable:
     if dataset.place is None:
         raise GRMPError(f"{dataset.name}: expected the place of this data set; give it with --data {dataset.name}=DIR")
     if dataset.benchmark is None:
-        return read_ratings(dataset.place, **options)
+        try:
+            return read_ratings(dataset.place, **options)
+        except GRMPError as error:
+            raise GRMPError(_by_keys(str(error))) from error
     return read_benchmark(dataset.benchmark, dataset.place, **options)
