@@ -10,7 +10,7 @@ from typing import Any
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import is_public_id
-from grmp_hf.record import Record
+from grmp_hf.record import CONFIG_FILE, Record
 
 __all__ = ["CARD", "REPOSITORY", "card_text", "write_card"]
 
@@ -21,7 +21,7 @@ REPOSITORY = "OWNER/NAME"
 INSTALL = "pip install .    # in a clone of the repository of grmp_hf, which is in no package index"
 """A line that works; cards give it, since no index has the package."""
 
-_ADAPTER, _MODEL = "adapter_config.json", "config.json"
+_MODEL = "config.json"
 _METHODS = {"adapted": "this adapter", "zero_shot": "zero-shot (base alone)", "ridge": "ridge on the frozen embedding"}
 _ADAPTERS = {"GRMP": "Soft prompts", "LORA": "A LoRA adapter", "LN_TUNING": "A LayerNorm adapter"}
 _FIGURES = {"srcc": "SRCC", "krcc": "KRCC", "plcc": "PLCC", "plcc_logistic": "PLCC after fit", "rmse": "RMSE after fit"}
@@ -52,12 +52,12 @@ def card_text(
     Raises:
         GRMPError: neither is there.
     """
-    path = next((found for name in (_ADAPTER, _MODEL) if (found := Path(folder) / name).is_file()), None)
+    path = next((found for name in (CONFIG_FILE, _MODEL) if (found := Path(folder) / name).is_file()), None)
     try:
         if path is None:
-            raise OSError(f"found neither {_ADAPTER} nor {_MODEL}")
+            raise OSError(f"found neither {CONFIG_FILE} nor {_MODEL}")
         config = json.loads(path.read_text(encoding="utf-8"))
-        if path.name == _ADAPTER:
+        if path.name == CONFIG_FILE:
             record = Record.load(folder)
             own = {"preprocessing": record.preprocessing, "provenance": record.provenance}
             config |= {**own, "rating_scale": record.scale, "base_model_name_or_path": record.base}
@@ -65,7 +65,7 @@ def card_text(
         raise GRMPError(
             f"Expected an adapter or model in {str(folder)!r}: {error}. Save it before its card."
         ) from error
-    learnt = path.name == _ADAPTER or bool(config.get("rating_scale"))
+    learnt = path.name == CONFIG_FILE or bool(config.get("rating_scale"))
     shown = [f"![scores and ratings of the test pictures]({picture})"] if picture else []
     parts = (
         _header(config, figures),

@@ -21,7 +21,7 @@ from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling import peft_prompts  # noqa: F401 (makes PEFT know the method, whatever was imported first)
-from grmp_hf.modeling.adapters import base_fingerprint, check_recorded
+from grmp_hf.modeling.adapters import base_fingerprint, check_base
 from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, image_size, match_views, model_place
 from grmp_hf.modeling.heads import rebuild
@@ -30,13 +30,12 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.outputs import check_source
 from grmp_hf.places import cached_only, check_place, hub_errors, spelling
 from grmp_hf.pushing import push
-from grmp_hf.record import RECORD, SPLIT_FILE, WEIGHTS_FILE, Record, in_settings, origin_of
+from grmp_hf.record import CONFIG_FILE, RECORD, SPLIT_FILE, WEIGHTS_FILE, Record, origin_of
 from grmp_hf.saving import adapter_sha256, package_versions, recorded_name, save
 from grmp_hf.scoring import Scorer
 
 __all__ = ["EMBEDDED", "adapter_sha256", "load", "package_versions", "push", "recorded_name", "save"]
 
-_CONFIG = "adapter_config.json"
 _METHODS = ("GRMP", "LN_TUNING", "LORA")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _HUB_ERRORS: tuple[type[Exception], ...] = (*hub_errors(), SafetensorError)
@@ -141,7 +140,7 @@ def _choose_adapter(
     found = _find_adapter(name, revision, offline)
     if found is None:
         raise GRMPError(
-            f"Expected an adapter ({_CONFIG}, {WEIGHTS_FILE}) at {name!r}, found none or could not reach it. "
+            f"Expected an adapter ({CONFIG_FILE}, {WEIGHTS_FILE}) at {name!r}, found none or could not reach it. "
             f"{spelling(name)} Without a network it has to be a folder or in the cache."
         )
     return found
@@ -177,18 +176,18 @@ def _find_adapter(name: str, revision: str | None, offline: bool) -> _AdapterFil
     """The adapter of that name, or None where there is none or it cannot be reached."""
     if os.path.isdir(name):
         folder = Path(name)
-        if not (folder / _CONFIG).is_file():
+        if not (folder / CONFIG_FILE).is_file():
             return None
         if not (folder / WEIGHTS_FILE).is_file():
             raise GRMPError(
-                f"Expected {WEIGHTS_FILE} beside {_CONFIG} in {name!r}, found none. Save it again as safetensors."
+                f"Expected {WEIGHTS_FILE} beside {CONFIG_FILE} in {name!r}, found none. Save it again as safetensors."
             )
         return _AdapterFiles(folder, folder.resolve().name, None)
     try:
         offline = cached_only(name, revision, offline=offline)
-        path = Path(hf_hub_download(name, _CONFIG, revision=revision, local_files_only=offline))
+        path = Path(hf_hub_download(name, CONFIG_FILE, revision=revision, local_files_only=offline))
         hf_hub_download(name, WEIGHTS_FILE, revision=path.parent.name, local_files_only=offline)
-        with suppress(EntryNotFoundError):  # of earlier versions, which record the same in the settings
+        with suppress(EntryNotFoundError):  # earlier versions kept the same in the settings
             hf_hub_download(name, RECORD, revision=path.parent.name, local_files_only=offline)
     except _HUB_ERRORS:
         return None
@@ -199,11 +198,11 @@ def _find_adapter(name: str, revision: str | None, offline: bool) -> _AdapterFil
 
 def _adapter_config(adapter: _AdapterFiles) -> PeftConfig:
     try:
-        values = json.loads((adapter.folder / _CONFIG).read_text(encoding="utf-8"))
+        values = json.loads((adapter.folder / CONFIG_FILE).read_text(encoding="utf-8"))
         kind = values.get("peft_type")
     except (OSError, ValueError, AttributeError) as error:
         raise GRMPError(
-            f"Expected settings in {_CONFIG} of adapter {adapter.name!r}, got {error}. Copy it again."
+            f"Expected settings in {CONFIG_FILE} of adapter {adapter.name!r}, got {error}. Copy it again."
         ) from error
     if kind not in _METHODS:
         raise GRMPError(
@@ -286,14 +285,13 @@ def _commit(name: str, revision: str | None) -> str | None:
 
 
 def _attach(base: Any, adapter: _AdapterFiles, config: PeftConfig, head: nn.Module | None) -> PeftModel:
-    record = Record.of(config)
+    kept = Record.of(config).head
     try:
-        if record.head is not None and "name" in record.head:
-            base.head = rebuild(record.head, head)
+        if kept is not None and "name" in kept:
+            base.head = rebuild(kept, head)
         elif head is not None:
             base.head = head
-        if not in_settings(config):
-            check_recorded(record, base).attach(config)
+        check_base(config, base)
         return PeftModel.from_pretrained(base, str(adapter.folder), config=config)
     except GRMPError as error:
         raise GRMPError(f"Adapter {adapter.name!r}: {error}") from error

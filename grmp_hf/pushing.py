@@ -14,14 +14,14 @@ from grmp_hf.cards import CARD, REPOSITORY, card_text
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import hub_errors, is_hub_id
-from grmp_hf.record import RECORD, Record
+from grmp_hf.record import CONFIG_FILE, RECORD, Record
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 __all__ = ["push", "repository"]
 
-_ADAPTER, _MODEL = "adapter_config.json", "config.json"
+_MODEL = "config.json"
 _PUSHED = (
     "*.safetensors",
     "*config.json",
@@ -100,22 +100,22 @@ def repository(api: HfApi, repo_id: str, *, private: bool, dataset: bool = False
 
 def _check(source: Path, repo_id: str) -> None:
     """Refuse what cannot be pushed, before anybody is asked."""
-    if not any((source / name).is_file() for name in (_ADAPTER, _MODEL)):
+    if not any((source / name).is_file() for name in (CONFIG_FILE, _MODEL)):
         raise GRMPError(
-            f"Expected {_ADAPTER} or {_MODEL} in the folder {str(source)!r}, found neither. Save there first."
+            f"Expected {CONFIG_FILE} or {_MODEL} in the folder {str(source)!r}, found neither. Save there first."
         )
     if not is_hub_id(repo_id if "/" in repo_id else f"me/{repo_id}"):
         raise GRMPError(f"Expected the name of a repository, owner/name, got {repo_id!r}. Use letters, digits, - . _")
-    if (source / _ADAPTER).is_file():
+    if (source / CONFIG_FILE).is_file():
         try:
-            recorded = json.loads((source / _ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
+            recorded = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
         except (OSError, ValueError, AttributeError) as error:
-            raise GRMPError(f"Expected settings in {_ADAPTER} of {str(source)!r}, got {error}.") from error
+            raise GRMPError(f"Expected settings in {CONFIG_FILE} of {str(source)!r}, got {error}.") from error
         inside = bool(recorded) and re.fullmatch(r"[\w-]+", recorded) and (source / recorded).is_dir()
         if recorded != EMBEDDED and not inside and not is_hub_id(recorded or ""):
             raise GRMPError(
                 f"Expected an adapter of a base that others can load, got one of {recorded!r} on this machine. Push "
-                f"the base first and write its id as base_model_name_or_path into {_ADAPTER}."
+                f"the base first and write its id as base_model_name_or_path into {CONFIG_FILE}."
             )
 
 

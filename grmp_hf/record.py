@@ -1,7 +1,4 @@
-"""``Record``: what scoring with an adapter needs beside its weights, whatever its method.
-
-Adapters of the prompt method hold it in their own settings, those of PEFT's own methods beside them in ``record.json``.
-"""
+"""``Record``: what scoring with an adapter needs beside its weights, whatever its method."""
 
 from __future__ import annotations
 
@@ -14,27 +11,20 @@ from typing import Any
 
 from grmp_hf.errors import GRMPError
 
-__all__ = ["RECORD", "SPLIT_FILE", "WEIGHTS_FILE", "Record", "in_settings", "origin_of"]
+__all__ = ["ADAPTER_FILES", "CONFIG_FILE", "RECORD", "SPLIT_FILE", "WEIGHTS_FILE", "Record", "origin_of"]
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-"""Of an adapter."""
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+"""Of an adapter, as PEFT calls them."""
 
 SPLIT_FILE = "split.json"
 """Which pictures have taught an adapter or a baked scorer, and which test it."""
 
 RECORD = "record.json"
 
-_CONFIG = "adapter_config.json"
-# How the settings of the prompt method call the same.
-_IN_SETTINGS = {
-    "base": "base_model_name_or_path",
-    "revision": "revision",
-    "fingerprint": "base_fingerprint",
-    "head": "anchors",
-    "preprocessing": "preprocessing",
-    "scale": "rating_scale",
-    "provenance": "provenance",
-}
+ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE, RECORD, "README.md")
+
+_NAMED = {"base": "base_model_name_or_path", "revision": "revision"}  # as PEFT calls them
+_EARLIER = ("anchors", "base_fingerprint", "preprocessing", "rating_scale", "provenance")
 
 
 @dataclass(frozen=True)
@@ -62,32 +52,32 @@ class Record:
 
     @classmethod
     def of(cls, config: Any) -> Record:
-        """What the PEFT config of an adapter holds, or has been given by :meth:`attach`."""
-        kept = getattr(config, "record", None)
-        if isinstance(kept, cls):
-            return dataclasses.replace(kept, base=config.base_model_name_or_path, revision=config.revision)
-        return cls(**{name: getattr(config, field, None) for name, field in _IN_SETTINGS.items()})
+        """What the PEFT config of an adapter has been given, or the configuration of a baked scorer holds."""
+        kept = getattr(config, "record", None) or cls()
+        return dataclasses.replace(kept, **{name: getattr(config, field, None) for name, field in _NAMED.items()})
 
     def attach(self, config: Any) -> None:
         """Let the PEFT config of an adapter hold it as long as the model lives."""
-        config.base_model_name_or_path, config.revision = self.base, self.revision
-        if in_settings(config):
-            for name, field in _IN_SETTINGS.items():
-                setattr(config, field, getattr(self, name))
-        else:
-            config.record = self
+        config.base_model_name_or_path, config.revision, config.record = self.base, self.revision, self
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Record:
-        """Of the adapter in a folder: of its ``record.json``, else of its settings. The base is what PEFT says it is.
+        """Of the adapter in a folder, where earlier versions left it in the settings. The base is what PEFT says it is.
 
         Raises:
             GRMPError: a file is damaged.
         """
-        settings, own = _read(Path(folder) / _CONFIG), _read(Path(folder) / RECORD)
-        said = {name: settings.get(field) for name, field in _IN_SETTINGS.items()}
-        known = {name: own[name] for name in said if name in own}
-        return cls(**{**said, **known, **{name: said[name] for name in ("base", "revision") if said[name]}})
+        settings, own = _read(Path(folder) / CONFIG_FILE), _read(Path(folder) / RECORD)
+        found = vars(cls.earlier(*map(settings.get, _EARLIER)))
+        known = {name: own[name] for name in found if name in own}
+        named = {name: settings[field] for name, field in _NAMED.items() if settings.get(field)}
+        return cls(**{**found, **known, **named})
+
+    @classmethod
+    def earlier(cls, anchors: Any, fingerprint: Any, preprocessing: Any, scale: Any, provenance: Any) -> Record:
+        """What earlier versions kept in the settings of prompts."""
+        head = None if anchors is None else {"anchors": anchors}
+        return cls(None, None, fingerprint, head, preprocessing, scale, provenance)
 
     def save(self, folder: str | Path) -> None:
         """Write ``record.json`` into the folder of an adapter."""
@@ -96,11 +86,6 @@ class Record:
     def text(self) -> str:
         """The content of ``record.json``."""
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
-
-
-def in_settings(config: Any) -> bool:
-    """Whether the PEFT config of an adapter, or the configuration of a model, holds the record itself."""
-    return hasattr(config, "rating_scale")
 
 
 def origin_of(folder: str | os.PathLike[str]) -> dict[str, Any]:

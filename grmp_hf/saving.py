@@ -14,11 +14,11 @@ from peft import PeftModel
 
 from grmp_hf.cards import write_card
 from grmp_hf.embedded import EMBEDDED
-from grmp_hf.modeling.adapters import check_recorded
+from grmp_hf.modeling.adapters import check_base
 from grmp_hf.modeling.baking import GRMPBakedScorer
 from grmp_hf.modeling.heads import check_kept
 from grmp_hf.places import is_hub_id
-from grmp_hf.record import SPLIT_FILE, WEIGHTS_FILE, Record, in_settings
+from grmp_hf.record import SPLIT_FILE, WEIGHTS_FILE, Record
 from grmp_hf.scratch import scratch_folder
 from grmp_hf.storing import digest_file, writing
 
@@ -44,8 +44,7 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
             (name,) = scorer.model.active_adapters
             scorer.model.save_pretrained(str(place), selected_adapters=[name], save_embedding_layers=False)
             written = place if name == "default" else place / name
-            if not in_settings(scorer.model.active_peft_config):
-                Record.of(scorer.model.active_peft_config).save(written)
+            Record.of(scorer.model.active_peft_config).save(written)
         else:
             written = place
             scorer.model.save_pretrained(place)  # type: ignore[operator]
@@ -70,9 +69,8 @@ def _record(scorer: Scorer) -> None:
     if isinstance(model, PeftModel):
         config: Any = model.active_peft_config
         config.target_modules = sorted(config.target_modules)  # a set, written in another order each time
-        record, base = Record.of(config), model.get_base_model()
-        if not in_settings(config):
-            record = check_recorded(record, base)
+        base = model.get_base_model()
+        record = check_base(config, base)
         known = {"base": scorer.identity["model"], "revision": scorer.identity["revision"]}
         if not known["revision"].startswith("weights-"):
             seen["revision"] = known["revision"]

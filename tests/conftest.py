@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 from collections.abc import Callable
@@ -236,6 +237,7 @@ def adapter_folder(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 
     from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
     from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+    from grmp_hf.record import Record
 
     folder = tmp_path_factory.mktemp("adapters") / "stars"
     torch.manual_seed(1)
@@ -243,9 +245,9 @@ def adapter_folder(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     model = get_peft_model(GRMPForImageQualityAssessment.from_pretrained(clip_folder), config)
     stars = {"low": 1.0, "high": 5.0, "higher_is_better": True, "unit": "stars"}
     settings = {"size": 32, "views": ["center"], "view_weights": None, "shortest_edge_limit": 48}
-    model.peft_config["default"].rating_scale = stars
-    model.peft_config["default"].preprocessing = settings
-    model.peft_config["default"].base_model_name_or_path = str(clip_folder)
+    record = Record.of(model.active_peft_config)
+    record = dataclasses.replace(record, base=str(clip_folder), preprocessing=settings, scale=stars)
+    record.attach(model.active_peft_config)
     model.save_pretrained(str(folder), save_embedding_layers=False)
     return folder
 

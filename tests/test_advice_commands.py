@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from grmp_hf.cli.main import main
+from grmp_hf.record import Record
 
 RECIPE = "steps: 2\nviews: 1\n"
 
@@ -23,12 +25,13 @@ class Place(NamedTuple):
     base: Path
     adapter: Path
 
-    def copy(self, name: str, **settings: Any) -> Path:
-        """A copy of the adapter with other settings."""
+    def copy(self, name: str, *, record: dict[str, Any] | None = None, **settings: Any) -> Path:
+        """A copy of the adapter with other settings, or another record."""
         folder = self.here / name
         shutil.copytree(self.adapter, folder)
         config = folder / "adapter_config.json"
         config.write_text(json.dumps({**json.loads(config.read_text()), **settings}))
+        dataclasses.replace(Record.load(folder), **(record or {})).save(folder)
         return folder
 
 
@@ -50,9 +53,9 @@ class Case(NamedTuple):
 
 
 def mend_size(place: Place) -> None:
-    path = place.here / "size" / "adapter_config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, "preprocessing": {**config["preprocessing"], "size": 32}}))
+    record = Record.load(place.here / "size")
+    preprocessing = {**(record.preprocessing or {}), "size": 32}
+    dataclasses.replace(record, preprocessing=preprocessing).save(place.here / "size")
 
 
 def list_one(place: Place) -> None:
@@ -129,7 +132,7 @@ SCORING = {
         "score {here}/photos --adapter {here}/size",
         "Correct size in .* the adapter's preprocessing",
         mend_size,
-        lambda place: place.copy("size", preprocessing={"size": 64, "views": ["center"]}),
+        lambda place: place.copy("size", record={"preprocessing": {"size": 64, "views": ["center"]}}),
     ),
     "baked, without": Case(
         "score {here}/photos --adapter {adapter} --model {here}/baked",
@@ -165,7 +168,7 @@ EVALUATING = {
     ),
     "another adapter": Case(JOIN + " --adapter {adapter}", "or leave --adapter out", JOIN, lambda place: main(words(
         "score {here}/photos --model {base} --adapter {here}/other -o {here}/s.csv", place
-    )) if place.copy("other", provenance={}) and retouch(place.here / "other") else None),
+    )) if place.copy("other") and retouch(place.here / "other") else None),
 }  # fmt: skip
 ADAPTING = {
     "few": Case(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from grmp_hf import hub
 from grmp_hf.cards import REPOSITORY, card_text, write_card
 from grmp_hf.cli.main import main
 from grmp_hf.errors import GRMPError
+from grmp_hf.record import Record
 
 FIGURES = {
     "n_test": 9,
@@ -70,7 +72,8 @@ def test_every_saved_folder_has_a_card_that_the_hub_can_read(save: Any, adapter_
 
 def test_figures_become_results_that_the_hub_can_read(adapter_folder: Path, tmp_path: Path) -> None:
     provenance = {"data": "owner/ratings", "shots": 5}
-    folder = adapter(adapter_folder, tmp_path / "mine", base_model_name_or_path="owner/clip", provenance=provenance)
+    folder = adapter(adapter_folder, tmp_path / "mine", base_model_name_or_path="owner/clip")
+    dataclasses.replace(Record.load(folder), provenance=provenance).save(folder)
     write_card(folder, FIGURES, picture="scatter.png")
     card = ModelCard.load(folder / "README.md")
     found = {(row.metric_type, row.metric_value, row.dataset_type) for row in card.data.eval_results}

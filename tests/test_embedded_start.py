@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import torch
 from peft import PeftModel
 
 import grmp_hf
 from grmp_hf.embedded import EMBEDDED_PROMPTS, find_start
 from grmp_hf.modeling.adapters import check_base
+from grmp_hf.record import origin_of
 from grmp_hf.training.few_shot import FewShotRecipe, adapt
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.starts import read_start
@@ -22,8 +21,7 @@ def test_it_is_where_adapt_begins_with_the_embedded_base() -> None:
 
 def test_it_is_small_and_says_how_it_was_made_without_a_place() -> None:
     assert sum(path.stat().st_size for path in EMBEDDED_PROMPTS.iterdir()) < 2**20
-    config = json.loads((EMBEDDED_PROMPTS / "adapter_config.json").read_text(encoding="utf-8"))
-    said = config["provenance"]
+    said = origin_of(EMBEDDED_PROMPTS)
     assert (said["stage"], said["base"]) == ("pre-trained", "grmp_hf/tiny")
     assert not set(said["tasks"]) & set(said["held_out"])
     assert all("/" not in source for source in said["sources"])

@@ -10,7 +10,7 @@ import pytest
 from grmp_hf import hub
 from grmp_hf.errors import GRMPError
 from grmp_hf.pushing import push
-from grmp_hf.record import Record
+from grmp_hf.record import ADAPTER_FILES, Record
 
 
 class FakeApi:
@@ -67,7 +67,7 @@ def test_a_push_is_private_and_leaves_tables_and_checkpoints_at_home(mine: Path,
     assert push(mine, "owner/mine") == "https://example.org/commit/1"
     (_, created), (_, told) = api.calls
     assert created == {"repo_id": "owner/mine", "private": True, "exist_ok": True}
-    wanted = {"README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json", "scatter.png"}
+    wanted = {*ADAPTER_FILES, "metrics.json", "scatter.png"}
     assert set(told["sent"]) == wanted
     assert told["sent"]["README.md"] == b'grmp_hf.load(adapter="owner/mine")'
 

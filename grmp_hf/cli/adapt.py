@@ -28,6 +28,7 @@ from grmp_hf.embedded import find_start
 from grmp_hf.errors import GRMPError
 from grmp_hf.outputs import OutputFolder, keep_apart
 from grmp_hf.recipe_files import recipe_names
+from grmp_hf.record import ADAPTER_FILES, SPLIT_FILE
 from grmp_hf.storing import is_first_process, write_json, writing
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 _FEWEST = 5
-_ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "README.md", "split.json")
+_ADAPTER = (*ADAPTER_FILES, SPLIT_FILE)
 _COLUMNS = (*COLUMNS[:5], "rating", "zero_shot", "ridge", *COLUMNS[5:])
 _SCATTER = "scatter.png"
 _REPORT = ("metrics.json", "scatter.png", "scores.csv", "scores.csv.json")

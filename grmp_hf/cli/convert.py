@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from grmp_hf.cli.options import positive, tell
 from grmp_hf.outputs import OutputFolder
+from grmp_hf.record import ADAPTER_FILES, Record
 from grmp_hf.storing import writing
 
 __all__ = ["add_parser", "run"]
@@ -36,7 +38,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command."""
     base = ("config.json", "model*.safetensors*", "preprocessor_config.json", "tokenizer*", "README.md")
-    names = ("adapter_config.json", "adapter_model.safetensors", "README.md", *(f"{_BASE}/{name}" for name in base))
+    names = (*ADAPTER_FILES, *(f"{_BASE}/{name}" for name in base))
     with OutputFolder(args.output, names, overwrite=args.overwrite) as output:
         return _convert(args, output)
 
@@ -50,11 +52,11 @@ def _convert(args: argparse.Namespace, output: OutputFolder) -> int:
     model = from_authors_state_dict(
         load_authors_file(args.file), vision_heads=args.vision_heads, text_heads=args.text_heads
     )
-    config = model.peft_config["default"]
     processor = GRMPImageProcessor.authors(model.get_base_model().config.clip_config.vision_config.image_size)
-    config.base_model_name_or_path = _BASE
-    config.preprocessing = processor.settings()
-    config.provenance = {"base": f"{args.file.name}, converted", "versions": package_versions()}
+    record = Record.of(model.active_peft_config)
+    provenance = {"base": f"{args.file.name}, converted", "versions": package_versions()}
+    seen = processor.settings()
+    dataclasses.replace(record, base=_BASE, preprocessing=seen, provenance=provenance).attach(model.active_peft_config)
     output.begin()
     with writing(args.output):
         model.save_pretrained(str(output.new), save_embedding_layers=False)

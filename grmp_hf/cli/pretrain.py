@@ -23,6 +23,7 @@ from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
 from grmp_hf.outputs import OutputFolder, keep_apart
 from grmp_hf.recipe_files import recipe_names
+from grmp_hf.record import ADAPTER_FILES
 from grmp_hf.storing import is_first_process, write_json, writing
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
-_NAMES = ("adapter_config.json", "adapter_model.safetensors", "README.md", "metrics.json")
+_NAMES = (*ADAPTER_FILES, "metrics.json")
 _EPILOG = """Photographs are distorted on the fly: 25 types, each a task. Ratings are divided into tasks by their column
 "distortion". Tasks that are held out, on photographs of their own, choose the checkpoint. An interrupted run goes on
 when the same command is started again."""

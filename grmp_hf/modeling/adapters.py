@@ -8,9 +8,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import peft
@@ -19,10 +21,11 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper, PeftType, register_peft_method
 from torch import Tensor, nn
+from transformers.utils import cached_file
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.heads import describe
-from grmp_hf.record import Record
+from grmp_hf.record import CONFIG_FILE, RECORD, Record
 
 __all__ = [
     "AdapterLayer",
@@ -33,6 +36,7 @@ __all__ = [
     "check_base",
     "check_recorded",
     "copy_base",
+    "find_record",
     "merged_copy",
     "register_method",
     "teacher_mode",
@@ -177,22 +181,6 @@ def _check_exact(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
         )
 
 
-def base_sizes(model: Any) -> dict[str, int]:
-    """The sizes of a base that an adapter depends on."""
-    clip = model.config.clip_config
-    vision, text = clip.vision_config, clip.text_config
-    return {
-        "vision_width": vision.hidden_size,
-        "vision_layers": vision.num_hidden_layers,
-        "patch_size": vision.patch_size,
-        "image_size": vision.image_size,
-        "text_width": text.hidden_size,
-        "text_layers": text.num_hidden_layers,
-        "vocabulary": text.vocab_size,
-        "projection": clip.projection_dim,
-    }
-
-
 def base_anchors(model: Any) -> dict[str, Any]:
     """Anchors, levels and token ids of a base, as an adapter records them."""
     anchors = {
@@ -204,39 +192,46 @@ def base_anchors(model: Any) -> dict[str, Any]:
     return anchors
 
 
-def check_base(config: Any, model: Any) -> None:
-    """Fill an adapter's record of its base, or raise where the record says another one.
-
-    Args:
-        config: of the prompt method.
-        model: the base.
+def check_base(config: Any, model: Any) -> Record:
+    """The record of the PEFT config of an adapter, which from now on holds what its base says of itself.
 
     Raises:
-        GRMPError: the adapter was made for a base of other sizes, other anchors or other weights.
+        GRMPError: as :func:`check_recorded`.
     """
-    found: dict[str, Any] = {"base_sizes": base_sizes(model), "anchors": base_anchors(model)}
-    if not any(weight.is_meta for weight in model.parameters()):
-        found["base_fingerprint"] = base_fingerprint(model)
-    for name, value in found.items():
-        recorded = getattr(config, name)
-        if recorded is None:
-            setattr(config, name, value)
-        else:
-            _refuse_other(name, recorded, value, config.base_model_name_or_path)
+    found = check_recorded(Record.of(config), model)
+    found.attach(config)
+    return found
 
 
 def check_recorded(record: Record, model: Any) -> Record:
     """A record with what its base says of itself.
 
     Raises:
-        GRMPError: the record says other anchors or other weights.
+        GRMPError: the record says other anchors, or weights of other values or sizes.
     """
-    anchors, fingerprint = base_anchors(model), base_fingerprint(model)
+    anchors, unknown = base_anchors(model), any(weight.is_meta for weight in model.parameters())
+    fingerprint = record.fingerprint if unknown else base_fingerprint(model)
     if record.head is not None:
         _refuse_other("anchors", record.head["anchors"], anchors, record.base)
     if record.fingerprint is not None:
         _refuse_other("base_fingerprint", record.fingerprint, fingerprint, record.base)
     return dataclasses.replace(record, head={"anchors": anchors, **describe(model.head)}, fingerprint=fingerprint)
+
+
+def find_record(place: str | os.PathLike[str], **options: Any) -> Record:
+    """The record of an adapter in a folder or on the Hub.
+
+    Args:
+        place: folder or Hub id.
+        options: where the Hub's files are, as transformers' and PEFT's own loaders take it.
+
+    Raises:
+        GRMPError: a file is damaged.
+    """
+    known = ("subfolder", "revision", "cache_dir", "token", "local_files_only", "force_download")
+    wanted = {name: options[name] for name in known if name in options}
+    cached_file(place, RECORD, **wanted, _raise_exceptions_for_missing_entries=False)
+    return Record.load(Path(cached_file(place, CONFIG_FILE, **wanted)).parent)
 
 
 def _refuse_other(name: str, recorded: Any, found: Any, base: str | None) -> None:

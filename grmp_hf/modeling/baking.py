@@ -68,6 +68,11 @@ class GRMPBakedConfig(PreTrainedConfig):
     provenance: Any = None
     keys_to_ignore_at_inference: Any = ("quality_logits", "semantic_logits", "image_embeds", "axis_logits")
 
+    @property
+    def record(self) -> Record:
+        """What it has of the record of its adapter."""
+        return Record(preprocessing=self.preprocessing, scale=self.rating_scale, provenance=self.provenance)
+
     def __post_init__(self, **kwargs: Any) -> None:
         if self.vision_config is None:
             self.vision_config = CLIPVisionConfig()

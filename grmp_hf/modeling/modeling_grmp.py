@@ -16,13 +16,13 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForImageClassification, CLIPModel, PreTrainedModel
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import base_fingerprint, check_recorded
+from grmp_hf.modeling.adapters import base_fingerprint, check_recorded, find_record
 from grmp_hf.modeling.caching import WeightCache, acting_weights, adapter_state
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, GRMPConfig, anchor_length, axis_sizes, model_place
 from grmp_hf.modeling.functional import anchor_logits, unit_length
 from grmp_hf.modeling.heads import AnchorHead, Features, Head, Readout, Text, judge, view_features, weights_of
 from grmp_hf.modeling.patches import exact_patches
-from grmp_hf.record import RECORD, Record
+from grmp_hf.record import CONFIG_FILE, Record
 
 __all__ = [
     "GRMPForImageQualityAssessment",
@@ -37,7 +37,7 @@ def as_tuple(return_dict: bool | None, config: Any) -> bool:
 
 
 def _is_adapter_of_embedded(name: Any) -> bool:
-    file = Path(name) / "adapter_config.json"
+    file = Path(name) / CONFIG_FILE
     if not file.is_file():
         return False
     return bool(json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") == EMBEDDED)
@@ -110,17 +110,25 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
             model.load_adapter(adapter)
         return (model, info) if wants_info else model
 
-    def load_adapter(self, peft_model_id: str | None = None, *args: Any, **kwargs: Any) -> Any:
+    def load_adapter(
+        self, peft_model_id: str | None = None, adapter_name: str | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
         """Load one of our adapters in the way of transformers.
 
         Raises:
-            GRMPError: the adapter's file lacks a tensor, or holds one more or one of another size.
+            GRMPError: it was made for another base, or its file lacks a tensor, or holds one more or one of another
+                size.
         """
-        info = super().load_adapter(peft_model_id, *args, **{**kwargs, "ignore_mismatched_sizes": True})
+        record = Record()
+        if peft_model_id is not None:
+            places = getattr(kwargs.get("load_config"), "download_kwargs", None), kwargs.get("adapter_kwargs"), kwargs
+            options = {name: value for given in places for name, value in (given or {}).items()}
+            record = check_recorded(find_record(peft_model_id, **options), self)
+        kwargs["ignore_mismatched_sizes"] = True
+        info = super().load_adapter(peft_model_id, adapter_name, *args, **kwargs)
         check_loaded(vars(info), f"the adapter at {str(peft_model_id)!r}")
-        if peft_model_id is not None and (Path(peft_model_id) / RECORD).is_file():
-            name = kwargs.get("adapter_name") or (args[0] if args else None) or "default"
-            check_recorded(Record.load(peft_model_id), self).attach(self.peft_config[name])
+        if peft_model_id is not None:
+            record.attach(self.peft_config[adapter_name or "default"])
         return info
 
     def forward(

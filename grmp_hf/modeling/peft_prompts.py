@@ -7,7 +7,7 @@ encoder of the vision tower, whose layer holds everything visual, and the readou
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from peft import PeftConfig
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import AdapterLayer, AdapterTuner, check_base, register_method
+from grmp_hf.modeling.adapters import AdapterLayer, AdapterTuner, check_base, find_record, register_method
 from grmp_hf.modeling.caching import WeightCache, adapter_state
 from grmp_hf.modeling.configuration_grmp import axis_sizes
 from grmp_hf.modeling.prompts import (
@@ -29,6 +29,7 @@ from grmp_hf.modeling.prompts import (
     run_prompted_encoder,
     unprompt_attention,
 )
+from grmp_hf.record import Record
 
 __all__ = ["GRMPPromptConfig", "GRMPPromptModel"]
 
@@ -37,7 +38,7 @@ _NAME = "grmp"
 
 @dataclass
 class GRMPPromptConfig(PeftConfig):
-    """What is learnt, and all that scoring with it needs. The defaults are the paper's sizes.
+    """What is learnt; what scoring needs beside it is its record. The defaults are the paper's sizes.
 
     Args:
         text_prompts: T, learned tokens in the place of the X of the quality anchors; 0 for none.
@@ -54,12 +55,8 @@ class GRMPPromptConfig(PeftConfig):
         modules_to_save: modules of the base to train and save as well, by the end of their names.
         target_modules: set by the model; leave it alone.
         exclude_modules: as in every PEFT method.
-        anchors: anchors, levels and token ids of the model that the adapter belongs to; filled in on injection.
-        base_sizes: sizes of that model; filled in on injection.
-        base_fingerprint: of the base's weights; filled in on injection.
-        rating_scale: the user's scale (low, high, higher_is_better, unit).
-        preprocessing: settings of the image processor that it was trained with.
-        provenance: base and revision, data hash, shots, seed, recipe, versions.
+        anchors, base_fingerprint, preprocessing, rating_scale, provenance, base_sizes: of earlier versions, whose
+            adapters held here what their record holds now.
     """
 
     text_prompts: int = field(default=4, metadata={"help": "Learned text tokens in the quality anchors."})
@@ -78,15 +75,16 @@ class GRMPPromptConfig(PeftConfig):
     modules_to_save: list[str] | None = field(default=None, metadata={"help": "Modules of the base to train as well."})
     target_modules: Any = field(default=None, metadata={"help": "Set by the model."})
     exclude_modules: Any = field(default=None, metadata={"help": "Modules never to wrap."})
-    anchors: dict[str, Any] | None = field(default=None, metadata={"help": "Anchors of the model, filled in."})
-    base_sizes: dict[str, int] | None = field(default=None, metadata={"help": "Sizes of the base, filled in."})
-    base_fingerprint: str | None = field(default=None, metadata={"help": "Of the base's weights, filled in."})
-    rating_scale: dict[str, Any] | None = field(default=None, metadata={"help": "Scale of the ratings."})
-    preprocessing: dict[str, Any] | None = field(default=None, metadata={"help": "Image processor settings."})
-    provenance: dict[str, Any] | None = field(default=None, metadata={"help": "Where the adapter comes from."})
+    anchors: InitVar[Any] = None
+    base_fingerprint: InitVar[Any] = None
+    preprocessing: InitVar[Any] = None
+    rating_scale: InitVar[Any] = None
+    provenance: InitVar[Any] = None
+    base_sizes: InitVar[Any] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, *earlier: Any) -> None:
         super().__post_init__()
+        self.record = Record.earlier(*earlier[:-1])
         self.peft_type = PeftType[_NAME.upper()]
         for name, low in (("text_prompts", 0), ("visual_prompts", 0), ("visual_layers", 1)):
             value = getattr(self, name)
@@ -101,6 +99,18 @@ class GRMPPromptConfig(PeftConfig):
                 "Expected something to train, got text_prompts=0 and visual_prompts=0 without anchor_residuals or "
                 "modules_to_save. Set one of them."
             )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any) -> Any:
+        """As PEFT's own, with the record beside it."""
+        found = super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
+        find_record(pretrained_model_name_or_path, subfolder=subfolder, **kwargs).attach(found)
+        return found
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """As PEFT's own, with the record beside it."""
+        super().save_pretrained(save_directory, **kwargs)
+        Record.of(self).save(save_directory)
 
 
 class TextPromptLayer(AdapterLayer):

@@ -25,6 +25,7 @@ from grmp_hf.modeling.heads import require_anchors
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+from grmp_hf.record import Record
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.calibration import fit_calibration
 from grmp_hf.training.checkpoints import digest
@@ -239,7 +240,7 @@ def _run(model: PeftModel, recipe: FewShotRecipe, seed: int, seen: str, quality:
     return {
         "recipe": asdict(recipe),
         "seed": seed,
-        "base": model.active_peft_config.base_fingerprint,
+        "base": Record.of(model.active_peft_config).fingerprint,
         "start": digest(start),
         "shots": [seen, digest([quality])],
     }
@@ -263,9 +264,10 @@ def _prompt_config(
     )
     if begun is None:
         return config
-    same = ("visual_prompts", "visual_layers", "prompt_dropout", "anchors", "base_sizes", "base_fingerprint")
-    for name in (*same, "base_model_name_or_path"):
+    for name in ("visual_prompts", "visual_layers", "prompt_dropout"):
         setattr(config, name, getattr(begun, name))
+    known = Record.of(begun)
+    Record(known.base, fingerprint=known.fingerprint, head=known.head).attach(config)
     config.anchor_residuals |= begun.anchor_residuals
     config.calibrate |= begun.calibrate
     config.freeze_visual_prompts = authors or not recipe.visual_prompts

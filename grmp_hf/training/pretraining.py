@@ -17,6 +17,7 @@ from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.heads import require_anchors
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+from grmp_hf.record import Record
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.calibration import fit_calibration
 from grmp_hf.training.checkpoints import digest
@@ -69,7 +70,7 @@ def pretrain(
     require_anchors(model, "for a recipe, which learns prompts of anchors; train other heads with GRMPTrainer")
     torch.manual_seed(seed)
     peft_model = get_peft_model(copy_base(model), config)
-    run: dict[str, Any] = {"recipe": asdict(recipe), "seed": seed, "base": config.base_fingerprint}
+    run: dict[str, Any] = {"recipe": asdict(recipe), "seed": seed, "base": Record.of(config).fingerprint}
     run["episodes"] = [digest(_pictures(part)) for part in (episodes, held_out)]
     given = {"train_dataset": episodes, "eval_dataset": held_out, "compute_metrics": compute_metrics}
     with fitting(peft_model, arguments, run, keep=True, callbacks=list(callbacks), **given) as trainer:

@@ -10,10 +10,9 @@ from safetensors.torch import load_file
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+from grmp_hf.record import CONFIG_FILE, WEIGHTS_FILE
 
 __all__ = ["load_start", "read_start"]
-
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def read_start(folder: str | Path) -> GRMPPromptConfig:
@@ -22,10 +21,10 @@ def read_start(folder: str | Path) -> GRMPPromptConfig:
     Raises:
         GRMPError: no adapter of ours in the folder, or one that changes the base's own blocks.
     """
-    if not all((Path(folder) / name).is_file() for name in (_CONFIG, _WEIGHTS)):
+    if not all((Path(folder) / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE)):
         raise GRMPError(
-            f"Expected an adapter ({_CONFIG}, {_WEIGHTS}) to start from in {str(folder)!r}, found none. Name the "
-            "folder that grmp-iqa pretrain has written."
+            f"Expected an adapter ({CONFIG_FILE}, {WEIGHTS_FILE}) to start from in {str(folder)!r}, found none. Name "
+            "the folder that grmp-iqa pretrain has written."
         )
     try:
         config = GRMPPromptConfig.from_pretrained(str(folder))
@@ -47,7 +46,7 @@ def load_start(model: PeftModel, folder: str | Path) -> None:
     """
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
     try:
-        start = load_file(Path(folder) / _WEIGHTS)
+        start = load_file(Path(folder) / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise GRMPError(f"Expected the weights of an adapter in {str(folder)!r}, got: {error}.") from error
     set_peft_model_state_dict(model, {**own, **start})

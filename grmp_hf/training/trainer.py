@@ -22,9 +22,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import check_recorded, teacher_mode
+from grmp_hf.modeling.adapters import check_base, teacher_mode
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
-from grmp_hf.record import Record, in_settings
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.checkpoints import last_complete_checkpoint
 from grmp_hf.training.episodes import Episode, Episodes, collate_episodes
@@ -275,15 +274,14 @@ class GRMPTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(str(folder))
+        seen: dict[str, Any] = {}
         if isinstance(self.processing_class, GRMPImageProcessor):  # with which the adapter has to be loaded
-            for config in self.model.peft_config.values():
-                seen = self.processing_class.settings()
-                dataclasses.replace(Record.of(config), preprocessing=seen).attach(config)
+            seen["preprocessing"] = self.processing_class.settings()
         self.model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
         for name, config in self.model.peft_config.items():
-            if not in_settings(config):
-                place = folder if name == "default" else folder / name
-                check_recorded(Record.of(config), self.model.get_base_model()).save(place)
+            record = dataclasses.replace(check_base(config, self.model.get_base_model()), **seen)
+            record.attach(config)
+            record.save(folder if name == "default" else folder / name)
         torch.save(self.args, folder / "training_args.bin")
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

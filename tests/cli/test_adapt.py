@@ -21,6 +21,7 @@ from grmp_hf.cli.main import main
 from grmp_hf.data import Split
 from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.outputs import MANIFEST
+from grmp_hf.record import ADAPTER_FILES, CONFIG_FILE, RECORD, Record, origin_of
 from grmp_hf.training import few_shot
 from grmp_hf.training.pictures import RatedPictures
 
@@ -83,7 +84,8 @@ def test_everything_is_written_and_the_adapter_scores_as_reported(
         assert word in streams.out
     assert "10 pictures teach, 20 test" in streams.err and "taken as 1 (worst) to 5 (best)" in streams.err
     assert {path.name for path in output.iterdir()} == {
-        *("README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json"),
+        *ADAPTER_FILES,
+        "metrics.json",
         *("scatter.png", "scores.csv", "scores.csv.json", "split.json", MANIFEST),
     }
     metrics = json.loads((output / "metrics.json").read_text())
@@ -130,7 +132,7 @@ def test_metrics_say_all_that_a_figure_needs(adapt: Callable[..., int], tmp_path
     assert metrics["shots"] == 10 and metrics["seed"] == 0
     split = Split.load(tmp_path / "mine" / "split.json")
     assert split.hash == metrics["split_hash"] and not set(split.train) & set(split.test)
-    provenance = json.loads((tmp_path / "mine" / "adapter_config.json").read_text())["provenance"]
+    provenance = origin_of(tmp_path / "mine")
     for key in ("data_hash", "split_hash", "shots", "seed", "recipe", "revision", "versions"):
         assert provenance[key] == metrics[key]
 
@@ -158,9 +160,9 @@ def test_the_embedded_base_is_recorded_under_its_stable_name(
     monkeypatch.setattr(few_shot, "adapt", training)
     write(rated, [(f"{i}.png", 1 + i % 5) for i in range(8)])
     assert main(["adapt", "--data", str(rated), "--shots", "6", "--output", str(tmp_path / "mine"), "-q"]) == 0
-    text = (tmp_path / "mine" / "adapter_config.json").read_text()
+    text, record = ((tmp_path / "mine" / name).read_text() for name in (CONFIG_FILE, RECORD))
     assert json.loads(text)["base_model_name_or_path"] == "grmp_hf/tiny"
-    assert str(tmp_path) not in text and str(Path(grmp_hf.__file__).parent) not in text
+    assert str(tmp_path) not in text + record and str(Path(grmp_hf.__file__).parent) not in text + record
     assert grmp_hf.load(tmp_path / "mine").identity["model"] == "grmp_hf/tiny"
 
 
@@ -368,7 +370,7 @@ def test_a_start_is_gone_on_with_and_recorded(
     metrics = json.loads((tmp_path / "mine" / "metrics.json").read_text())
     hashes = {"name": "pre-trained", "adapter_sha256": grmp_hf.load(adapter=start).identity["adapter_sha256"]}
     assert metrics["start"] == hashes
-    assert json.loads((tmp_path / "mine" / "adapter_config.json").read_text())["provenance"]["start"] == hashes
+    assert origin_of(tmp_path / "mine")["start"] == hashes
     rows = list(csv.DictReader((tmp_path / "mine" / "scores.csv").read_text().splitlines()))
     files = [rated / row["path"] for row in rows]
     scores = grmp_hf.load(tmp_path / "mine").score(files).score
@@ -417,8 +419,7 @@ def test_what_is_no_start_says_why_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     if place == "mine":
         (tmp_path / "mine").mkdir()
-    config = json.loads((start / "adapter_config.json").read_text())
-    (start / "adapter_config.json").write_text(json.dumps({**config, "base_fingerprint": "0" * 16}))
+    Record(fingerprint="0" * 16).save(start)
     assert adapt("--shots", 10, "--start", start if place == "other" else place) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "mine" / WORK).exists()

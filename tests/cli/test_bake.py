@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 import grmp_hf
 from grmp_hf.cli.main import main
+from grmp_hf.data import RatingScale
 
 
 @pytest.fixture
@@ -25,11 +27,8 @@ def adapter(clip_folder: Path, tmp_path: Path) -> Path:
         readout = model.get_base_model().readout.grmp_readout["default"]
         readout.residual.normal_(std=0.2)
         readout.offset.normal_()
-    saved = model.peft_config["default"]
-    saved.rating_scale = {"low": 1.0, "high": 5.0, "higher_is_better": True, "unit": "stars"}
-    saved.preprocessing = scorer.processor.settings()
-    saved.base_model_name_or_path = str(clip_folder)
-    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    stars = RatingScale(1.0, 5.0, True, "stars")
+    dataclasses.replace(scorer, model=model, scale=stars).save(tmp_path / "adapter")
     return tmp_path / "adapter"
 
 

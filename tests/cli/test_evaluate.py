@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ import grmp_hf
 from grmp_hf.cli.main import main
 from grmp_hf.cli.taught import split_of_model
 from grmp_hf.data import Row, Split
+from grmp_hf.record import Record
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -238,9 +240,7 @@ def test_pictures_that_taught_are_known_by_the_files_of_their_scores(
 
 
 def test_a_split_of_another_run_is_told(ratings: Path, taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = json.loads((taught / "adapter_config.json").read_text())
-    settings["provenance"] = {"split_hash": "another"}
-    (taught / "adapter_config.json").write_text(json.dumps(settings))
+    dataclasses.replace(Record.load(taught), provenance={"split_hash": "another"}).save(taught)
     figures, told = evaluate(capsys, ratings, "--adapter", taught)
     assert figures["n"] == 12 and "the split.json beside it is of another run: whether it has learnt" in told
 
@@ -463,9 +463,8 @@ def damage_adapter(adapter_folder: Path, tmp_path: Path) -> Path:
     """The same adapter, for a scale of which low is best."""
     folder = tmp_path / "damage"
     shutil.copytree(adapter_folder, folder)
-    settings = json.loads((folder / "adapter_config.json").read_text())
-    settings["rating_scale"] |= {"higher_is_better": False}
-    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    record = Record.load(folder)
+    dataclasses.replace(record, scale={**(record.scale or {}), "higher_is_better": False}).save(folder)
     return folder
 
 

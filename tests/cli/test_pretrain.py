@@ -20,6 +20,7 @@ from grmp_hf import learning
 from grmp_hf.cli.main import main
 from grmp_hf.data.distortions import DISTORTIONS
 from grmp_hf.outputs import MANIFEST
+from grmp_hf.record import ADAPTER_FILES, origin_of
 from grmp_hf.tasks import HELD_OUT
 from grmp_hf.training import pretraining
 
@@ -69,7 +70,9 @@ def test_everything_is_written_and_the_result_is_a_start(
     assert go("--seed", 3) == 0
     output, streams = tmp_path / "start", capsys.readouterr()
     assert {path.name for path in output.iterdir()} == {
-        *("README.md", "adapter_config.json", "adapter_model.safetensors", "metrics.json", MANIFEST)
+        *ADAPTER_FILES,
+        "metrics.json",
+        MANIFEST,
     }
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["held_out"] == list(HELD_OUT) and len(metrics["tasks"]) == 21
@@ -77,7 +80,7 @@ def test_everything_is_written_and_the_result_is_a_start(
     before, after = metrics["held_out_before"], metrics["held_out_after"]
     assert before == metrics["judgements"][0]
     assert after["loss"] == min(judgement["loss"] for judgement in metrics["judgements"][1:])
-    provenance = json.loads((output / "adapter_config.json").read_text())["provenance"]
+    provenance = origin_of(output)
     assert provenance["stage"] == "pre-trained"
     for key in ("tasks", "held_out", "data_hash", "sources", "seed", "recipe", "revision", "versions"):
         assert provenance[key] == metrics[key], key

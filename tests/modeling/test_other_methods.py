@@ -22,7 +22,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import base_fingerprint, changes_embedding, copy_base, teacher_mode
 from grmp_hf.modeling.baking import bake
 from grmp_hf.modeling.heads import Features, GRMPOutput, Head, Text
-from grmp_hf.record import RECORD, Record
+from grmp_hf.record import CONFIG_FILE, RECORD, Record
 
 PIXELS = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(3))
 LABELS = torch.tensor([0.1, 0.5, 0.9])
@@ -157,7 +157,8 @@ def test_saved_and_loaded_it_scores_the_same(
         assert again.origin["base"] == clip_folder.name
     record = Record.load(tmp_path / "mine")
     assert record.fingerprint == scorer.identity["base_fingerprint"] and record.base == str(clip_folder)
-    assert (tmp_path / "mine" / RECORD).is_file() == (method is not METHODS["prompts"])
+    settings = json.loads((tmp_path / "mine" / CONFIG_FILE).read_text())
+    assert (tmp_path / "mine" / RECORD).is_file() and not set(settings) & {"preprocessing", "rating_scale", "anchors"}
     assert "1 (best) to 5 (worst) stars" in (tmp_path / "mine" / "README.md").read_text()
     again.save(tmp_path / "copy")
     assert np.array_equal(grmp_hf.load(tmp_path / "copy").score(photos).score, expected)

@@ -22,6 +22,7 @@ from grmp_hf.modeling import peft_prompts
 from grmp_hf.modeling.adapters import base_fingerprint, teacher_mode
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, GRMPPromptModel
+from grmp_hf.record import ADAPTER_FILES, Record
 
 MakeScorer = Callable[..., Any]
 MakeAdapted = Callable[..., PeftModel]
@@ -74,11 +75,7 @@ def adapted(request: pytest.FixtureRequest, make_adapted: MakeAdapted) -> PeftMo
 def test_save_and_load_changes_nothing(adapted: PeftModel, make_scorer: MakeScorer, tmp_path: Path) -> None:
     expected = logits(adapted)
     save(adapted, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "README.md",
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    }
+    assert {path.name for path in tmp_path.iterdir()} == set(ADAPTER_FILES)
     own = [w for name, w in adapted.state_dict().items() if ".grmp_" in name or ".modules_to_save." in name]
     stored = load_file(tmp_path / "adapter_model.safetensors")
     assert sum(map(Tensor.numel, stored.values())) == sum(map(Tensor.numel, own))
@@ -220,11 +217,13 @@ def test_folder_of_an_adapter_is_enough(make_scorer: MakeScorer, make_adapted: M
     again = AutoPeftModel.from_pretrained(str(folder), import_allowlist=["grmp_hf"])
     assert torch.equal(logits(again), logits(model))
     assert torch.equal(logits(GRMPForImageQualityAssessment.from_pretrained(folder)), logits(model))
-    config = PeftConfig.from_pretrained(str(folder))
-    assert type(config) is GRMPPromptConfig
+    assert type(PeftConfig.from_pretrained(str(folder))) is GRMPPromptConfig
+    config = GRMPPromptConfig.from_pretrained(str(folder))
     for name in set(config.to_dict()) - {"target_modules", "auto_mapping", "inference_mode"}:
         assert getattr(config, name) == getattr(model.peft_config["default"], name), name
-    assert config.anchors["quality_anchors"] == ["X X X X high quality.", "X X X X low quality."]
+    head = Record.of(config).head or {}
+    assert head["anchors"]["quality_anchors"] == ["X X X X high quality.", "X X X X low quality."]
+    assert head["name"] == "AnchorHead"
 
 
 @pytest.mark.parametrize("merge", ["merge_adapter", "merge_and_unload"])
@@ -234,9 +233,9 @@ def test_merging_is_refused(make_adapted: MakeAdapted, merge: str) -> None:
 
 
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
-    "wider": ({"vision": {"hidden_size": 32}}, "other base_sizes"),
-    "deeper": ({"vision": {"num_hidden_layers": 4}}, "other base_sizes"),
-    "other patches": ({"vision": {"patch_size": 8}}, "other base_sizes"),
+    "wider": ({"vision": {"hidden_size": 32}}, "other base_fingerprint"),
+    "deeper": ({"vision": {"num_hidden_layers": 4}}, "other base_fingerprint"),
+    "other patches": ({"vision": {"patch_size": 8}}, "other base_fingerprint"),
     "other anchors": ({"quality_anchors": ["X good", "X bad"]}, "other anchors"),
     "other levels": ({"quality_levels": [0.0, 1.0]}, "other anchors"),
     "other weights": ({"seed": 5}, "other base_fingerprint"),
@@ -257,7 +256,7 @@ def test_the_fingerprint_is_of_the_base_alone(make_scorer: MakeScorer, make_adap
     plain = base_fingerprint(make_scorer())
     adapted = make_adapted(modules_to_save=["layers.2"], anchor_residuals=True)
     assert base_fingerprint(adapted) == base_fingerprint(make_scorer().bfloat16()) == plain
-    assert adapted.peft_config["default"].base_fingerprint == plain != base_fingerprint(make_scorer(seed=1))
+    assert Record.of(adapted.active_peft_config).fingerprint == plain != base_fingerprint(make_scorer(seed=1))
 
 
 def missing(weights: dict[str, Tensor]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+from grmp_hf.record import Record
 from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.starts import read_start
@@ -157,7 +158,7 @@ def edit(folder: Path, **changes: Any) -> None:
         (lambda folder: (folder / "adapter_config.json").write_text("{"), "Expected settings of an adapter in"),
         (lambda folder: edit(folder, modules_to_save=["layers.2"]), r"trained blocks \['layers.2'\]"),
         (lambda folder: edit(folder, peft_type="LORA"), "the method LORA"),
-        (lambda folder: edit(folder, base_fingerprint="0" * 16), "one with other base_fingerprint"),
+        (lambda folder: Record(fingerprint="0" * 16).save(folder), "one with other base_fingerprint"),
         (lambda folder: edit(folder, visual_prompts=6), r"first \(5, 24\) instead of \(6, 24\)"),
     ],
 )

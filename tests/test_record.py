@@ -1,0 +1,126 @@
+"""grmp_hf.record: beside every adapter, and in the settings of those that earlier versions have written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import AutoPeftModel, PeftConfig, PeftModel
+from transformers import AutoModel, pipeline
+
+import grmp_hf
+from grmp_hf.cli.main import main
+from grmp_hf.errors import GRMPError
+from grmp_hf.record import CONFIG_FILE, RECORD, Record, origin_of
+
+GRMP = grmp_hf.GRMPForImageQualityAssessment
+EARLIER = {"fingerprint": "base_fingerprint", "preprocessing": "preprocessing", "scale": "rating_scale"}
+
+
+@pytest.fixture
+def earlier(adapter_folder: Path, clip_folder: Path, tmp_path: Path) -> Path:
+    """The adapter as the first versions wrote it: all that scoring needs in PEFT's own settings."""
+    folder, base = tmp_path / "earlier", tmp_path / "base"
+    GRMP.from_pretrained(clip_folder).save_pretrained(base)
+    shutil.copytree(adapter_folder, folder)
+    record = Record.load(folder)
+    head = record.head or {}
+    settings = {
+        **json.loads((folder / CONFIG_FILE).read_text()),
+        **{field: getattr(record, name) for name, field in EARLIER.items()},
+        "anchors": head["anchors"],
+        "base_model_name_or_path": str(base),
+        "base_sizes": {"vision_width": 16, "projection": 8},
+        "provenance": {"shots": 20},
+    }
+    (folder / CONFIG_FILE).write_text(json.dumps(settings))
+    (folder / RECORD).unlink()
+    return folder
+
+
+def by_name(base: Any, folder: str) -> Any:
+    return GRMP.from_pretrained(folder)
+
+
+def by_peft(base: Any, folder: str) -> Any:
+    return PeftModel.from_pretrained(base, folder)
+
+
+def by_config(base: Any, folder: str) -> Any:
+    return PeftModel.from_pretrained(base, folder, config=PeftConfig.from_pretrained(folder))
+
+
+def by_transformers(base: Any, folder: str) -> Any:
+    base.load_adapter(folder)
+    return base
+
+
+DOORS: dict[str, Callable[[Any, str], Any]] = {
+    "load": lambda base, folder: grmp_hf.load(folder).model,
+    "peft": by_peft,
+    "peft with a config": by_config,
+    "peft alone": lambda base, folder: AutoPeftModel.from_pretrained(folder, import_allowlist=["grmp_hf"]),
+    "load_adapter": by_transformers,
+    "from_pretrained": by_name,
+    "AutoModel": lambda base, folder: AutoModel.from_pretrained(folder),
+    "pipeline": lambda base, folder: pipeline("image-quality-assessment", model=folder).model,
+}
+
+
+@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+@torch.no_grad()
+def test_an_adapter_of_earlier_versions_loads_by_every_door(
+    door: Callable[[Any, str], Any], earlier: Path, adapter_folder: Path, clip_folder: Path
+) -> None:
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = grmp_hf.load(adapter_folder).model(pixels).quality
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Unexpected keyword arguments")
+        model = door(GRMP.from_pretrained(clip_folder), str(earlier)).eval()
+    assert torch.equal(model(pixels).quality, expected)
+    config = model.peft_config["default"]
+    record = Record.of(config)
+    assert record.provenance == {"shots": 20} and record.scale == Record.load(adapter_folder).scale
+    assert not set(config.to_dict()) & {"anchors", "base_sizes", *EARLIER.values()}
+
+
+def test_it_is_scored_with_saved_anew_and_begun_from(
+    earlier: Path, adapter_folder: Path, clip_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    from grmp_hf.training.starts import read_start
+
+    expected = grmp_hf.load(adapter_folder).score(photos).score
+    assert np.array_equal(grmp_hf.load(earlier).score(photos).score, expected)
+    assert origin_of(earlier) == {"shots": 20}
+    grmp_hf.load(earlier).save(tmp_path / "anew")
+    assert Record.load(tmp_path / "anew").scale == Record.load(earlier).scale
+    assert np.array_equal(grmp_hf.load(tmp_path / "anew").score(photos).score, expected)
+    assert Record.of(read_start(earlier)).fingerprint == Record.load(adapter_folder).fingerprint
+    assert main(["bake", "--adapter", str(earlier), str(tmp_path / "baked")]) == 0
+    np.testing.assert_allclose(grmp_hf.load(tmp_path / "baked").score(photos).score, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["earlier", "adapter_folder"])
+@pytest.mark.parametrize("door", ["peft", "load_adapter"])
+def test_either_form_refuses_another_base(
+    form: str, door: str, clip_folder: Path, request: pytest.FixtureRequest
+) -> None:
+    base = GRMP.from_pretrained(clip_folder)
+    with torch.no_grad():
+        base.clip.visual_projection.weight.mul_(1.5)
+    with pytest.raises(GRMPError, match="other base_fingerprint"):
+        DOORS[door](base, str(request.getfixturevalue(form)))
+
+
+def test_a_damaged_record_is_told(adapter_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapter_folder, tmp_path / "mine")
+    (tmp_path / "mine" / RECORD).write_text("[")
+    with pytest.raises(GRMPError, match=r"Expected what an adapter records in .*Copy it again"):
+        grmp_hf.load(tmp_path / "mine")
