@@ -21,8 +21,8 @@ from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling import peft_prompts  # noqa: F401 (makes PEFT know the method, whatever was imported first)
-from grmp_hf.modeling.adapters import base_fingerprint, check_base
 from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer
+from grmp_hf.modeling.bases import base_fingerprint, check_base
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, image_size, match_views, model_place
 from grmp_hf.modeling.heads import rebuild
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor

@@ -25,7 +25,8 @@ from grmp_hf.data.distortions import Pixels
 from grmp_hf.embedded import find_start
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import srcc
-from grmp_hf.modeling.adapters import check_base, copy_base
+from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.bases import check_base
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.record import Record
 from grmp_hf.saving import adapter_sha256, named_base, save

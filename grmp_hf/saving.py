@@ -14,8 +14,8 @@ from peft import PeftModel
 
 from grmp_hf.cards import write_card
 from grmp_hf.embedded import EMBEDDED
-from grmp_hf.modeling.adapters import check_base
 from grmp_hf.modeling.baking import GRMPBakedScorer
+from grmp_hf.modeling.bases import check_base
 from grmp_hf.modeling.heads import check_kept
 from grmp_hf.places import is_hub_id
 from grmp_hf.record import SPLIT_FILE, WEIGHTS_FILE, Record

@@ -25,7 +25,7 @@ from grmp_hf.data.images import decode_image, to_rgb
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.errors import GRMPError
 from grmp_hf.features import first_views
-from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.adapters import copy_base, unload
 from grmp_hf.modeling.baking import bake
 from grmp_hf.modeling.conversion import load_authors_file, to_authors_state_dict
 from grmp_hf.modeling.heads import Features, GRMPOutput, Head, Text
@@ -247,8 +247,8 @@ MODELS = {
                   lambda place: merged(place).unload()),
     "merge, baked": Case(lambda place: merged(place).merge_and_unload(), r"baking.bake\(\)",
                          lambda place: bake(merged(place).eval())),
-    "twice": Case(lambda place: copy_base(merged(place)), r"take it back with unload\(\)",
-                  lambda place: copy_base(merged(place).unload())),
+    "twice": Case(lambda place: copy_base(merged(place)), r"take it back with grmp_hf.modeling.adapters.unload\(",
+                  lambda place: copy_base(unload(merged(place)))),
     "plain model": Case(lambda place: get_peft_model(torch.nn.Linear(2, 2), GRMPPromptConfig()),
                         "GRMPForImageQualityAssessment.from_pretrained first", lambda place: get_peft_model(
                             GRMPForImageQualityAssessment.from_pretrained(place.base), GRMPPromptConfig())),

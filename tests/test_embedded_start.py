@@ -7,7 +7,7 @@ from peft import PeftModel
 
 import grmp_hf
 from grmp_hf.embedded import EMBEDDED_PROMPTS, find_start
-from grmp_hf.modeling.adapters import check_base
+from grmp_hf.modeling.bases import check_base
 from grmp_hf.record import origin_of
 from grmp_hf.training.few_shot import FewShotRecipe, adapt
 from grmp_hf.training.pictures import RatedPictures

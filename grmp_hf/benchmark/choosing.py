@@ -14,7 +14,7 @@ from grmp_hf.benchmark.kernels import GRIDS, kernel_ridge, svr
 from grmp_hf.benchmark.methods import GRMP, Method, Regression, ZeroShot, ridge
 from grmp_hf.embedded import find_start
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import check_base
+from grmp_hf.modeling.bases import check_base
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe
 from grmp_hf.training.starts import read_start

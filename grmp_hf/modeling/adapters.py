@@ -1,4 +1,4 @@
-"""What every kind of adapter shares: layers and tuners, the base that it belongs to, and the model without it.
+"""What every kind of adapter shares: layers and tuners, and the model without it.
 
 This file and :mod:`grmp_hf.modeling.peft_prompts` are those that touch PEFT's internals (tried with 0.21.2).
 """
@@ -6,40 +6,30 @@ This file and :mod:`grmp_hf.modeling.peft_prompts` are those that touch PEFT's i
 from __future__ import annotations
 
 import copy
-import dataclasses
-import hashlib
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import peft
 import torch
-from peft import PeftConfig
+from peft import PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper, PeftType, register_peft_method
 from torch import Tensor, nn
-from transformers.utils import cached_file
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.heads import describe
-from grmp_hf.record import CONFIG_FILE, RECORD, Record
 
 __all__ = [
     "AdapterLayer",
     "AdapterTuner",
     "adapter_weights",
-    "base_fingerprint",
     "changes_embedding",
-    "check_base",
-    "check_recorded",
     "copy_base",
-    "find_record",
     "merged_copy",
     "register_method",
     "teacher_mode",
+    "unload",
 ]
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -61,7 +51,7 @@ def copy_base(model: Model) -> Model:
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise GRMPError(
             "Expected a base without an adapter, got a model that carries one. Load the base again, or take it back "
-            "with unload()."
+            "with grmp_hf.modeling.adapters.unload(model)."
         )
     shared = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in model.parameters()}
     return copy.deepcopy(model, shared | {id(buffer): buffer for buffer in model.buffers()})
@@ -157,12 +147,29 @@ class AdapterTuner(BaseTuner):
         return re.sub(rf"(\.{cls.prefix}\w+)\.{re.escape(adapter_name)}(?=\.)", r"\1", key)
 
     def unload(self) -> Any:
-        """The untouched base; PEFT's own would leave the trained copies of ``modules_to_save`` in it."""
-        wrapped = [(k, m) for k, m in self.model.named_modules() if isinstance(m, AuxiliaryTrainingWrapper)]
-        for key, module in wrapped:
-            parent, _, name = key.rpartition(".")
-            setattr(self.model.get_submodule(parent), name, module.original_module)
+        """The untouched base; see :func:`unload`."""
+        _drop_copies(self.model)
         return super().unload()
+
+
+def unload(model: PeftModel) -> Any:
+    """The untouched base of a model with adapters of any method; the model itself is of no use from then on.
+
+    PEFT's own leaves trained copies of ``modules_to_save`` in the base. What was merged is taken out again to rounding.
+    """
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer) and module.merged:
+            module.unmerge()
+    _drop_copies(model.get_base_model())
+    return model.unload()
+
+
+def _drop_copies(base: nn.Module) -> None:
+    """Put the original modules back in the place of PEFT's shells around them and their trained copies."""
+    for key, module in list(base.named_modules()):
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            parent, _, name = key.rpartition(".")
+            setattr(base.get_submodule(parent), name, module.original_module)
 
 
 def _check_exact(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
@@ -178,67 +185,6 @@ def _check_exact(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
             f"Expected the {len(expected)} tensors of the adapter's config; missing: {missing or 'none'}, unexpected: "
             f"{unexpected or 'none'}, other sizes: {resized or 'none'}. The adapter's file is damaged or of another "
             "base."
-        )
-
-
-def base_anchors(model: Any) -> dict[str, Any]:
-    """Anchors, levels and token ids of a base, as an adapter records them."""
-    anchors = {
-        name: [list(row) if isinstance(row, list | tuple) else row for row in getattr(model.config, name)]
-        for name in ("quality_anchors", "quality_levels", "quality_input_ids")
-    }
-    if model.config.quality_axes is not None:
-        anchors["quality_axes"] = [[name, list(values)] for name, values in model.config.quality_axes]
-    return anchors
-
-
-def check_base(config: Any, model: Any) -> Record:
-    """The record of the PEFT config of an adapter, which from now on holds what its base says of itself.
-
-    Raises:
-        GRMPError: as :func:`check_recorded`.
-    """
-    found = check_recorded(Record.of(config), model)
-    found.attach(config)
-    return found
-
-
-def check_recorded(record: Record, model: Any) -> Record:
-    """A record with what its base says of itself.
-
-    Raises:
-        GRMPError: the record says other anchors, or weights of other values or sizes.
-    """
-    anchors, unknown = base_anchors(model), any(weight.is_meta for weight in model.parameters())
-    fingerprint = record.fingerprint if unknown else base_fingerprint(model)
-    if record.head is not None:
-        _refuse_other("anchors", record.head["anchors"], anchors, record.base)
-    if record.fingerprint is not None:
-        _refuse_other("base_fingerprint", record.fingerprint, fingerprint, record.base)
-    return dataclasses.replace(record, head={"anchors": anchors, **describe(model.head)}, fingerprint=fingerprint)
-
-
-def find_record(place: str | os.PathLike[str], **options: Any) -> Record:
-    """The record of an adapter in a folder or on the Hub.
-
-    Args:
-        place: folder or Hub id.
-        options: where the Hub's files are, as transformers' and PEFT's own loaders take it.
-
-    Raises:
-        GRMPError: a file is damaged.
-    """
-    known = ("subfolder", "revision", "cache_dir", "token", "local_files_only", "force_download")
-    wanted = {name: options[name] for name in known if name in options}
-    cached_file(place, RECORD, **wanted, _raise_exceptions_for_missing_entries=False)
-    return Record.load(Path(cached_file(place, CONFIG_FILE, **wanted)).parent)
-
-
-def _refuse_other(name: str, recorded: Any, found: Any, base: str | None) -> None:
-    if recorded != found:
-        raise GRMPError(
-            f"Expected the base that this adapter was made for ({base or 'the base it was trained on'}), got one with "
-            f"other {name}: {recorded} recorded, {found} found. Load it with that base."
         )
 
 
@@ -263,29 +209,6 @@ def teacher_mode(model: nn.Module) -> Iterator[None]:
             layer._disable_adapters = flag
         for module, mode in modes:
             module.training = mode
-
-
-def base_fingerprint(model: nn.Module) -> str:
-    """Short hash of a base's weights: of the first numbers of each tensor, in bfloat16.
-
-    Of weights that were rounded while they were loaded, it is that of the weights before. The head, an adapter's own
-    tensors and the copies of ``modules_to_save`` are left out.
-    """
-    digest = hashlib.sha256()
-    for name, weight in sorted(_base_weights(model)):
-        head = weight.detach().flatten()[:64].to("cpu", torch.bfloat16)
-        digest.update(f"{name}{tuple(weight.shape)}".encode() + head.view(torch.int16).numpy().tobytes())
-    found = digest.hexdigest()[:16]
-    known: dict[str, str] = getattr(model, "_before_rounding", {})
-    return known.get(found, found)
-
-
-def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    added = adapter_weights(model)
-    for name, weight in model.named_parameters():
-        plain = name.removeprefix("base_model.model.")
-        if id(weight) not in added and ".modules_to_save." not in plain and not plain.startswith("head."):
-            yield plain.replace(".base_layer", "").replace(".original_module", ""), weight
 
 
 def adapter_weights(model: nn.Module) -> set[int]:

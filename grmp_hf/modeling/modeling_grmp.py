@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForImageClassification, CLIPModel, PreTrainedModel
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import base_fingerprint, check_recorded, find_record
+from grmp_hf.modeling.bases import base_fingerprint, check_recorded, find_record
 from grmp_hf.modeling.caching import WeightCache, acting_weights, adapter_state
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, GRMPConfig, anchor_length, axis_sizes, model_place
 from grmp_hf.modeling.functional import anchor_logits, unit_length

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import AdapterLayer, AdapterTuner, check_base, find_record, register_method
+from grmp_hf.modeling.adapters import AdapterLayer, AdapterTuner, register_method
+from grmp_hf.modeling.bases import check_base, find_record
 from grmp_hf.modeling.caching import WeightCache, adapter_state
 from grmp_hf.modeling.configuration_grmp import axis_sizes
 from grmp_hf.modeling.prompts import (

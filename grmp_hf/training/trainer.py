@@ -22,7 +22,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import check_base, teacher_mode
+from grmp_hf.modeling.adapters import teacher_mode
+from grmp_hf.modeling.bases import check_base
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.checkpoints import last_complete_checkpoint

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.modeling.baking import bake
+from grmp_hf.modeling.bases import base_fingerprint
 from grmp_hf.modeling.functional import expected_quality, unit_length
 from grmp_hf.modeling.heads import (
     AnchorHead,
@@ -29,7 +30,6 @@ from grmp_hf.modeling.heads import (
     view_features,
     weights_of,
 )
-from grmp_hf.modeling.modeling_grmp import base_fingerprint
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 
 MakeScorer = Callable[..., Any]

@@ -19,8 +19,9 @@ import grmp_hf
 from grmp_hf.cli.main import main
 from grmp_hf.data import RatingScale
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import base_fingerprint, changes_embedding, copy_base, teacher_mode
+from grmp_hf.modeling.adapters import changes_embedding, copy_base, teacher_mode, unload
 from grmp_hf.modeling.baking import bake
+from grmp_hf.modeling.bases import base_fingerprint
 from grmp_hf.modeling.heads import Features, GRMPOutput, Head, Text
 from grmp_hf.record import CONFIG_FILE, RECORD, Record
 
@@ -31,9 +32,9 @@ LABELS = torch.tensor([0.1, 0.5, 0.9])
 class Linear(Head):
     """A head of one's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 8) -> None:
         super().__init__()
-        self.last = torch.nn.Linear(8, 1)
+        self.last = torch.nn.Linear(width, 1)
 
     def forward(self, features: Features, text: Text) -> GRMPOutput:
         return GRMPOutput(quality=self.last(features.pooled()).sigmoid().flatten())
@@ -85,6 +86,30 @@ def test_without_the_adapter_it_is_the_base_bit_for_bit(method: Any, make_scorer
     with teacher_mode(model):
         assert torch.equal(logits(model), expected)
     assert torch.equal(logits(model), moved)
+
+
+def test_unloaded_it_is_the_base_bit_for_bit_with_a_head_that_was_trained_too(method: Any, make_scorer: Any) -> None:
+    base, config = make_scorer(), method()
+    base.head, config.modules_to_save = Linear(12), ["head"]
+    before = {name: weight.clone() for name, weight in base.state_dict().items()}
+    expected = base(PIXELS).quality
+    model = adapted(base, config)
+    with model.disable_adapter():
+        assert torch.equal(model(PIXELS).quality, expected)
+    with teacher_mode(model):
+        assert torch.equal(model(PIXELS).quality, expected)
+    assert not torch.equal(model(PIXELS).quality, expected)
+    plain = unload(model)
+    assert torch.equal(plain(PIXELS).quality, expected)
+    after = plain.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], weight) for name, weight in before.items())
+    copy_base(plain)
+
+
+def test_what_was_merged_is_taken_out_again(make_scorer: Any) -> None:
+    model = adapted(make_scorer(), METHODS["lora"]())
+    model.merge_adapter()
+    torch.testing.assert_close(logits(unload(model)), logits(make_scorer()))
 
 
 def test_anchors_follow_every_change(method: Any, make_scorer: Any) -> None:

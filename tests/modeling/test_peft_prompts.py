@@ -19,7 +19,8 @@ from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoder
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling import peft_prompts
-from grmp_hf.modeling.adapters import base_fingerprint, teacher_mode
+from grmp_hf.modeling.adapters import teacher_mode
+from grmp_hf.modeling.bases import base_fingerprint
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, GRMPPromptModel
 from grmp_hf.record import ADAPTER_FILES, Record

@@ -1,0 +1,105 @@
+"""The base that an adapter belongs to: known by its anchors and by a fingerprint of its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import cached_file
+
+from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.adapters import adapter_weights
+from grmp_hf.modeling.heads import describe
+from grmp_hf.record import CONFIG_FILE, RECORD, Record
+
+__all__ = ["base_fingerprint", "check_base", "check_recorded", "find_record"]
+
+
+def check_base(config: Any, model: Any) -> Record:
+    """The record of the PEFT config of an adapter, which from now on holds what its base says of itself.
+
+    Raises:
+        GRMPError: as :func:`check_recorded`.
+    """
+    found = check_recorded(Record.of(config), model)
+    found.attach(config)
+    return found
+
+
+def check_recorded(record: Record, model: Any) -> Record:
+    """A record with what its base says of itself.
+
+    Raises:
+        GRMPError: the record says other anchors, or weights of other values or sizes.
+    """
+    anchors, unknown = base_anchors(model), any(weight.is_meta for weight in model.parameters())
+    fingerprint = record.fingerprint if unknown else base_fingerprint(model)
+    if record.head is not None:
+        _refuse_other("anchors", record.head["anchors"], anchors, record.base)
+    if record.fingerprint is not None:
+        _refuse_other("base_fingerprint", record.fingerprint, fingerprint, record.base)
+    return dataclasses.replace(record, head={"anchors": anchors, **describe(model.head)}, fingerprint=fingerprint)
+
+
+def find_record(place: str | os.PathLike[str], **options: Any) -> Record:
+    """The record of an adapter in a folder or on the Hub.
+
+    Args:
+        place: folder or Hub id.
+        options: where the Hub's files are, as transformers' and PEFT's own loaders take it.
+
+    Raises:
+        GRMPError: a file is damaged.
+    """
+    known = ("subfolder", "revision", "cache_dir", "token", "local_files_only", "force_download")
+    wanted = {name: options[name] for name in known if name in options}
+    cached_file(place, RECORD, **wanted, _raise_exceptions_for_missing_entries=False)
+    return Record.load(Path(cached_file(place, CONFIG_FILE, **wanted)).parent)
+
+
+def base_anchors(model: Any) -> dict[str, Any]:
+    """Anchors, levels and token ids of a base, as an adapter records them."""
+    anchors = {
+        name: [list(row) if isinstance(row, list | tuple) else row for row in getattr(model.config, name)]
+        for name in ("quality_anchors", "quality_levels", "quality_input_ids")
+    }
+    if model.config.quality_axes is not None:
+        anchors["quality_axes"] = [[name, list(values)] for name, values in model.config.quality_axes]
+    return anchors
+
+
+def base_fingerprint(model: nn.Module) -> str:
+    """Short hash of a base's weights: of the first numbers of each tensor, in bfloat16.
+
+    Of weights that were rounded while they were loaded, it is that of the weights before. The head, an adapter's own
+    tensors and the copies of ``modules_to_save`` are left out.
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(_base_weights(model)):
+        head = weight.detach().flatten()[:64].to("cpu", torch.bfloat16)
+        digest.update(f"{name}{tuple(weight.shape)}".encode() + head.view(torch.int16).numpy().tobytes())
+    found = digest.hexdigest()[:16]
+    known: dict[str, str] = getattr(model, "_before_rounding", {})
+    return known.get(found, found)
+
+
+def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    added = adapter_weights(model)
+    for name, weight in model.named_parameters():
+        plain = name.removeprefix("base_model.model.")
+        if id(weight) not in added and ".modules_to_save." not in plain and not plain.startswith("head."):
+            yield plain.replace(".base_layer", "").replace(".original_module", ""), weight
+
+
+def _refuse_other(name: str, recorded: Any, found: Any, base: str | None) -> None:
+    if recorded != found:
+        raise GRMPError(
+            f"Expected the base that this adapter was made for ({base or 'the base it was trained on'}), got one with "
+            f"other {name}: {recorded} recorded, {found} found. Load it with that base."
+        )
