@@ -206,6 +206,11 @@ LOADING = {
     "weights": Case(lambda place: ((place.copy() / "adapter_model.safetensors").write_bytes(b"cut"),
                                    grmp_hf.load(adapter=place.here / "mine")), "Copy it again",
                     lambda place: grmp_hf.load(place.copy())),
+    "record": Case(lambda place: (headed(place).save(place.here / "h"),
+                                  (place.here / "h" / "record.json").write_text("{"),
+                                  grmp_hf.load(place.base, adapter=place.here / "h", head=Cosine())), "Copy it again",
+                   lambda place: (headed(place).save(place.here / "h"),
+                                  grmp_hf.load(place.base, adapter=place.here / "h", head=Cosine()))),
     "half a model": Case(lambda place: (shutil.copytree(place.base, place.here / "half"),
                                         grmp_hf.load(drop(place.here / "half", "model.safetensors"))),
                          "Copy the folder again", lambda place: (

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from grmp_hf import claims
+from grmp_hf import claims, outputs
 from grmp_hf.claims import WORK, WorkFolder
 from grmp_hf.cli.main import main
 from grmp_hf.errors import GRMPError
@@ -289,3 +289,35 @@ def test_a_folder_without_state_is_nobodys(tmp_path: Path) -> None:
         work._write(None)  # as a run that has ended does before it removes the rest
     claim_folder(tmp_path / "run", {"seed": 1}).close()
     assert not (tmp_path / "run").exists()
+
+
+def test_what_comes_into_the_way_of_finished_results_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with OutputFolder(folder, ["a.txt"], overwrite=False) as output:
+        output.begin({"seed": 1})
+        (output.new / "a.txt").write_text("new")
+        (folder / "a.txt").write_text("mine")
+        with pytest.raises(
+            GRMPError, match=r"a\.txt, which no run .* wrote; move it away and start .* again"
+        ) as refused:
+            output.publish()
+    assert (folder / "a.txt").read_text() == "mine"
+    made = Path(str(refused.value).rpartition("What was made is in ")[2])
+    assert [path.read_text() for path in made.rglob("a.txt")] == ["new"]
+    (folder / "a.txt").rename(tmp_path / "a.txt")
+    with OutputFolder(folder, ["a.txt"], overwrite=False) as output:
+        output.begin({"seed": 1})
+        (output.new / "a.txt").write_text("new")
+        output.publish()
+    assert (folder / "a.txt").read_text() == "new"
+
+
+def test_a_folder_that_may_not_be_read_is_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "config.json").write_text("{}")
+    outputs.check_source(tmp_path)
+    monkeypatch.setattr(outputs, "open", refuse, raising=False)
+    with pytest.raises(GRMPError, match=r"config\.json: no permission to read it; ask its owner .*, or read a copy"):
+        outputs.check_source(tmp_path)

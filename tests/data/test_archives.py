@@ -389,3 +389,19 @@ def test_another_process_was_faster(home: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(archives, "_checked", slow)
     assert extract_archive(archive, target) == target
     assert sorted(path.name for path in home.iterdir()) == ["a.zip", "beside.txt", "target"]
+
+
+def test_somebody_else_has_taken_the_place_meanwhile(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive, target = write_zip(home / "a.zip", FILES), home / "target"
+    write_member = archives._write_member
+
+    def slow(*arguments: Any) -> None:
+        target.mkdir(exist_ok=True)
+        (target / "mine.txt").write_text("mine")
+        write_member(*arguments)
+
+    monkeypatch.setattr(archives, "_write_member", slow)
+    with pytest.raises(GRMPError, match="it holds something else; name another"):
+        extract_archive(archive, target)
+    assert tree(target) == {"mine.txt": b"mine"}
+    assert extract_archive(archive, home / "another").is_dir()

@@ -539,3 +539,13 @@ def test_advice_about_absent_pictures_can_be_followed(folder: Path, tmp_path: Pa
     with pytest.raises(GRMPError, match="check --images, to which they are relative, or remove the lines"):
         read_ratings(tmp_path / "labels.csv", images=folder / "sub")
     assert len(read_ratings(tmp_path / "labels.csv", images=folder)) == 6
+
+
+def test_a_table_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "labels.csv").write_text(table())
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(GRMPError, match=r"labels\.csv: cannot be read \(Permission denied\); check .* permissions"):
+        read_ratings(tmp_path / "labels.csv")

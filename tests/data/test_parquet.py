@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from grmp_hf.data import ImageError, decode_row, iter_images, read_ratings
+from grmp_hf.data import ImageError, decode_row, iter_images, parquet, read_ratings
 from grmp_hf.errors import GRMPError
 
 NAMES = [f"{letter}.png" for letter in "abcdef"]
@@ -238,3 +238,23 @@ def test_a_data_set_in_memory_knows_the_same_types(folder: Path) -> None:
         read_ratings(data)
     data = datasets.Dataset(pa.table({"image": [str(folder / n).encode() for n in NAMES], "mos": NUMBERS["decimal"]}))
     assert [row.mos for row in read_ratings(data).rows] == RATINGS
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_a_file_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(folder, image=NAMES, mos=RATINGS)
+    monkeypatch.setattr(parquet, "open", refuse, raising=False)
+    with pytest.raises(GRMPError, match=r"labels\.parquet: cannot be read \(Permission denied\); check .* permissions"):
+        read_ratings(path)
+
+
+def test_a_picture_in_a_file_that_may_not_be_read_any_more(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(folder, image=[(folder / name).read_bytes() for name in NAMES], mos=RATINGS)
+    row = read_ratings(path).rows[1]
+    monkeypatch.setattr(parquet.PictureColumn, "entry", refuse)
+    with pytest.raises(ImageError, match=r"row 2 of labels\.parquet cannot be read .*; write the file again") as caught:
+        decode_row(row)
+    assert caught.value.code == "unreadable"

@@ -62,3 +62,17 @@ def test_what_cannot_be_read_is_left_out_and_said(photos: list[Path]) -> None:
         path.write_bytes(b"GIF89a")
     with pytest.raises(GRMPError, match=r"expected photographs, got 12 files that cannot be read: 00\.png: "):
         read_photographs(photos[0].parent, 8, keep)
+
+
+def test_one_that_may_not_be_read_is_left_out_and_said(photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_bytes
+
+    def refuse_one(path: Path) -> bytes:
+        if path.name == "03.png":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse_one)
+    assert read_photographs(photos[0].parent, 8, keep).notes == (
+        "03.png: cannot be read (Permission denied); check the file",
+    )

@@ -348,3 +348,11 @@ def test_a_head_is_described_and_made_anew(make_scorer: MakeScorer) -> None:
 def test_a_head_that_cannot_be_made(described: dict[str, Any], given: Head | None, message: str) -> None:
     with pytest.raises(GRMPError, match=re.escape(message)):
         rebuild(described, given)
+
+
+def test_a_head_without_forward_says_what_it_lacks() -> None:
+    class Empty(Head):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"Empty says nothing of quality: give it forward\(features, text\)"):
+        Empty()(None, None)

@@ -325,6 +325,7 @@ def test_a_trained_block_that_is_missing(make_scorer: MakeScorer, make_adapted: 
     [
         ({"text_prompts": -1}, "text_prompts of at least 0, got -1"),
         ({"visual_layers": 0}, "visual_layers of at least 1, got 0"),
+        ({"text_start": "zeros"}, "text_start 'placeholder' or 'random', got 'zeros'"),
         ({"prompt_dropout": 1.0}, "prompt_dropout in [0, 1), got 1.0"),
         ({"text_prompts": 0, "visual_prompts": 0}, "Expected something to train"),
         ({"visual_layers": 4}, "at most 3 visual_layers, got 4"),
