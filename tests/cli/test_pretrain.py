@@ -182,8 +182,9 @@ def test_two_processes_learn_what_one_does(
             Image.fromarray(np.roll(np.asarray(Image.open(path)), 5 * turn, 0)).save(
                 path.with_stem(f"{path.stem}_{turn}")
             )
+    plain = recipe.read_text() + "optimizer: sgd\n"  # Adam would make much of what rounding leaves of a gradient near 0
+    recipe.write_text(plain)
     assert go(output="one") == 0
-    plain = recipe.read_text()
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     launch.append(str(ROOT / "training" / "pretrain.py"))
     options = ["--photos", photos[0].parent, "--output", tmp_path / "two", "--model", clip_folder, "--workers", 0]
@@ -208,8 +209,10 @@ def test_two_processes_learn_what_one_does(
     assert len(list(photos[0].parent.iterdir())) > learning.JUDGED
     assert done.stderr.count("21 tasks to learn from") == 1 and done.stdout.count("held-out tasks after") == 1
     one, two = (weights(tmp_path / name) for name in ("one", "two"))
+    largest = max(values.abs().max().item() for values in one.values())
+    bound = 10 * 4 * 2 * torch.finfo(torch.float32).eps * largest  # four steps and an inner one in each; margin ten
     for name, values in one.items():
-        torch.testing.assert_close(two[name], values, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(two[name], values, rtol=0, atol=bound)
 
 
 def test_other_tasks_are_held_out_when_named(go: Callable[..., int], tmp_path: Path) -> None:

@@ -144,9 +144,12 @@ def test_convolution_is_that_of_scipy() -> None:
     values = scene(5, 40, 30).astype(np.float64)
     kernel = np.random.default_rng(0).random((5, 9))
     expected = np.stack([ndimage.convolve(values[..., c], kernel, mode="reflect") for c in range(3)], axis=-1)
-    np.testing.assert_allclose(convolve(values, kernel), expected, rtol=1e-4)
+    single = (
+        10 * 255 * np.finfo(np.float32).eps
+    )  # in single precision; the margin is ten roundings of the largest value
+    np.testing.assert_allclose(convolve(values, kernel), expected, rtol=0, atol=single * kernel.sum())
     expected = ndimage.gaussian_filter(values, (4, 4, 0), mode="reflect", truncate=3)
-    np.testing.assert_allclose(convolve(values, gaussian_kernel(4)), expected, rtol=1e-4)
+    np.testing.assert_allclose(convolve(values, gaussian_kernel(4)), expected, rtol=0, atol=single)
 
 
 def test_lab_has_the_published_values_and_leads_back() -> None:
@@ -165,7 +168,7 @@ def test_noise_has_the_variance_of_the_table() -> None:
         for level, variance in zip(LEVELS, DISTORTIONS[kind].values, strict=True):
             noise = (distort(flat, kind, level, seed=0).astype(np.float64) - 128) / scale
             assert abs(noise.mean()) < 0.001
-            assert noise.var() == pytest.approx(variance, rel=0.03)
+            assert noise.var() == pytest.approx(variance, rel=6 * (2 / noise.size) ** 0.5)  # six of its deviations
 
 
 def test_impulses_are_black_and_white_in_equal_shares() -> None:
@@ -174,7 +177,8 @@ def test_impulses_are_black_and_white_in_equal_shares() -> None:
         noisy = distort(flat, "impulse_noise", level, seed=0)
         assert set(np.unique(noisy)) == {0, 128, 255}
         for value in (0, 255):
-            assert (noisy == value).mean() == pytest.approx(density / 2, rel=0.12)
+            expected = density / 2 * noisy.size
+            assert (noisy == value).sum() == pytest.approx(expected, abs=6 * expected**0.5)  # six of its deviations
 
 
 def test_brightness_moves_up_down_and_either_way() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -35,8 +36,12 @@ from grmp_hf.training.gradients import Gradients
 from grmp_hf.training.trainer import GRMPTrainer, last_complete_checkpoint
 
 MakeAdapted = Callable[..., PeftModel]
+Rounding = Callable[..., float]
 SCRIPT = Path(__file__).parent / "scripts" / "train.py"
 BLOCKS = ["layers.2", "final_layer_norm", "post_layernorm"]
+FORWARD = 100 * torch.finfo(torch.float32).eps
+"""What a forward pass may differ by where batches are cut otherwise: a hundred roundings in one direction."""
+
 SGD = {"optim": "sgd", "learning_rate": 0.1, "lr_scheduler_type": "constant", "weight_decay": 1e-4}
 
 
@@ -146,6 +151,7 @@ def test_accumulation_is_one_large_batch(
     whole: int,
     batch_size: int,
     accumulate: int,
+    rounding: Rounding,
 ) -> None:
     results = []
     for size, steps in ((whole, 1), (batch_size, accumulate)):
@@ -153,7 +159,8 @@ def test_accumulation_is_one_large_batch(
         results.append(
             train(make_adapted(**options), tmp_path, Pictures(pictures), num_train_epochs=2, **settings, **SGD)
         )
-    assert distance(*results) <= 1e-6
+    steps = 2 * math.ceil(pictures / whole)
+    assert distance(*results) <= rounding(results[0], steps)
     assert distance(results[0], trained(make_adapted(**options))) > 1e-3
 
 
@@ -162,10 +169,12 @@ def test_loss_of_a_step_is_the_mean_over_its_pictures(make_adapted: MakeAdapted,
     expected = model(data.pixels, labels=data.labels).loss.item()
     settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 1}
     trainer = GRMPTrainer(model, arguments(tmp_path, **settings), train_dataset=data)
-    assert trainer.train().training_loss == pytest.approx(expected, abs=1e-6)
+    assert trainer.train().training_loss == pytest.approx(expected, rel=FORWARD)
 
 
-def test_teacher_logits_of_the_batch_stand_for_the_teacher(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+def test_teacher_logits_of_the_batch_stand_for_the_teacher(
+    make_adapted: MakeAdapted, tmp_path: Path, rounding: Rounding
+) -> None:
     class WithTeacher(Pictures):
         def __getitem__(self, index: int) -> dict[str, Tensor]:
             return {**super().__getitem__(index), "teacher_logits": self.teacher[index]}
@@ -174,7 +183,7 @@ def test_teacher_logits_of_the_batch_stand_for_the_teacher(make_adapted: MakeAda
     with teacher_mode(model):
         data.teacher = model(data.pixels, output_semantic=True).semantic_logits
     given = train(model, tmp_path, data, max_steps=3, **SGD)
-    assert distance(given, train(make_adapted(), tmp_path, Pictures(6), max_steps=3, **SGD)) <= 1e-6
+    assert distance(given, train(make_adapted(), tmp_path, Pictures(6), max_steps=3, **SGD)) <= rounding(given, 3)
     data.teacher = -data.teacher
     turned = train(make_adapted(), tmp_path, data, max_steps=3, **SGD)
     assert distance(given, turned) > 1e-5
@@ -186,7 +195,9 @@ def test_teacher_logits_of_the_batch_stand_for_the_teacher(make_adapted: MakeAda
     assert trainer.evaluate()["eval_loss"] > 0
 
 
-def test_without_a_rule_it_is_transformers_own_trainer(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+def test_without_a_rule_it_is_transformers_own_trainer(
+    make_adapted: MakeAdapted, tmp_path: Path, rounding: Rounding
+) -> None:
     from transformers import Trainer
 
     settings = {"max_steps": 4, "per_device_train_batch_size": 6, "regularization_strength": 0.0, **SGD}
@@ -195,13 +206,15 @@ def test_without_a_rule_it_is_transformers_own_trainer(make_adapted: MakeAdapted
     theirs = Trainer(model, arguments(tmp_path, **settings), train_dataset=Pictures(6))
     theirs.get_decay_parameter_names = lambda m: [n for n, _ in m.named_parameters()]
     theirs.train()
-    assert distance(ours, trained(model)) <= 1e-6
+    assert distance(ours, trained(model)) <= rounding(ours, 4)
 
 
-def test_gradient_checkpointing_trains_alike(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+def test_gradient_checkpointing_trains_alike(make_adapted: MakeAdapted, tmp_path: Path, rounding: Rounding) -> None:
     options = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     plain = train(make_adapted(), tmp_path, Pictures(6), max_steps=3, **SGD)
-    assert distance(train(make_adapted(), tmp_path, Pictures(6), max_steps=3, **options, **SGD), plain) <= 1e-6
+    assert distance(train(make_adapted(), tmp_path, Pictures(6), max_steps=3, **options, **SGD), plain) <= rounding(
+        plain, 3
+    )
 
 
 def test_half_precision_autocast_is_close(make_adapted: MakeAdapted, tmp_path: Path) -> None:
@@ -212,7 +225,7 @@ def test_half_precision_autocast_is_close(make_adapted: MakeAdapted, tmp_path: P
     assert 0 < (changes[0] - changes[1]).norm() < 0.1 * changes[0].norm()
 
 
-def test_the_pull_leads_back_to_the_start(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+def test_the_pull_leads_back_to_the_start(make_adapted: MakeAdapted, tmp_path: Path, rounding: Rounding) -> None:
     def nothing(_gradients: dict[str, Gradients], parameters: Mapping[str, Tensor]) -> Gradients:
         return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
 
@@ -226,7 +239,7 @@ def test_the_pull_leads_back_to_the_start(make_adapted: MakeAdapted, tmp_path: P
     trainer.train()
     for name, weight in trained(model).items():
         pulled = 0.0 if name.endswith("offset") else 0.5
-        torch.testing.assert_close(weight, start[name] + 1 - pulled, atol=1e-5, rtol=0)
+        torch.testing.assert_close(weight, start[name] + 1 - pulled, atol=rounding(start, 1), rtol=0)
 
 
 class Stream(IterableDataset[dict[str, Tensor]]):
@@ -237,11 +250,13 @@ class Stream(IterableDataset[dict[str, Tensor]]):
         yield from (data[index] for index in range(8))
 
 
-def test_a_stream_trains_as_the_same_pictures_in_order(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+def test_a_stream_trains_as_the_same_pictures_in_order(
+    make_adapted: MakeAdapted, tmp_path: Path, rounding: Rounding
+) -> None:
     settings = {"max_steps": 2, "per_device_train_batch_size": 4, **SGD}
     ours = train(make_adapted(), tmp_path, Stream(), **settings)
     expected = train(make_adapted(), tmp_path, Pictures(8), train_sampling_strategy="sequential", **settings)
-    assert distance(ours, expected) <= 1e-6
+    assert distance(ours, expected) <= rounding(ours, 2)
 
 
 # What is refused -----------------------------------------------------------------------------------------------------
@@ -325,7 +340,7 @@ def test_preprocessing_is_saved_with_the_adapter(
         expected = trainer.model.eval()(**processor(picture)).quality.item()
     loaded = grmp_hf.load(tmp_path / "base", adapter=tmp_path / "mine")
     assert loaded.processor.settings() == processor.settings()
-    assert loaded.score(picture).quality.item() == pytest.approx(expected, abs=1e-6)
+    assert loaded.score(picture).quality.item() == pytest.approx(expected, rel=FORWARD)
     assert GRMPImageProcessor.from_pretrained(tmp_path / "mine").settings() == processor.settings()
 
 
@@ -355,19 +370,21 @@ def start(launcher: list[str], folders: list[str], runs: list[dict[str, Any]]) -
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-META: dict[str, tuple[dict[str, Any], float]] = {
-    "maml": ({"double": True, "meta_algorithm": "maml"}, 1e-12),
-    "maml, rule": ({"double": True, "meta_algorithm": "maml", "regularization_strength": 5.0}, 1e-12),
-    "fomaml": ({"meta_algorithm": "fomaml"}, 1e-6),
-    "reptile": ({"meta_algorithm": "reptile", "regularization_strength": 1.0}, 1e-6),
+META: dict[str, dict[str, Any]] = {
+    "maml": {"double": True, "meta_algorithm": "maml"},
+    "maml, rule": {"double": True, "meta_algorithm": "maml", "regularization_strength": 5.0},
+    "fomaml": {"meta_algorithm": "fomaml"},
+    "reptile": {"meta_algorithm": "reptile", "regularization_strength": 1.0},
 }
 
 
-def test_tasks_may_be_spread_over_processes_and_micro_batches(folders: list[str], make_adapted: MakeAdapted) -> None:
+def test_tasks_may_be_spread_over_processes_and_micro_batches(
+    folders: list[str], make_adapted: MakeAdapted, rounding: Rounding
+) -> None:
     """Four tasks a step of one process, twice two of one process, and two of each of two processes."""
     common = {"tasks": 4, "num_train_epochs": 2, "inner_steps": 2, "inner_learning_rate": 0.1}
     common |= {"save_strategy": "no", "logging_strategy": "no", "regularization_strength": 0.0, **SGD}
-    runs = [{**common, **options} for options, _ in META.values()]
+    runs = [{**common, **options} for options in META.values()]
     whole = [{**run, "per_device_train_batch_size": 4} for run in runs]
     parts = [{**run, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2} for run in runs]
     two = [{**run, "per_device_train_batch_size": 2, "processes": 2} for run in runs]
@@ -378,13 +395,16 @@ def test_tasks_may_be_spread_over_processes_and_micro_batches(folders: list[str]
     for number, run in enumerate([*whole, *parts], len(two)):
         script["train"](*folders[:2], Path(folders[2]), number, run)
     results = [load_file(Path(folders[2]) / f"{number}.safetensors") for number in range(3 * len(runs))]
-    for index, (name, (_, bound)) in enumerate(META.items()):
+    for index, name in enumerate(META):
         alone, *others = results[index :: len(META)]
+        bound = rounding(alone, 2 * 3)  # steps of the outer loop, each of two inner steps and its own
         assert [distance(alone, other) <= bound for other in others] == [True, True], name
         assert distance(alone, trained(make_adapted())) > 1e-3
 
 
-def test_two_processes_are_one(folders: list[str], tmp_path: Path, make_adapted: MakeAdapted) -> None:
+def test_two_processes_are_one(
+    folders: list[str], tmp_path: Path, make_adapted: MakeAdapted, rounding: Rounding
+) -> None:
     """Joint batches of 4: 11 pictures end in parts of 2 and 1, 9 in parts of 1 and 0."""
     common = {"num_train_epochs": 2, "save_strategy": "no", "logging_strategy": "no", **SGD}
     runs = [
@@ -399,7 +419,7 @@ def test_two_processes_are_one(folders: list[str], tmp_path: Path, make_adapted:
         alone = train(
             make_adapted(), tmp_path / "one", Pictures(run["pictures"]), per_device_train_batch_size=4, **settings
         )
-        assert distance(load_file(Path(folders[2]) / f"{index}.safetensors"), alone) <= 1e-6
+        assert distance(load_file(Path(folders[2]) / f"{index}.safetensors"), alone) <= rounding(alone, 2 * 6)
 
 
 @pytest.mark.parametrize("broken", ["labels", "pixel_values", "teacher_logits"])

@@ -23,6 +23,9 @@ from grmp_hf.training.rules import turn_away
 from grmp_hf.training.trainer import GRMPTrainer
 
 MakeAdapted = Callable[..., PeftModel]
+FORWARD = 100 * torch.finfo(torch.float32).eps
+"""What two inner steps and a forward pass may differ by: a hundred roundings in one direction."""
+
 SGD = {"optim": "sgd", "learning_rate": 0.1, "lr_scheduler_type": "constant"}
 INNER = {"inner_steps": 2, "inner_learning_rate": 0.1}
 BLOCKS = ["layers.2", "final_layer_norm", "post_layernorm"]
@@ -70,7 +73,7 @@ def loss_under(model: PeftModel, parameters: Any, batch: Batch) -> Tensor:
 
 @pytest.mark.parametrize("strength", [0.0, 5.0])
 def test_a_step_takes_the_rule_of_the_mean_over_tasks(
-    make_adapted: MakeAdapted, tmp_path: Path, strength: float
+    make_adapted: MakeAdapted, tmp_path: Path, strength: float, rounding: Callable[..., float]
 ) -> None:
     """The rule acts where both losses reach a tensor, so the step differs from the one without it."""
     data, model = episodes(), make_adapted()
@@ -94,8 +97,8 @@ def test_a_step_takes_the_rule_of_the_mean_over_tasks(
     assert distance(plain, ruled) > 1e-4
     trainer = make(model, tmp_path, data, max_steps=1, regularization_strength=strength, **SGD)
     loss = trainer.train().training_loss
-    assert distance(trained(model), ruled if strength else plain) <= 1e-6
-    assert loss == pytest.approx(float(parts[0]["quality"].loss + parts[1]["quality"].loss) / 2, abs=1e-6)
+    assert distance(trained(model), ruled if strength else plain) <= rounding(plain, 3)
+    assert loss == pytest.approx(float(parts[0]["quality"].loss + parts[1]["quality"].loss) / 2, rel=FORWARD)
 
 
 @pytest.mark.parametrize("algorithm", ["fomaml", "maml", "reptile", "authors"])
@@ -144,10 +147,10 @@ def test_evaluation_judges_after_adaptation(make_adapted: MakeAdapted, tmp_path:
         with torch.no_grad():
             output = functional_call(model, phi, (), query)
         losses.append(output.loss.item())
-        torch.testing.assert_close(torch.tensor(found.predictions[index]), output.quality, atol=1e-6, rtol=0)
+        torch.testing.assert_close(torch.tensor(found.predictions[index]), output.quality, atol=0, rtol=FORWARD)
         assert found.label_ids[index].tolist() == query["labels"].tolist()
-    assert found.metrics["test_loss"] == pytest.approx(sum(losses) / 3, abs=1e-6)
-    assert trainer.evaluate()["eval_loss"] == pytest.approx(sum(losses) / 3, abs=1e-6)
+    assert found.metrics["test_loss"] == pytest.approx(sum(losses) / 3, rel=FORWARD)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(sum(losses) / 3, rel=FORWARD)
     assert distance(trained(model), before) == 0
 
 
@@ -180,10 +183,12 @@ def test_training_again_begins_the_long_run_anew(make_adapted: MakeAdapted, tmp_
     assert distance(trained(model), first) == 0
 
 
-def test_gradient_checkpointing_learns_prompts_alike(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+def test_gradient_checkpointing_learns_prompts_alike(
+    make_adapted: MakeAdapted, tmp_path: Path, rounding: Callable[..., float]
+) -> None:
     options = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     plain, saved = (train(make_adapted(), tmp_path, max_steps=2, **more, **SGD) for more in ({}, options))
-    assert distance(plain, saved) <= 1e-6
+    assert distance(plain, saved) <= rounding(plain, 2 * 3)  # each of two inner steps and its own
 
 
 # What is refused -----------------------------------------------------------------------------------------------------
