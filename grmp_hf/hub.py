@@ -102,7 +102,8 @@ def load(
     fingerprint = base_fingerprint(base)
     commit = _commit(name, revision)
     network, scale = base.to(place), None
-    if isinstance(base, GRMPBakedScorer):
+    baked = isinstance(base, GRMPBakedScorer)
+    if baked:
         if found is not None and config is not None:
             raise GRMPError(
                 f"Expected a base for adapter {found.name!r}, got the baked scorer {name!r}, which has its own. Leave "
@@ -126,7 +127,9 @@ def load(
         "dtype": str(wanted).removeprefix("torch."),
         "versions": package_versions(),
     }
-    return Scorer(network.eval(), processor, scale, identity, _taught(found.folder if found else Path(name)))
+    beside = found.folder if found else _beside(name, commit if baked else None, offline)
+    taught = Split.load_own(beside / SPLIT_FILE, origin_of(beside).get("split_hash"))
+    return Scorer(network.eval(), processor, scale, identity, taught)
 
 
 def _choose_adapter(
@@ -214,13 +217,14 @@ def _adapter_config(adapter: _AdapterFiles) -> PeftConfig:
     return config
 
 
-def _taught(folder: Path) -> Split | None:
-    """Which pictures have taught what a folder holds, if that is said there, and said of what is there."""
-    try:
-        split = Split.load(folder / SPLIT_FILE)
-    except (GRMPError, OSError, ValueError):
-        return None
-    return split if origin_of(folder).get("split_hash", split.hash) == split.hash else None
+def _beside(name: str, commit: str | None, offline: bool) -> Path:
+    """The folder of a baked scorer, with the split beside it where there is one."""
+    if commit is None:
+        return Path(name)
+    with suppress(*_HUB_ERRORS):
+        offline = cached_only(name, commit, offline=offline)
+        return Path(hf_hub_download(name, SPLIT_FILE, revision=commit, local_files_only=offline)).parent
+    return Path(name)
 
 
 def _base_of(adapter: _AdapterFiles, config: PeftConfig) -> str:

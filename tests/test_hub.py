@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from peft import get_peft_model
 from transformers import CLIPConfig, CLIPModel
 
 import grmp_hf
 from grmp_hf import hub
+from grmp_hf.cli.main import main
 from grmp_hf.data import RatingScale, Split
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base
@@ -23,7 +25,7 @@ from grmp_hf.modeling.baking import bake
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
-from grmp_hf.record import Record
+from grmp_hf.record import Record, origin_of
 
 
 def edited(folder: Path, target: Path, **fields: Any) -> Path:
@@ -284,6 +286,28 @@ def test_a_split_of_another_run_is_not_what_has_taught(where: str, tmp_path: Pat
     split, other = Split(("a", "b"), ("c",), "drawn", 0), Split(("a", "c"), ("b",), "drawn", 1)
     (tmp_path / where).write_text(json.dumps({"provenance": {"split_hash": split.hash}}))
     split.save(tmp_path / "split.json")
-    assert hub._taught(tmp_path) == split
+    assert Split.load_own(tmp_path / "split.json", origin_of(tmp_path)["split_hash"]) == split
     other.save(tmp_path / "split.json")
-    assert hub._taught(tmp_path) is None
+    assert Split.load_own(tmp_path / "split.json", origin_of(tmp_path)["split_hash"]) is None
+
+
+def test_the_split_of_a_baked_scorer_is_fetched_from_the_hub(
+    adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, split = tmp_path / "baked", Split(("a", "b"), ("c",), "drawn", 0)
+    hub.save(replace(grmp_hf.load(adapter_folder), taught=split), tmp_path / "mine")
+    assert main(["bake", "--adapter", str(tmp_path / "mine"), str(place)]) == 0
+    assert grmp_hf.load(place).taught == split
+    asked: list[tuple[str, str, bool]] = []
+
+    def download(name: str, file: str, *, revision: str, local_files_only: bool) -> str:
+        asked.append((name, revision, local_files_only))
+        if name == "owner/without":
+            raise LocalEntryNotFoundError("not there")
+        return str(place / file)
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    monkeypatch.setattr(hub, "cached_only", lambda *_, offline: offline)
+    assert hub._beside("owner/mine", "abc", False) == place
+    assert not (hub._beside("owner/without", "abc", True) / "split.json").exists()
+    assert asked == [("owner/mine", "abc", False), ("owner/without", "abc", True)]

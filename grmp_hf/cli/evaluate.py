@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from grmp_hf.cli.figures import figures_table
 from grmp_hf.cli.options import add_model_options, add_rating_options, load_scorer, read_table, tell
 from grmp_hf.cli.progress import Progress
-from grmp_hf.cli.taught import leave_out_taught, split_of_model, split_of_scores
+from grmp_hf.cli.taught import leave_out_taught, split_of_scorer, split_of_scores
 from grmp_hf.cli.writing import describe_scorer
 from grmp_hf.errors import GRMPError
 
@@ -83,11 +83,7 @@ def _scores_of_model(args: argparse.Namespace) -> _Scored:
     scorer = load_scorer(args)
     table, notes = _in_direction(table, args, scorer.scale)
     rows = _choose_rows(table, args, notes)
-    origin = getattr(getattr(scorer.model, "config", None), "provenance", None) or {}
-    adapter = scorer.identity["adapter"] or origin.get("baked_from", {}).get("adapter")
-    commit = scorer.identity["adapter_revision"] or scorer.identity["revision"]
-    found = split_of_model(args.adapter or args.model, adapter, commit, offline=args.offline)
-    rows = _leave_out(rows, found, table, notes)
+    rows = _leave_out(rows, split_of_scorer(scorer), table, notes)
     scores: list[float] = []
     kept: list[Row] = []
     with Progress("evaluate", len(rows)) as progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,8 +12,9 @@ from grmp_hf.storing import digest_file
 
 if TYPE_CHECKING:
     from grmp_hf.data import Row, Split
+    from grmp_hf.scoring import Scorer
 
-__all__ = ["Found", "leave_out_taught", "split_of_model", "split_of_scores"]
+__all__ = ["Found", "leave_out_taught", "split_of_scorer", "split_of_scores"]
 
 Found: TypeAlias = "tuple[Split | None, list[str]]"
 """A split, None where there is none, and what to say of it."""
@@ -22,20 +22,10 @@ Found: TypeAlias = "tuple[Split | None, list[str]]"
 _UNKNOWN = "whether it has learnt from these pictures is not known, and none is left out"
 
 
-def split_of_model(place: str, adapter: str | None, revision: str | None, *, offline: bool) -> Found:
-    """The split of a scorer that has been loaded.
-
-    Args:
-        place: folder or Hub id of the adapter, or of a model that holds one.
-        adapter: its name; None for a base, which has learnt from no ratings.
-        revision: its commit, if it came from the Hub.
-        offline: never ask the Hub.
-    """
-    if adapter is None:
-        return None, []
-    return _read_split(
-        Path(place) if os.path.isdir(place) else _hub_folder(place, revision, offline), f"adapter {adapter}"
-    )
+def split_of_scorer(scorer: Scorer) -> Found:
+    """The split of a scorer; nothing to say of a base, which has learnt from no ratings."""
+    adapter = scorer.identity["adapter"] or scorer.origin.get("baked_from", {}).get("adapter")
+    return (None, []) if adapter is None else _found(scorer.taught, f"adapter {adapter}")
 
 
 def split_of_scores(about: Mapping[str, Any] | None, given: str | None, places: Iterable[Path]) -> Found:
@@ -102,16 +92,14 @@ def leave_out_taught(rows: Sequence[Row], split: Split, where: str) -> tuple[lis
     return kept, notes
 
 
-def _read_split(folder: Path | None, who: str) -> Found:
+def _read_split(folder: Path, who: str) -> Found:
     from grmp_hf.data import Split
 
-    if folder is None or not (folder / SPLIT_FILE).is_file():
-        return None, [f"{who}: has no {SPLIT_FILE} beside it: {_UNKNOWN}"]
-    split = Split.load(folder / SPLIT_FILE)
-    recorded = origin_of(folder).get("split_hash", split.hash)
-    if recorded != split.hash:
-        return None, [f"{who}: the {SPLIT_FILE} beside it is of another run: {_UNKNOWN}"]
-    return split, []
+    return _found(Split.load_own(folder / SPLIT_FILE, origin_of(folder).get("split_hash")), who)
+
+
+def _found(split: Split | None, who: str) -> Found:
+    return split, [] if split else [f"{who}: has no {SPLIT_FILE} of its own run beside it: {_UNKNOWN}"]
 
 
 def _weights_sha256(folder: Path) -> str | None:
@@ -119,17 +107,3 @@ def _weights_sha256(folder: Path) -> str | None:
         return digest_file(folder / WEIGHTS_FILE)
     except OSError:
         return None
-
-
-def _hub_folder(name: str, revision: str | None, offline: bool) -> Path | None:
-    """The snapshot of an adapter of the Hub, with its split where there is one."""
-    from huggingface_hub import hf_hub_download
-
-    from grmp_hf.places import cached_only, hub_errors
-
-    for cached in (True,) if cached_only(name, revision, offline=offline) else (True, False):
-        try:
-            return Path(hf_hub_download(name, SPLIT_FILE, revision=revision, local_files_only=cached)).parent
-        except hub_errors():
-            continue
-    return None

@@ -104,6 +104,15 @@ class Split:
             raise GRMPError(f"{path}: the names do not match the hash in the file; restore it or make it again")
         return split
 
+    @classmethod
+    def load_own(cls, path: str | os.PathLike[str], recorded: str | None) -> Split | None:
+        """As `load` of a run that has recorded the hash; None where no whole file of that run is there."""
+        try:
+            split = cls.load(path)
+        except GRMPError:
+            return None
+        return split if recorded in (None, split.hash) else None
+
 
 def draw_shots(
     n_or_quality: int | Sequence[float] | NDArray[np.float64], k: int, *, seed: int, stratified: bool = False

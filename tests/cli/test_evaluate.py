@@ -9,17 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
 import grmp_hf
 from grmp_hf.cli.main import main
-from grmp_hf.cli.taught import split_of_model
 from grmp_hf.data import Row, Split
 from grmp_hf.record import Record
 
@@ -222,7 +219,7 @@ def test_an_adapter_without_its_split_is_told(
     given = what_scores(way, ratings.parent, adapter_folder, tmp_path)
     figures, told = evaluate(capsys, ratings, way, given)
     assert figures["n"] == 12
-    assert "has no split.json beside it: whether it has learnt from these pictures is not known" in told
+    assert "has no split.json of its own run beside it: whether it has learnt from these pictures is not known" in told
 
 
 def test_pictures_that_taught_are_known_by_the_files_of_their_scores(
@@ -248,7 +245,7 @@ def test_pictures_that_taught_are_known_by_the_files_of_their_scores(
 def test_a_split_of_another_run_is_told(ratings: Path, taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataclasses.replace(Record.load(taught), provenance={"split_hash": "another"}).save(taught)
     figures, told = evaluate(capsys, ratings, "--adapter", taught)
-    assert figures["n"] == 12 and "the split.json beside it is of another run: whether it has learnt" in told
+    assert figures["n"] == 12 and "has no split.json of its own run beside it: whether it has learnt" in told
 
 
 def test_the_adapter_of_scores_is_found_and_told_where_it_is_not(
@@ -284,7 +281,10 @@ def test_a_baked_scorer_has_learnt_what_its_adapter_has(
     assert main(["bake", str(tmp_path / "baked"), "--adapter", str(taught)]) == 0
     assert evaluate(capsys, ratings, "--model", tmp_path / "baked")[0]["n"] == 7
     (tmp_path / "baked" / "split.json").unlink()
-    assert "adapter taught: has no split.json beside it" in evaluate(capsys, ratings, "--model", tmp_path / "baked")[1]
+    assert (
+        "adapter taught: has no split.json of its own run beside it"
+        in evaluate(capsys, ratings, "--model", tmp_path / "baked")[1]
+    )
 
 
 def test_nothing_is_left_to_evaluate_on(
@@ -566,28 +566,6 @@ def test_scores_that_cannot_be_used(
 def test_wrong_use(options: list[str], message: str, ratings: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(ratings), *options]) == 2
     assert message in capsys.readouterr().err
-
-
-def test_the_split_is_looked_for_in_the_snapshot_of_the_hub(
-    taught: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[str, Any]] = []
-
-    def download(name: str, file: str, *, revision: str | None, local_files_only: bool) -> str:
-        asked.append((f"{name}@{revision}", local_files_only))
-        if local_files_only or name == "owner/without":
-            raise LocalEntryNotFoundError("not there")
-        return str(taught / file)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    monkeypatch.setattr("grmp_hf.places.cached_only", lambda *_, offline: offline)
-    split, told = split_of_model("owner/mine", "owner/mine", "abc", offline=False)
-    assert split is not None and split.train == tuple(path.name for path in photos[:5]) and told == []
-    assert asked == [("owner/mine@abc", True), ("owner/mine@abc", False)]
-    split, told = split_of_model("owner/mine", "owner/mine", "abc", offline=True)
-    assert split is None and "adapter owner/mine: has no split.json beside it: whether it has learnt" in told[0]
-    assert split_of_model("owner/without", "owner/without", "abc", offline=False)[0] is None
-    assert split_of_model("owner/base", None, "abc", offline=False) == (None, [])
 
 
 def test_pictures_inside_a_table_are_joined_and_left_out_by_content(
