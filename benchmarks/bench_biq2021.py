@@ -41,8 +41,9 @@ from grmp_hf.embedded import EMBEDDED_PROMPTS
 from grmp_hf.evaluation.baselines import STATISTICS, fit_ridge, handmade_statistics
 from grmp_hf.evaluation.metrics import plcc, plcc_logistic, srcc
 from grmp_hf.saving import adapter_sha256
-from grmp_hf.scoring import Scorer, iter_views
+from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe, adapt_embeds
+from grmp_hf.views import all_views
 
 SHOTS = (20, 50, 100, 200)
 SUBSETS = ("ss01", "ss02", "ss03")
@@ -111,11 +112,11 @@ def embed(scorer: Scorer, rows: tuple[Row, ...], split: str) -> dict[str, Any]:
 
     def compute() -> dict[str, Any]:
         embeds, quality = [], []
-        for number, part in enumerate(iter_views(rows, scorer.views, batch_size=BATCH)):
-            output = scorer.outputs(torch.stack([views for _, views in part if isinstance(views, torch.Tensor)]))
+        for number, pixels in enumerate(all_views(rows, scorer.views, batch_size=BATCH)):
+            output = scorer.outputs(pixels)
             embeds.append(output.image_embeds.double().numpy())
             quality.append(output.quality.double().numpy())
-            print(f"\rembedded {number * BATCH + len(part)} of {len(rows)}", end="", file=sys.stderr, flush=True)
+            print(f"\rembedded {number * BATCH + len(pixels)} of {len(rows)}", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
         return {"embeds": np.concatenate(embeds), "zero_shot": np.concatenate(quality)}
 

@@ -28,7 +28,7 @@ from PIL import Image
 
 from grmp_hf import GRMPImageProcessor, load_iqa_dataset
 from grmp_hf.data import decode_image
-from grmp_hf.scoring import iter_views
+from grmp_hf.views import iter_views
 
 WORKERS, SIZE = 2, 224
 OPENING_BOUND, DECODING_BOUND = 1.0, 0.9

@@ -29,7 +29,8 @@ from grmp_hf.data.photographs import Photographs, read_photographs
 from grmp_hf.data.synthetic import LABELS, distorted_crop
 from grmp_hf.evaluation.metrics import srcc
 from grmp_hf.features import first_views
-from grmp_hf.scoring import Scorer, iter_views
+from grmp_hf.scoring import Scorer
+from grmp_hf.views import all_views
 
 BATCH = 32
 PULLS = {"free": 1e-4, "pulled": 0.1}
@@ -113,8 +114,7 @@ def main() -> None:
 
     table = read_ratings(data, scale=(0, 1))
     rows = [row for row in table.rows if row.split == "train"]
-    parts = iter_views(rows, scorer.views, batch_size=BATCH)
-    real = np.concatenate([embed(scorer, [v for _, v in part if isinstance(v, torch.Tensor)]) for part in parts])
+    real = np.concatenate([embed(scorer, [*pixels]) for pixels in all_views(rows, scorer.views, batch_size=BATCH)])
     mos = np.array([row.mos for row in rows])
 
     photographs = read_photographs(Path(data, "unlabelled"), processor.size, processor.uncropped)

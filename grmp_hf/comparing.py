@@ -19,7 +19,8 @@ from grmp_hf.evaluation.baselines import RidgeModel, fit_ridge
 from grmp_hf.evaluation.metrics import caveats, evaluate_scores
 from grmp_hf.modeling.adapters import changes_embedding, teacher_mode
 from grmp_hf.modeling.heads import describe
-from grmp_hf.scoring import Scorer, all_views, iter_views
+from grmp_hf.scoring import Scorer
+from grmp_hf.views import all_views, iter_views
 
 __all__ = ["Tested", "score_tests"]
 

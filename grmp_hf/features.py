@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,13 +25,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from torch import Tensor
 
-from grmp_hf.data import ImageError, Row, decode_row
+from grmp_hf.data import Row, decode_row
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.baselines import STATISTICS, handmade_statistics
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.saving import package_versions
-from grmp_hf.scoring import Scorer, iter_views, large_alone
+from grmp_hf.scoring import Scorer
 from grmp_hf.storing import TEMPORARY, atomic_path
+from grmp_hf.views import all_views, large_alone
 
 __all__ = [
     "COLUMNS",
@@ -41,15 +42,14 @@ __all__ = [
     "Pictures",
     "Viewed",
     "first_views",
-    "iter_pixels",
     "without_ratings",
 ]
 
 Array = NDArray[Any]
 Tell = Callable[[str, float], None]
 
-_BATCH = 16
-_PART = 16 * _BATCH  # pictures of a file; whole batches, so that a run that was killed goes on with the same ones
+BATCH = 16
+_PART = 16 * BATCH  # pictures of a file; whole batches, so that a run that was killed goes on with the same ones
 
 
 @dataclass(frozen=True)
@@ -172,13 +172,12 @@ class FeatureStore:
         done, part = 0, dict[bytes, dict[str, Array]]()
         aside: dict[bytes, dict[str, Array]] = {}
         look = functools.partial(self._look, wanted=[name for name in wanted if name in self.of_pictures], aside=aside)
-        for chunk in iter_views(missing.values(), look, batch_size=_BATCH):
-            seen = Viewed(self.base, torch.stack([_need(row, found) for row, found in chunk]))
+        for pixels in all_views(missing.values(), look, batch_size=BATCH):
+            seen = Viewed(self.base, pixels)
             made = {name: self.of_views[name](seen) for name in wanted if name in self.of_views}
-            for at, (row, _) in enumerate(chunk):
-                digest = self.digest(row)
+            for at, digest in enumerate([*missing][done : done + len(pixels)]):
                 part[digest] = {name: column[at] for name, column in made.items()} | aside.pop(digest)
-            done += len(chunk)
+            done += len(pixels)
             if len(part) >= _PART or done == len(missing):
                 self._write(part)
                 part = {}
@@ -258,22 +257,6 @@ def first_views(base: Scorer, count: int) -> Scorer:
     fewer = {**settings, "views": views[:count], "view_weights": (kept / kept.sum()).tolist()}
     identity = {**base.identity, "preprocessing": fewer}
     return dataclasses.replace(base, processor=GRMPImageProcessor(**fewer), identity=identity)
-
-
-def iter_pixels(base: Scorer, rows: Sequence[Row], batch_size: int = _BATCH) -> Iterator[Tensor]:
-    """Views of pictures, uint8 ``(B, V, 3, S, S)`` at a time, in order.
-
-    Raises:
-        GRMPError: a picture that cannot be read.
-    """
-    for chunk in iter_views(rows, base.views, batch_size=batch_size):
-        yield torch.stack([_need(row, found) for row, found in chunk])
-
-
-def _need(row: Row, found: Tensor | ImageError) -> Tensor:
-    if isinstance(found, ImageError):
-        raise GRMPError(f"{row.dataset}, {row.name}: {found}; a benchmark needs all pictures: mend or remove this one")
-    return found
 
 
 def _digest(row: Row) -> bytes:

@@ -30,7 +30,7 @@ from grmp_hf.modeling.bases import check_base
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.record import Record
 from grmp_hf.saving import adapter_sha256, named_base, save
-from grmp_hf.scoring import Scorer, as_image_error
+from grmp_hf.scoring import Scorer
 from grmp_hf.scratch import scratch_folder
 from grmp_hf.storing import TEMPORARY, writing
 from grmp_hf.tasks import Source, Tasks, divide
@@ -38,6 +38,7 @@ from grmp_hf.training import few_shot, pretraining
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe
 from grmp_hf.training.starts import read_start
+from grmp_hf.views import as_image_error
 
 __all__ = ["JUDGED", "Pretrained", "adapt", "check_bare", "judge", "pretrain"]
 

@@ -14,8 +14,9 @@ from grmp_hf import features
 from grmp_hf.data import MAX_PIXELS, ImageError, RatedTable, decode_row, read_ratings
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.baselines import handmade_statistics
-from grmp_hf.features import OF_PICTURES, FeatureStore, iter_pixels
+from grmp_hf.features import OF_PICTURES, FeatureStore
 from grmp_hf.scoring import Scorer
+from grmp_hf.views import all_views
 
 
 def silent(text: str, share: float) -> None:
@@ -110,7 +111,7 @@ def test_a_changed_picture_or_another_preprocessing_is_described_anew(
 def test_a_run_that_was_killed_keeps_what_it_had(
     store: FeatureStore, base: Scorer, table: RatedTable, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "_BATCH", 4)
+    monkeypatch.setattr(features, "BATCH", 4)
     monkeypatch.setattr(features, "_PART", 8)
 
     def interrupt(text: str, share: float) -> None:
@@ -154,10 +155,10 @@ def test_a_very_large_picture_waits_for_its_turn(
 def test_a_picture_that_cannot_be_read_ends_the_run(store: FeatureStore, base: Scorer, table: RatedTable) -> None:
     path = Path(str(table.rows[3].image))
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(GRMPError, match=r"stars, 3\.png: .*; a benchmark needs all pictures"):
+    with pytest.raises(GRMPError, match=r"stars, 3\.png: .*; all pictures are needed"):
         store.describe(table.rows, silent)
-    with pytest.raises(GRMPError, match=r"stars, 3\.png: .*; a benchmark needs all pictures"):
-        list(iter_pixels(base, table.rows))
+    with pytest.raises(GRMPError, match=r"stars, 3\.png: .*; all pictures are needed"):
+        list(all_views(table.rows, base.views, batch_size=4))
     path.unlink()
     with pytest.raises(GRMPError, match=r"stars, 3\.png: cannot be read"):
         FeatureStore(store.folder, base).describe(table.rows, silent)

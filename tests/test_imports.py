@@ -19,15 +19,15 @@ ALLOWED: dict[str, set[str]] = {
     "benchmark": {
         *("cards", "claims", "comparing", "data", "embedded", "evaluation", "features"),
         *("hub", "learning", "measuring", "modeling", "outputs", "pictures", "places", "recipe_files", "saving"),
-        *("scoring", "scratch", "storing", "tasks", "training"),
+        *("scoring", "scratch", "storing", "tasks", "training", "views"),
     },
     "claims": {"storing"},
-    "comparing": {"data", "evaluation", "modeling", "scoring"},
+    "comparing": {"data", "evaluation", "modeling", "scoring", "views"},
     "data": {"places", "scratch"},
     "embedded": set(),
     "errors": set(),
     "evaluation": set(),
-    "features": {"data", "evaluation", "modeling", "saving", "scoring", "storing"},
+    "features": {"data", "evaluation", "modeling", "saving", "scoring", "storing", "views"},
     "hub": {"data", "modeling", "outputs", "places", "pushing", "record", "saving", "scoring"},
     "learning": {
         *(
@@ -43,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
             "storing",
             "tasks",
             "training",
+            "views",
         ),
     },
     "modeling": {"embedded", "record"},
@@ -54,11 +55,12 @@ ALLOWED: dict[str, set[str]] = {
     "recipe_files": set(),
     "record": set(),
     "saving": {"cards", "embedded", "modeling", "places", "record", "scoring", "scratch", "storing"},
-    "scoring": {"data", "modeling", "pictures", "record", "saving"},
+    "scoring": {"data", "modeling", "pictures", "record", "saving", "views"},
     "scratch": {"storing"},
     "storing": set(),
     "tasks": {"data", "modeling", "training"},
     "training": {"record", "claims", "modeling", "recipe_files"},
+    "views": {"data"},
 }
 PUBLIC = [
     "FewShotRecipe",

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import io
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +16,7 @@ from grmp_hf.data import IMAGE_ERROR_CODES, ImageError, RatingScale
 from grmp_hf.data.image_errors import ImageWarning
 from grmp_hf.data.images import to_rgb
 from grmp_hf.errors import GRMPError
-from grmp_hf.scoring import Scorer, iter_views
+from grmp_hf.scoring import Scorer
 
 
 @pytest.fixture(scope="module")
@@ -100,29 +97,6 @@ def test_nothing_to_score_and_no_batch(scorer: Scorer, photos: list[Path]) -> No
         next(scorer.iter_scores(photos, batch_size=0))
 
 
-def test_pictures_are_read_at_most_three_batches_ahead(scorer: Scorer, photos: list[Path]) -> None:
-    started = 0
-
-    def endless() -> object:
-        nonlocal started
-        while True:
-            started += 1
-            yield photos[0]
-
-    stream = iter_views(endless(), scorer.views, batch_size=2)  # type: ignore[arg-type]
-    next(stream)
-    assert started <= 7
-    stream.close()  # type: ignore[attr-defined]
-
-
-def test_large_pictures_are_decoded_one_at_a_time_and_score_the_same(
-    scorer: Scorer, photos: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = scorer.score(photos).quality
-    monkeypatch.setattr(scoring, "_LARGE", 3000)
-    assert np.array_equal(scorer.score(photos).quality, expected)
-
-
 @pytest.mark.parametrize(
     ("error", "code"),
     [(MemoryError(), "too_large"), (OverflowError("too wide"), "unreadable"), (RecursionError(), "unreadable")],
@@ -149,33 +123,6 @@ def test_thin_pictures_are_scored(scorer: Scorer, tmp_path: Path) -> None:
         Image.new("RGB", size, (10, 200, 30)).save(tmp_path / f"{size[0]}.png")
     (rows,) = scorer.iter_scores([tmp_path / "1.png", tmp_path / "4000.png"])
     assert [row.status for row in rows] == ["ok", "ok"]
-
-
-_FORKED = """
-import os, sys, grmp_hf
-from grmp_hf import scoring
-scoring._LARGE = 3000
-scorer = grmp_hf.load(adapter=sys.argv[1])
-before = scorer.score(sys.argv[2]).quality[0]
-child = os.fork()
-if child == 0:
-    import torch
-    torch.set_num_threads(1)
-    os._exit(0 if scorer.views(sys.argv[2]).shape[0] == len(scorer.processor.views) else 1)
-for _ in range(300):
-    done, status = os.waitpid(child, os.WNOHANG)
-    if done:
-        sys.exit(os.waitstatus_to_exitcode(status))
-    import time; time.sleep(0.1)
-os.kill(child, 9)
-sys.exit(3)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
-def test_a_forked_worker_decodes_large_pictures(adapter_folder: Path, photos: list[Path]) -> None:
-    done = subprocess.run([sys.executable, "-c", _FORKED, str(adapter_folder), str(photos[5])], timeout=120)
-    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

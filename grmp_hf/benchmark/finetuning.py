@@ -18,12 +18,13 @@ from transformers import CLIPForImageClassification, PrinterCallback, Trainer, T
 
 from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, as_arrays
 from grmp_hf.errors import GRMPError
-from grmp_hf.features import Pictures, first_views, iter_pixels
+from grmp_hf.features import BATCH, Pictures, first_views
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.scoring import Scorer
 from grmp_hf.scratch import scratch_folder
 from grmp_hf.training.precision import BF16, settle_bf16
+from grmp_hf.views import all_views
 
 __all__ = ["FullFineTuning"]
 
@@ -79,7 +80,7 @@ class FullFineTuning:
         if spread == 0:
             raise GRMPError(f"Expected pictures with different ratings, got {len(quality)} that are all alike")
         seen = first_views(self.base, self.views)
-        pixels = torch.cat(list(iter_pixels(seen, shots.rows)))
+        pixels = torch.cat(list(all_views(shots.rows, seen.views, batch_size=BATCH)))
         labels = torch.tensor((quality - centre) / spread, dtype=torch.float32)
         describe = functools.partial(self._describe, seen, centre, spread)
         callbacks = [] if observer is None else [Watcher(observer, describe)]
@@ -115,7 +116,7 @@ class FullFineTuning:
     def _describe(self, seen: Scorer, centre: float, spread: float, model: nn.Module) -> Fitted:
         def predict(pictures: Pictures) -> Floats:
             scorer = dataclasses.replace(seen, model=model.eval())
-            found = [_pooled(scorer, pixels) for pixels in iter_pixels(seen, pictures.rows)]
+            found = [_pooled(scorer, pixels) for pixels in all_views(pictures.rows, seen.views, batch_size=BATCH)]
             return centre + spread * np.concatenate(found)
 
         def learnt() -> dict[str, NDArray[Any]]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, as_arrays
 from grmp_hf.evaluation.baselines import fit_ridge
-from grmp_hf.features import Pictures, first_views, iter_pixels
+from grmp_hf.features import BATCH, Pictures, first_views
 from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
@@ -31,6 +31,7 @@ from grmp_hf.scratch import scratch_folder
 from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.starts import read_start
+from grmp_hf.views import all_views
 
 __all__ = ["GRMP", "Method", "Regression", "Regressor", "ZeroShot", "ridge"]
 
@@ -185,7 +186,7 @@ class GRMP:
         keys = [(row.dataset, row.name) for row in pictures.rows]
         missing = [row for row, key in zip(pictures.rows, keys, strict=True) if key not in known]
         # One picture at a time: the last digits then do not depend on which pictures came together.
-        for row, pixels in zip(missing, iter_pixels(prompted, missing, batch_size=1), strict=True):
+        for row, pixels in zip(missing, all_views(missing, prompted.views, batch_size=1), strict=True):
             known[row.dataset, row.name] = prompted.outputs(pixels).image_embeds[0].float().cpu().numpy()
         return np.array([known[key] for key in keys], dtype=np.float32).reshape(len(keys), pictures["embeds"].shape[1])
 
@@ -203,9 +204,9 @@ class GRMP:
         if key not in self._kept:
             shape = (len(key), len(self._seen.processor.views), 3, *[self._seen.processor.size] * 2)
             if math.prod(shape) > _KEPT:
-                return iter_pixels(self._seen, pictures.rows)
+                return all_views(pictures.rows, self._seen.views, batch_size=BATCH)
             self._kept.clear()
-            self._kept[key] = list(iter_pixels(self._seen, pictures.rows))
+            self._kept[key] = list(all_views(pictures.rows, self._seen.views, batch_size=BATCH))
         return self._kept[key]
 
     @functools.cached_property

@@ -77,7 +77,7 @@ class _Scored(NamedTuple):
 def _scores_of_model(args: argparse.Namespace) -> _Scored:
     from torch import Tensor, stack
 
-    from grmp_hf.scoring import iter_views
+    from grmp_hf.views import iter_views
 
     table = read_table(args.ratings, args)
     scorer = load_scorer(args)

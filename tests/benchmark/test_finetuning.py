@@ -9,8 +9,9 @@ import torch
 from grmp_hf.benchmark.finetuning import FullFineTuning
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import srcc
-from grmp_hf.features import Pictures, first_views, iter_pixels
+from grmp_hf.features import BATCH, Pictures, first_views
 from grmp_hf.scoring import Scorer
+from grmp_hf.views import all_views
 
 Described = tuple[Pictures, np.ndarray]
 
@@ -45,7 +46,7 @@ def test_the_first_views_are_seen_and_predictions_are_their_mean(base: Scorer, d
     seen = first_views(base, 2)
     assert seen.processor.views == base.processor.views[:2]
     assert seen.processor.view_weights == pytest.approx([0.5 / 0.8, 0.3 / 0.8])
-    assert next(iter_pixels(seen, pictures.rows)).shape[1] == 2
+    assert next(all_views(pictures.rows, seen.views, batch_size=BATCH)).shape[1] == 2
     one = FullFineTuning("full", base, epochs=1, views=1).fit(pictures, quality, seed=0)
     assert not np.allclose(one.predict(pictures), fitted.predict(pictures))
 

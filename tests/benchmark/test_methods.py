@@ -15,13 +15,14 @@ from grmp_hf.benchmark.methods import GRMP, Method
 from grmp_hf.data import Row
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import srcc
-from grmp_hf.features import Pictures, first_views, iter_pixels
+from grmp_hf.features import BATCH, Pictures, first_views
 from grmp_hf.hub import load
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, GRMPPromptModel
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe, adapt
 from grmp_hf.training.pictures import RatedPictures
+from grmp_hf.views import all_views
 
 SHORT = {"steps": 4}
 VISUAL = {"steps": 2, "visual_prompts": 2, "batch_size": 4}
@@ -208,7 +209,9 @@ def test_prompts_go_on_from_a_start_and_score_as_their_adapter_does(
     shots, test = (part(pictures, at) for at in (slice(8), slice(8, 20)))
     fitted = method.fit(shots, quality[:8], seed=1)
     model = few_shot_model(method, shots, quality[:8])
-    expected = np.concatenate([dataclasses.replace(base, model=model).quality(p) for p in iter_pixels(base, test.rows)])
+    expected = np.concatenate(
+        [dataclasses.replace(base, model=model).quality(p) for p in all_views(test.rows, base.views, batch_size=BATCH)]
+    )
     np.testing.assert_allclose(fitted.predict(test), expected, atol=1e-5)
     without = make("grmp", base, recipe=recipe).fit(shots, quality[:8], seed=1)
     assert np.abs(without.predict(test) - expected).max() > 1e-3
@@ -225,7 +228,7 @@ def few_shot_model(method: GRMP, shots: Pictures, quality: np.ndarray) -> Any:
         return adapt(
             copy.deepcopy(method.base.model),
             RatedPictures(
-                torch.cat(list(iter_pixels(method.base, shots.rows))).__getitem__,
+                torch.cat(list(all_views(shots.rows, method.base.views, batch_size=BATCH))).__getitem__,
                 torch.tensor(quality, dtype=torch.float32),
                 processor.image_mean,
                 processor.image_std,
