@@ -64,23 +64,27 @@ def test_an_interruption_is_no_stack_trace(capsys: pytest.CaptureFixture[str], m
     assert capsys.readouterr().err == "grmp-iqa: interrupted; the same command goes on from here\n"
 
 
-def shell(command: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def shell(command: str, *arguments: object) -> subprocess.Popen[str]:
+    """A command line at work, `{}` in it for the program and its arguments."""
     words = [shlex.quote(str(argument)) for argument in arguments]
     program = f"{shlex.quote(sys.executable)} -m grmp_hf.cli.main"
-    return subprocess.run(["bash", "-c", command.format(program, *words)], capture_output=True, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(["bash", "-c", command.format(program, *words)], text=True, **pipes)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
 def test_an_output_that_is_full_closed_or_not_read_is_one_line_or_none(clip_folder: Path, photos: list[Path]) -> None:
     score = "{} score --model {} {} --quiet"
     full = shell(f"{score} > /dev/full", clip_folder, photos[0])
-    assert full.returncode == 2 and full.stderr.count("\n") == 1 and "No space left on device" in full.stderr
     closed = shell(f"{score} >&-", clip_folder, photos[0])
-    assert closed.returncode == 0 and not closed.stderr
     unread = shell(f"set -o pipefail; {score} | true", clip_folder, photos[0].parent)
-    assert unread.returncode in (0, 141) and not unread.stderr
+    said = full.communicate()[1]
+    assert full.returncode == 2 and said.count("\n") == 1 and "No space left on device" in said
+    assert not closed.communicate()[1] and closed.returncode == 0
+    assert not unread.communicate()[1] and unread.returncode in (0, 141)
 
 
 def test_a_device_that_is_not_there_is_one_line(clip_folder: Path, photos: list[Path]) -> None:
     done = shell("{} score --model {} {} --device cuda:7", clip_folder, photos[0])
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "cuda:7" in done.stderr
+    said = done.communicate()[1]
+    assert done.returncode == 2 and said.count("\n") == 1 and "cuda:7" in said

@@ -173,6 +173,26 @@ def test_an_interrupted_run_goes_on_to_the_same_prompts(
     assert json.loads((tmp_path / "start" / "metrics.json").read_text())["seed"] == 5
 
 
+TWICE = """
+import os, runpy, sys
+from accelerate import PartialState
+
+script, *recipes = sys.argv[1:4]
+options, first = sys.argv[4:], os.environ["RANK"] == "0"
+output = options[options.index("--output") + 1]
+for recipe in recipes:
+    sys.argv = [script, recipe, *options]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as ended:
+        PartialState().wait_for_everyone()
+        if ended.code and first:
+            print(f"ended with {ended.code}, {'something' if os.path.exists(output) else 'nothing'} left")
+            print("begun anew", file=sys.stderr, flush=True)
+        PartialState().wait_for_everyone()
+"""
+
+
 def test_two_processes_learn_what_one_does(
     go: Callable[..., int], photos: list[Path], clip_folder: Path, recipe: Path, tmp_path: Path
 ) -> None:
@@ -182,32 +202,28 @@ def test_two_processes_learn_what_one_does(
             Image.fromarray(np.roll(np.asarray(Image.open(path)), 5 * turn, 0)).save(
                 path.with_stem(f"{path.stem}_{turn}")
             )
-    plain = recipe.read_text() + "optimizer: sgd\n"  # Adam would make much of what rounding leaves of a gradient near 0
-    recipe.write_text(plain)
-    assert go(output="one") == 0
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    launch.append(str(ROOT / "training" / "pretrain.py"))
+    # Adam would make much of what rounding leaves of a gradient near 0.
+    recipe.write_text(recipe.read_text().replace("learning_rate: 0.01", "learning_rate: 1.0\noptimizer: sgd"))
+    three = recipe.with_name("three.yaml")
+    three.write_text(recipe.read_text() + "tasks_per_step: 3\n")
+    (tmp_path / "twice.py").write_text(TWICE)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", tmp_path / "twice.py"]
     options = ["--photos", photos[0].parent, "--output", tmp_path / "two", "--model", clip_folder, "--workers", 0]
-
-    def start() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *launch, *map(str, (recipe, *options))],
-            env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-
-    recipe.write_text(plain + "tasks_per_step: 3\n")
-    refused = start()
-    assert "a multiple of the 2 processes, got 3" in refused.stderr and "judged" not in refused.stderr
-    assert not (tmp_path / "two").exists()
-    recipe.write_text(plain)
-    done = start()
+    assert go(output="one") == 0
+    done = subprocess.run(
+        [sys.executable, *map(str, (*launch, ROOT / "training" / "pretrain.py", three, recipe, *options))],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
+    refused, learnt = done.stderr.split("begun anew\n")
+    assert "a multiple of the 2 processes, got 3" in refused and "judged" not in refused
+    assert done.stdout.count("ended with 2, nothing left") == 1
     assert len(list(photos[0].parent.iterdir())) > learning.JUDGED
-    assert done.stderr.count("21 tasks to learn from") == 1 and done.stdout.count("held-out tasks after") == 1
+    assert learnt.count("21 tasks to learn from") == 1 and done.stdout.count("held-out tasks after") == 1
     one, two = (weights(tmp_path / name) for name in ("one", "two"))
     largest = max(values.abs().max().item() for values in one.values())
     bound = 10 * 4 * 2 * torch.finfo(torch.float32).eps * largest  # four steps and an inner one in each; margin ten

@@ -442,31 +442,30 @@ STAGES: dict[str, dict[str, Any]] = {
 }
 
 
-def interrupted(folders: list[str], moments: list[float], stage: str) -> None:
+def interrupted(folders: list[str], moments: list[float], *stages: str) -> None:
     """Kill a run at each moment, resume it, and compare with the run that nobody disturbed."""
     folders[1] = str(Path(folders[1]).with_name("dropout"))
-    run = {**STAGES[stage], "num_train_epochs": 6, "save_steps": 1, "seed": 3}
-    run |= {"learning_rate": 1e-2, "lr_scheduler_type": "cosine", "save_total_limit": 2, "logging_strategy": "no"}
-    output = Path(folders[2])
-    assert start([], folders, [run]).returncode == 0
-    expected = load_file(output / "0.safetensors")
-    killed = 0
-    for index, moment in enumerate(moments):
-        folder = output / f"killed{index}"
-        folder.mkdir()
-        again = [*folders[:2], str(folder)]
-        code = start([], again, [{**run, "kill_after": moment}]).returncode
-        killed += code == -signal.SIGKILL
-        done = start([], again, [{**run, "resume": True}])
-        assert done.returncode == 0, done.stderr[-3000:]
-        result = load_file(folder / "0.safetensors")
-        assert all(torch.equal(result[name], expected[name]) for name in expected), f"killed after {moment} s"
-    assert killed > len(moments) // 2
+    common = {"num_train_epochs": 6, "save_steps": 1, "seed": 3, "learning_rate": 1e-2, "lr_scheduler_type": "cosine"}
+    common |= {"save_total_limit": 2, "logging_strategy": "no", "apart": True}
+    runs: list[dict[str, Any]] = []
+    for first, stage in enumerate(stages):
+        one = {**common, **STAGES[stage], "number": first * (1 + len(moments))}
+        runs.append(one)
+        for number, moment in enumerate(moments, start=one["number"] + 1):
+            runs += [{**one, "number": number, "kill_after": moment}, {**one, "number": number, "resume": True}]
+    done, output = start([], folders, runs), Path(folders[2])
+    codes = [int(code) for code in (output / "codes").read_text().split()]
+    ended = [code for code, run in zip(codes, runs, strict=True) if "kill_after" not in run]
+    assert not any(ended), done.stderr[-3000:]
+    assert codes.count(-signal.SIGKILL) > len(stages) * len(moments) // 2
+    results = [load_file(output / f"{number}.safetensors") for number in range(len(stages) * (1 + len(moments)))]
+    for number, result in enumerate(results):
+        expected = results[number - number % (1 + len(moments))]
+        assert all(torch.equal(result[name], expected[name]) for name in expected), (number, moments)
 
 
-@pytest.mark.parametrize("stage", ["pictures", "fomaml"])
-def test_a_killed_run_goes_on_bit_for_bit(folders: list[str], stage: str) -> None:
-    interrupted(folders, [random.uniform(0.2, 1.0)], stage)
+def test_a_killed_run_goes_on_bit_for_bit(folders: list[str]) -> None:
+    interrupted(folders, [random.uniform(0.2, 1.0)], "pictures", "fomaml")
 
 
 @pytest.mark.slow

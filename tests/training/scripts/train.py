@@ -2,7 +2,8 @@
 
 RUNS is JSON: a list of dictionaries with `pictures` or `tasks` (how many), `processes` (how many must be at work),
 optionally `double` (precision), `kill_after` (seconds from the start of training to SIGKILL), `resume`, and `broken` (a
-column in which the first picture has no number; what then ends a process goes to OUTPUT/ended-RANK), and the rest for
+column in which the first picture has no number; what then ends a process goes to OUTPUT/ended-RANK), `apart` (in a
+forked process, whose exit code goes to OUTPUT/codes), `number` (i if it is not given), and the rest for
 GRMPTrainingArguments. What run i has trained is written to OUTPUT/i.safetensors.
 """
 
@@ -13,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,20 @@ def train(base: str, adapter: str, output: Path, number: int, run: dict[str, Any
         save_file(trained, output / f"{number}.safetensors")
 
 
+def train_apart(base: str, adapter: str, output: Path, number: int, run: dict[str, Any]) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            train(base, adapter, output, number, run)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    with open(output / "codes", "a") as file:
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=file)
+
+
 if __name__ == "__main__":
     for index, settings in enumerate(json.loads(sys.argv[4])):
-        train(sys.argv[1], sys.argv[2], Path(sys.argv[3]), index, settings)
+        go = train_apart if settings.pop("apart", False) else train
+        go(sys.argv[1], sys.argv[2], Path(sys.argv[3]), settings.pop("number", index), settings)
