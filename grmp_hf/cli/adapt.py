@@ -16,6 +16,7 @@ from grmp_hf.cli.options import (
     add_rating_options,
     check_recipe,
     join_processes,
+    leave_processes,
     load_scorer,
     read_table,
     say,
@@ -99,7 +100,9 @@ def run(args: argparse.Namespace) -> int:
     keep_apart(args.output, "--start", args.start)
     keep_apart(args.output, "--model", args.model)
     with _claim(args) as (output, report):
-        return _run(args, output, report, start)
+        code = _run(args, output, report, start)
+    leave_processes()
+    return code
 
 
 @contextmanager

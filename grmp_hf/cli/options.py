@@ -26,6 +26,7 @@ __all__ = [
     "check_recipe",
     "device",
     "join_processes",
+    "leave_processes",
     "load_scorer",
     "positive",
     "read_table",
@@ -84,6 +85,13 @@ def join_processes(args: argparse.Namespace) -> None:
 
     processes = PartialState(cpu=args.device == "cpu" or (args.device is None and not torch.cuda.is_available()))
     args.quiet = args.quiet or not processes.is_main_process
+
+
+def leave_processes() -> None:
+    """Let go of the other processes when all is done: torch's threads may abort an interpreter that ends before."""
+    from accelerate import PartialState
+
+    PartialState().destroy_process_group()
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, adapter: bool = True, batches: bool = True) -> None:

@@ -13,6 +13,7 @@ from grmp_hf.cli.options import (
     add_rating_options,
     check_recipe,
     join_processes,
+    leave_processes,
     load_scorer,
     read_table,
     say,
@@ -86,7 +87,9 @@ def run(args: argparse.Namespace) -> int:
     args.recipe = check_recipe("pretrain", args.recipe)
     keep_apart(args.output, "--model", args.model)
     with OutputFolder(args.output, _NAMES, overwrite=args.overwrite) as output:
-        return _run(args, output, start)
+        code = _run(args, output, start)
+    leave_processes()
+    return code
 
 
 def _run(args: argparse.Namespace, output: OutputFolder, start: float) -> int:

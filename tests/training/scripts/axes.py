@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor
@@ -99,3 +100,4 @@ def train(base: str, adapter: str, output: Path, use: str, joint: int, steps: in
 
 if __name__ == "__main__":
     train(*sys.argv[1:3], Path(sys.argv[3]), sys.argv[4], *map(int, sys.argv[5:]))
+    PartialState().destroy_process_group()  # its threads would now and then abort the interpreter as it ends

@@ -101,3 +101,5 @@ if __name__ == "__main__":
     for index, settings in enumerate(json.loads(sys.argv[4])):
         go = train_apart if settings.pop("apart", False) else train
         go(sys.argv[1], sys.argv[2], Path(sys.argv[3]), settings.pop("number", index), settings)
+    if torch.distributed.is_initialized():  # its threads would now and then abort the interpreter as it ends
+        torch.distributed.destroy_process_group()
