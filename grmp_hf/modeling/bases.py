@@ -33,12 +33,13 @@ def check_base(config: Any, model: Any) -> Record:
 
 
 def check_recorded(record: Record, model: Any) -> Record:
-    """A record with what its base says of itself.
+    """A record with what its base says of itself; weights that an adapter is merged into say nothing.
 
     Raises:
         GRMPError: the record says other anchors, or weights of other values or sizes.
     """
-    anchors, unknown = base_anchors(model), any(weight.is_meta for weight in model.parameters())
+    anchors = base_anchors(model)
+    unknown = any(w.is_meta for w in model.parameters()) or any(getattr(m, "merged", False) for m in model.modules())
     fingerprint = record.fingerprint if unknown else base_fingerprint(model)
     if record.head is not None:
         _refuse_other("anchors", record.head["anchors"], anchors, record.base)

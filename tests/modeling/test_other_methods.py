@@ -244,6 +244,29 @@ def test_the_trainer_trains_it(method: Any, strength: float, clip_folder: Path, 
     assert loaded.processor.settings() == base.processor.settings()
 
 
+@pytest.mark.parametrize("kind", ["dora", "merged", "merged and unloaded"])
+def test_trained_saved_and_loaded_lora_scores_the_same(
+    kind: str, clip_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    base = grmp_hf.load(clip_folder)
+    model = get_peft_model(copy_base(base.model), LoraConfig(target_modules=EVERY, r=2, use_dora=kind == "dora"))
+    rows = [{"pixel_values": torch.randn(3, 32, 32), "labels": label} for label in LABELS]
+    arguments = grmp_hf.GRMPTrainingArguments(str(tmp_path / "run"), max_steps=2, learning_rate=0.1, use_cpu=True)
+    grmp_hf.GRMPTrainer(model, arguments, train_dataset=rows).train()
+    scorer = dataclasses.replace(base, model=model.eval())
+    expected = scorer.score(photos).quality
+    assert np.abs(expected - base.score(photos).quality).max() > 1e-3
+    if kind == "merged":
+        model.merge_adapter()
+        np.testing.assert_allclose(scorer.score(photos).quality, expected, atol=1e-5)
+    elif kind == "merged and unloaded":
+        scorer = dataclasses.replace(scorer, model=model.merge_and_unload())
+        expected = scorer.score(photos).quality
+    scorer.save(tmp_path / "mine")
+    loaded = grmp_hf.load(tmp_path / "mine")
+    assert np.array_equal(loaded.score(photos).quality, expected)
+
+
 @pytest.mark.parametrize("name", ["layer norm", "lora"])
 def test_a_head_of_ones_own_is_loaded_with_it(name: str, clip_folder: Path, photos: list[Path], tmp_path: Path) -> None:
     base = grmp_hf.load(clip_folder)

@@ -367,7 +367,9 @@ def start(launcher: list[str], folders: list[str], runs: list[dict[str, Any]]) -
     root = str(SCRIPT.parents[3])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, *launcher, str(SCRIPT), *folders, json.dumps(runs)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=90 + 30 * len(runs), check=False
+    )
 
 
 META: dict[str, dict[str, Any]] = {
@@ -400,6 +402,23 @@ def test_tasks_may_be_spread_over_processes_and_micro_batches(
         bound = rounding(alone, 2 * 3)  # steps of the outer loop, each of two inner steps and its own
         assert [distance(alone, other) <= bound for other in others] == [True, True], name
         assert distance(alone, trained(make_adapted())) > 1e-3
+
+
+def test_crops_are_the_same_over_workers_micro_batches_and_processes(folders: list[str]) -> None:
+    common = {"crops": 11, "num_train_epochs": 2, "save_strategy": "no", "logging_strategy": "no", **SGD}
+    spread = {**common, "per_device_train_batch_size": 2, "processes": 2}
+    done = start(["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], folders, [spread])
+    assert done.returncode == 0, done.stderr[-3000:]
+    script = runpy.run_path(str(SCRIPT))
+    alone = {"per_device_train_batch_size": 4}
+    parts = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    for number, options in enumerate((alone, {**alone, "dataloader_num_workers": 2}, parts), 1):
+        script["train"](*folders[:2], Path(folders[2]), number, {**common, **options})
+    apart, expected, workers, accumulated = (
+        load_file(Path(folders[2]) / f"{number}.safetensors") for number in range(4)
+    )
+    assert distance(expected, workers) == 0
+    assert max(distance(expected, accumulated), distance(expected, apart)) <= 1e-6
 
 
 def test_two_processes_are_one(

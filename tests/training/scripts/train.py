@@ -1,9 +1,9 @@
 """Run trainings in a process of their own: `train.py BASE ADAPTER OUTPUT RUNS`.
 
-RUNS is JSON: a list of dictionaries with `pictures` or `tasks` (how many), `processes` (how many must be at work),
-optionally `double` (precision), `kill_after` (seconds from the start of training to SIGKILL), `resume`, and `broken` (a
-column in which the first picture has no number; what then ends a process goes to OUTPUT/ended-RANK), `apart` (in a
-forked process, whose exit code goes to OUTPUT/codes), `number` (i if it is not given), and the rest for
+RUNS is JSON: a list of dictionaries with `pictures`, `crops` or `tasks` (how many), `processes` (how many must be at
+work), optionally `double` (precision), `kill_after` (seconds from the start of training to SIGKILL), `resume`, and
+`broken` (a column in which the first picture has no number; what then ends a process goes to OUTPUT/ended-RANK),
+`apart` (in a forked process, whose exit code goes to OUTPUT/codes), `number` (i if it is not given), and the rest for
 GRMPTrainingArguments. What run i has trained is written to OUTPUT/i.safetensors.
 """
 
@@ -27,6 +27,7 @@ from torch.utils.data import Dataset
 from grmp_hf import GRMPForImageQualityAssessment, GRMPTrainer, GRMPTrainingArguments
 from grmp_hf.errors import GRMPError
 from grmp_hf.training.episodes import EpisodeDataset
+from grmp_hf.training.pictures import RatedPictures, random_crops
 
 
 class Pictures(Dataset[dict[str, Tensor]]):
@@ -42,6 +43,14 @@ class Pictures(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {name: column[index] for name, column in self.columns.items()}
+
+
+def crops(count: int, size: int) -> RatedPictures:
+    """Two crops of each picture, others in every epoch."""
+    generator = torch.Generator().manual_seed(7)
+    whole = torch.randint(0, 256, (count, 3, size + 4, size + 8), dtype=torch.uint8, generator=generator)
+    quality, half = torch.rand(count, generator=generator), (0.5,) * 3
+    return RatedPictures(whole.__getitem__, quality, half, half, crop=random_crops(size, 2), seed=3)
 
 
 def episodes(tasks: int, size: int, dtype: torch.dtype) -> EpisodeDataset[int]:
@@ -60,13 +69,16 @@ def episodes(tasks: int, size: int, dtype: torch.dtype) -> EpisodeDataset[int]:
 def train(base: str, adapter: str, output: Path, number: int, run: dict[str, Any]) -> None:
     pictures, tasks, processes = run.pop("pictures", None), run.pop("tasks", None), run.pop("processes", 1)
     dtype = torch.float64 if run.pop("double", False) else torch.float32
+    cropped: int = run.pop("crops", 0)
     broken: str | None = run.pop("broken", None)
     kill_after, resume = run.pop("kill_after", None), run.pop("resume", False)
     model = PeftModel.from_pretrained(GRMPForImageQualityAssessment.from_pretrained(base), adapter, is_trainable=True)
     model = model.to(dtype)
     args = GRMPTrainingArguments(output_dir=str(output / str(number)), use_cpu=True, disable_tqdm=True, **run)
     size = model.get_base_model().config.clip_config.vision_config.image_size
-    data: Dataset[Any] = Pictures(pictures, size) if tasks is None else episodes(tasks, size, dtype)
+    data: Dataset[Any] = (
+        Pictures(pictures, size) if pictures else episodes(tasks, size, dtype) if tasks else crops(cropped, size)
+    )
     trainer = GRMPTrainer(model, args, train_dataset=data)
     assert trainer.accelerator.num_processes == processes, trainer.accelerator.num_processes
     if kill_after is not None:
