@@ -28,10 +28,11 @@ def rated(photos: list[Path]) -> Path:
 
 
 _SERVER = """
-import json, os, runpy, sys, traceback
+import gc, json, os, runpy, sys, traceback
 import accelerate, datasets, matplotlib.pyplot, peft, torch, transformers.pipelines
 from transformers import CLIPModel, Trainer
 
+gc.freeze()  # a Trainer looks for garbage when it ends
 for line in sys.stdin:
     script, *arguments = json.loads(line)
     child = os.fork()

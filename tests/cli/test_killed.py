@@ -30,7 +30,7 @@ CASES = [
 ]
 
 _SERVER = """
-import json, os, signal, sys
+import gc, json, os, signal, sys
 import datasets, matplotlib.pyplot, pyarrow.parquet, torch, transformers, peft, accelerate
 import grmp_hf.learning, grmp_hf.comparing, grmp_hf.hub, grmp_hf.scoring, grmp_hf.cli.resuming, grmp_hf.cli.joining
 from grmp_hf.cli.main import main
@@ -68,6 +68,7 @@ def run(argv, root, at, number, said):
         json.dump(events, file)
     os._exit(code)
 
+gc.freeze()  # a Trainer looks for garbage when it ends
 for line in sys.stdin:
     child = os.fork()
     if child == 0:

@@ -9,6 +9,7 @@ GRMPTrainingArguments. What run i has trained is written to OUTPUT/i.safetensors
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -110,6 +111,7 @@ def train_apart(base: str, adapter: str, output: Path, number: int, run: dict[st
 
 
 if __name__ == "__main__":
+    gc.freeze()  # a Trainer looks for garbage when it ends
     for index, settings in enumerate(json.loads(sys.argv[4])):
         go = train_apart if settings.pop("apart", False) else train
         go(sys.argv[1], sys.argv[2], Path(sys.argv[3]), settings.pop("number", index), settings)
