@@ -6,10 +6,10 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from grmp_hf.data.columns import first_few
+from grmp_hf.data.columns import Row, first_few
 from grmp_hf.data.label_files import cells_of, numbers_of, read_matrix, read_sheet, read_table
 from grmp_hf.data.official import OfficialFolder, fold, list_pictures
-from grmp_hf.data.readers.labels import Label, Labels, check_lengths, look_up, with_inner
+from grmp_hf.data.readers.labels import Labels, check_lengths, label, look_up, with_inner
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.tables import read_csv
 from grmp_hf.errors import GRMPError
@@ -32,7 +32,7 @@ def read_livec(folder: OfficialFolder, practice: bool) -> Labels:
     mos = read_matrix(folder.one("AllMOS_release.mat"), "AllMOS_release")
     deviations = read_matrix(folder.one("AllStdDev_release.mat"), "AllStdDev_release")
     check_lengths(file, names, mos, deviations)
-    rows = [Label(name, mos[i], i, deviations[i]) for i, name in enumerate(names)]
+    rows = [label(name, mos[i], i, deviations[i]) for i, name in enumerate(names)]
     training = {fold(f"t{number}.bmp") for number in range(1, 8)}
     if not practice:
         rows = [row for row in rows if fold(row.name) not in training]
@@ -59,7 +59,7 @@ def read_koniq10k(folder: OfficialFolder, scores: str, size: str) -> Labels:
     words = {"training": "train", "validation": "validation", "test": "test"}
     splits = [look_up(words, cell, table) for cell in cells_of(table, "set")] if newer else [None] * len(deviations)
     cells = zip(cells_of(table, "image_name"), numbers_of(table, "MOS"), deviations, splits, strict=True)
-    rows = [Label(name, mos, i, sd, split=split) for i, (name, mos, sd, split) in enumerate(cells)]
+    rows = [label(name, mos, i, sd, split=split) for i, (name, mos, sd, split) in enumerate(cells)]
     return Labels(
         files[0], rows, list_pictures([folder.one(size)]), scale=RatingScale(0, 100) if newer else RatingScale(1, 5)
     )
@@ -70,7 +70,7 @@ def read_spaq(folder: OfficialFolder) -> Labels:
     file = folder.one("MOS and Image attribute scores.xlsx", "MOS and Image attribute scores.csv", "*mos*.csv")
     table = read_table(file, header="Image name")
     pairs = zip(cells_of(table, "Image name"), numbers_of(table, "MOS"), strict=True)
-    rows = [Label(str(name), mos, i) for i, (name, mos) in enumerate(pairs)]
+    rows = [label(str(name), mos, i) for i, (name, mos) in enumerate(pairs)]
     return Labels(file, rows, list_pictures([folder.one("TestImage")]))
 
 
@@ -79,7 +79,7 @@ def read_bid(folder: OfficialFolder) -> Labels:
     file = folder.one("DatabaseGrades.xls", "DatabaseGrades.xlsx")
     table = read_sheet(file, header="Image Number")
     pairs = zip(numbers_of(table, "Image Number"), numbers_of(table, "Average Subjective Grade"), strict=True)
-    rows = [Label(f"DatabaseImage{int(number):04}.JPG", mos, i) for i, (number, mos) in enumerate(pairs)]
+    rows = [label(f"DatabaseImage{int(number):04}.JPG", mos, i) for i, (number, mos) in enumerate(pairs)]
     return Labels(file, rows, list_pictures([folder.one("ImageDatabase")]))
 
 
@@ -90,7 +90,7 @@ def read_flive(folder: OfficialFolder) -> Labels:
     names = cells_of(table, "name")
     splits, notes = _flive_splits(folder, names)
     pairs = zip(names, numbers_of(table, "mos"), splits, strict=True)
-    rows = [Label(name, mos, i, split=split) for i, (name, mos, split) in enumerate(pairs)]
+    rows = [label(name, mos, i, split=split) for i, (name, mos, split) in enumerate(pairs)]
     folders = [folder.one(part) for part in dict.fromkeys(name.partition("/")[0] for name in names)]
     return Labels(file, rows, list_pictures(folders, prefix=True), notes=notes)
 
@@ -121,7 +121,7 @@ def read_agiqa3k(folder: OfficialFolder, scores: str) -> Labels:
     names = cells_of(table, "name")
     numbers = numbers_of(table, f"mos_{scores}"), numbers_of(table, f"std_{scores}")
     rows = [
-        Label(name, mos, i, deviation, distortion=name.rpartition("_")[0], scene=prompt)
+        label(name, mos, i, deviation, distortion=name.rpartition("_")[0], scene=prompt)
         for i, (name, prompt, mos, deviation) in enumerate(zip(names, cells_of(table, "prompt"), *numbers, strict=True))
     ]
     return Labels(file, rows, list_pictures(with_inner(file.parent)))
@@ -129,12 +129,12 @@ def read_agiqa3k(folder: OfficialFolder, scores: str) -> Labels:
 
 def read_biq2021(folder: OfficialFolder) -> Labels:
     """BIQ2021: two CSVs, train before test; `scene` is the subset."""
-    rows: list[Label] = []
+    rows: list[Row] = []
     for split, title in (("train", "Train"), ("test", "Test")):
         file = folder.one(f"{title} (Images and MOS).csv")
         table = read_csv(file)
         for name, mos in zip(cells_of(table, "Image Name"), numbers_of(table, "MOS"), strict=True):
-            rows.append(Label(name, mos, len(rows), scene=name.partition(" ")[0], split=split))
+            rows.append(label(name, mos, len(rows), scene=name.partition(" ")[0], split=split))
     return Labels(file.parent, rows, list_pictures([folder.one("Images")]))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from grmp_hf.data.columns import Row
 from grmp_hf.data.label_files import cells_of, numbers_of, read_lines, read_matrix, read_sheet
 from grmp_hf.data.official import OfficialFolder, fold, list_pictures
-from grmp_hf.data.readers.labels import Label, Labels, check_lengths, look_up, with_inner
+from grmp_hf.data.readers.labels import Labels, check_lengths, label, look_up, with_inner
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.tables import read_csv
 from grmp_hf.errors import GRMPError
@@ -43,7 +44,7 @@ def read_live(folder: OfficialFolder, scores: str) -> Labels:
     references = read_matrix(folder.one("refnames_all.mat"), "refnames_all")
     check_lengths(file, names, mos, deviations, originals, references)
     rows = [
-        Label(name, mos[i], i, deviations[i], references[i], kind)
+        label(name, mos[i], i, deviations[i], references[i], kind)
         for i, (kind, name) in enumerate(names)
         if not originals[i]
     ]
@@ -68,7 +69,7 @@ def read_csiq(folder: OfficialFolder) -> Labels:
         deviations = [None] * len(images)
     cells = zip(images, kinds, levels, numbers_of(table, "dmos"), deviations, strict=True)
     rows = [
-        Label(f"{image}.{kind}.{level}.png", mos, i, deviation, image, kind.lower(), level)
+        label(f"{image}.{kind}.{level}.png", mos, i, deviation, image, kind.lower(), level)
         for i, (image, kind, level, mos, deviation) in enumerate(cells)
     ]
     return Labels(
@@ -90,7 +91,7 @@ def read_tid2013(folder: OfficialFolder, artificial: bool) -> Labels:
         *(cells_of(table, name) for name in ("name", "reference", "kind", "level")), mos, deviations, strict=True
     )
     rows = [
-        Label(name, mos, i, deviation, reference.upper(), kind, level)
+        label(name, mos, i, deviation, reference.upper(), kind, level)
         for i, (name, reference, kind, level, mos, deviation) in enumerate(cells)
     ]
     kept = [row for row in rows if artificial or row.reference != "I25"]  # the one that no camera has taken
@@ -111,7 +112,7 @@ def read_kadid10k(folder: OfficialFolder) -> Labels:
         match = re.fullmatch(r"I\d\d_(\d\d)_(\d\d)\.\w+", name, re.IGNORECASE)
         if match is None or variance < 0:
             raise GRMPError(f"{file}, {table.places[i]}: expected I01_01_01.png and a variance, got {name}, {variance}")
-        rows.append(Label(name, mos, i, variance**0.5, reference, *match.groups()))
+        rows.append(label(name, mos, i, variance**0.5, reference, *match.groups()))
     known = {fold(str(row.reference)) for row in rows}
     return Labels(file, rows, list_pictures([folder.one("images")]), known)
 
@@ -133,12 +134,12 @@ def read_pipal(folder: OfficialFolder) -> Labels:
     if validation:
         folders += with_inner(folder.one("Val_Dis", "Valid_Dis", "Validation_Dis", "Val*Dis*"))
     form = r"(?P<name>(?P<reference>A\d{4})_(?P<kind>\d\d)_(?P<level>\d\d)\.\w+)\s*,\s*(?P<mos>\S+)"
-    rows: list[Label] = []
+    rows: list[Row] = []
     for file in [*files, *validation[:1]]:
         table = read_lines(file, form)
         split = None if not validation else "test" if file == validation[0] else "train"
         names = ("name", "reference", "kind", "level")
         for *cells, mos in zip(*(cells_of(table, name) for name in names), numbers_of(table, "mos"), strict=True):
             name, reference, kind, level = cells
-            rows.append(Label(name, mos, len(rows), None, reference, kind, level, split=split))
+            rows.append(label(name, mos, len(rows), None, reference, kind, level, split=split))
     return Labels(labels, rows, list_pictures(folders))

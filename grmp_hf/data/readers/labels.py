@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grmp_hf.data.columns import Row
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.tables import Table
 from grmp_hf.errors import GRMPError
 
-__all__ = ["Label", "Labels", "check_lengths", "look_up", "with_inner"]
+__all__ = ["Labels", "check_lengths", "label", "look_up", "with_inner"]
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
-    """One row of a label file; the fields are those of `Row`."""
-
-    name: str
-    mos: float
-    index: int
-    mos_std: float | None = None
-    reference: str | None = None
-    distortion: str | None = None
-    level: str | None = None
-    scene: str | None = None
-    split: str | None = None
+def label(
+    name: str,
+    mos: float,
+    index: int,
+    mos_std: float | None = None,
+    reference: str | None = None,
+    distortion: str | None = None,
+    level: str | None = None,
+    **more: str | None,
+) -> Row:
+    """One row of a label file; where its picture lies and its quality are not known yet."""
+    said: dict[str, Any] = {**more, "index": index}
+    return Row(Path(name), name, mos, math.nan, mos_std, reference, distortion, level, **said)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Labels:
     """
 
     file: Path
-    rows: Sequence[Label]
+    rows: Sequence[Row]
     pictures: Mapping[str, Path]
     known: Collection[str] = ()
     scale: RatingScale | None = None

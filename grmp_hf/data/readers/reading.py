@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 
 from grmp_hf.data.benchmarks import OptionValue, find_benchmark
-from grmp_hf.data.columns import RatedTable, Row, first_few
+from grmp_hf.data.columns import RatedTable, first_few
 from grmp_hf.data.numbers import check_ratings
 from grmp_hf.data.official import OfficialFolder, fold, open_archive
 from grmp_hf.data.readers import authentic, distorted
@@ -69,21 +70,13 @@ def _make_table(folder: OfficialFolder, labels: Labels) -> RatedTable:
     _check_labels(labels, scale)
     _check_pictures(folder, labels)
     rows = tuple(
-        Row(
-            image=labels.pictures[fold(label.name)],
-            name=label.name,
-            mos=label.mos,
-            quality=min(max(scale.to_quality(label.mos), 0.0), 1.0),
-            mos_std=label.mos_std,
-            reference=label.reference,
-            distortion=label.distortion,
-            level=label.level,
-            scene=label.scene,
-            split=label.split,
+        dataclasses.replace(
+            row,
+            image=labels.pictures[fold(row.name)],
+            quality=min(max(scale.to_quality(row.mos), 0.0), 1.0),
             dataset=spec.id,
-            index=label.index,
         )
-        for label in labels.rows
+        for row in labels.rows
     )
     notes = [f"{spec.title}: {len(rows)} rows from {labels.file.name}", *labels.notes]
     if not spec.is_whole(len(rows)):
