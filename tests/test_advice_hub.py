@@ -1,4 +1,4 @@
-"""Advice in what loading, saving, pushing and scoring refuse works: it is provoked, done as it says, and succeeds."""
+"""Advice in what loading, saving, pushing and the model refuse works: it is provoked, done as it says, and succeeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from peft import LNTuningConfig, PeftModel, get_peft_model
@@ -18,13 +17,11 @@ from PIL import Image
 from transformers import CLIPTokenizer
 
 import grmp_hf
-from grmp_hf import GRMPConfig, GRMPForImageQualityAssessment, GRMPImageProcessor, GRMPPromptConfig, Scorer
+from grmp_hf import GRMPConfig, GRMPForImageQualityAssessment, GRMPPromptConfig, Scorer
 from grmp_hf.cards import write_card
 from grmp_hf.cli.main import main
-from grmp_hf.data.images import decode_image, to_rgb
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.errors import GRMPError
-from grmp_hf.features import first_views
 from grmp_hf.modeling.adapters import copy_base, unload
 from grmp_hf.modeling.baking import bake
 from grmp_hf.modeling.conversion import load_authors_file, to_authors_state_dict
@@ -161,14 +158,6 @@ def tiny_without_tokenizer(place: Place) -> Path:
     return place.here / "tiny"
 
 
-def scored(given: Any, **options: Any) -> Asked:
-    return lambda place: place.scorer.score(given(place) if callable(given) else given, **options)
-
-
-def views(**options: Any) -> Asked:
-    return lambda place: GRMPImageProcessor(**{"size": 32, "shortest_edge_limit": 48, **options})
-
-
 def configured(**options: Any) -> Asked:
     return lambda place: GRMPConfig.from_pretrained(place.base, **options)
 
@@ -179,8 +168,6 @@ def load(**options: Any) -> Asked:
 
 TINY = Path(grmp_hf.__file__).parent / "assets" / "tiny"
 GOOD_BAD = {"quality_anchors": ["X good", "X bad"]}
-NOISE = np.zeros((40, 40, 3), np.uint8)
-GREY16 = np.full((40, 40), 40000, np.uint16)
 LOADING = {
     "dtype": Case(load(dtype="fp8"), "out of fp32, bf16, fp16", load(dtype="bf16")),
     "device": Case(load(device="mps"), "such as cpu", load(device="cpu")),
@@ -269,18 +256,6 @@ MODELS = {
     "labels": Case(lambda place: forward(place.scorer.model, labels=torch.tensor([4.0])), "RatingScale.to_quality",
                    lambda place: forward(place.scorer.model, labels=grmp_hf.data.RatingScale(1, 5).to_quality(
                        torch.tensor([4.0])))),
-    "view": Case(views(views=["middle"]), "views out of whole", views(views=["whole"])),
-    "weights": Case(views(views=["whole"], view_weights=[0.5, 0.5]), "one weight for each of the 1 views",
-                    views(views=["whole"], view_weights=[1.0])),
-    "limit": Case(views(shortest_edge_limit=16), "at least the size 32", views(shortest_edge_limit=32)),
-    "tensors": Case(lambda place: place.scorer.processor(NOISE, return_tensors="np"), "return_tensors='pt'",
-                    lambda place: place.scorer.processor(NOISE, return_tensors="pt")),
-    "grey": Case(lambda place: place.scorer.processor(Image.new("L", (40, 40))), "images.to_rgb",
-                 lambda place: place.scorer.processor(to_rgb(Image.new("L", (40, 40))))),
-    "a path": Case(lambda place: place.scorer.processor(place.photo()), "images.decode_image",
-                   lambda place: place.scorer.processor(decode_image(place.photo()))),
-    "views to look at": Case(lambda place: first_views(place.scorer, 4), "1 to 3 views",
-                             lambda place: first_views(place.scorer, 3)),
     "levels": Case(configured(quality_levels=[0.2, 0.8]), r"from 0 \(worst\) to 1 \(best\)",
                    configured(quality_levels=[0.0, 1.0])),
     "anchors": Case(lambda place: GRMPConfig(quality_anchors=["X a", "X b"]), "Use GRMPConfig.from_clip",
@@ -291,21 +266,7 @@ MODELS = {
                           shutil.copy(TINY / "tokenizer.json", place.here / "tiny"),
                           GRMPConfig.from_pretrained(place.here / "tiny", **GOOD_BAD))),
 }  # fmt: skip
-SCORING = {
-    "nothing": Case(scored([]), "at least one picture", scored(lambda place: [place.photo()])),
-    "batch": Case(scored(lambda place: place.photo(), batch_size=0), "at least 1", scored(lambda place: place.photo())),
-    "a file to iterate over": Case(lambda place: list(place.scorer.iter_scores(str(place.photo()))), "Put it into a",
-                                   lambda place: list(place.scorer.iter_scores([str(place.photo())]))),
-    "one file": Case(lambda place: list(place.scorer.iter_scores(str(place.photo()))), r"or use score\(\)",
-                     lambda place: place.scorer.score(str(place.photo()))),
-    "what is none": Case(scored(object()), "Pass one of these", scored(Image.new("RGB", (40, 40)))),
-    "16 bits": Case(scored(GREY16), "divide by 65535", scored((GREY16 / 65535).astype(np.float32))),
-    "normalised": Case(scored(NOISE - np.float32(2)), "Undo a normalisation", scored(NOISE.astype(np.float32))),
-    "0 to 255": Case(scored(NOISE + np.float32(200)), "divide 0..255 by 255", scored((NOISE + np.float32(200)) / 255)),
-    "too large": Case(lambda place: decode_image(place.photo(), max_pixels=99), "shrink it",
-                      lambda place: decode_image(place.photo())),
-}  # fmt: skip
-ALL = {**LOADING, **MODELS, **SCORING}
+ALL = {**LOADING, **MODELS}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -314,13 +275,3 @@ def test_what_is_advised_works(name: str, place: Place) -> None:
     with pytest.raises(GRMPError, match=case.advice):
         case.provoked(place)
     case.followed(place)
-
-
-def test_a_data_set_with_several_columns_is_read_by_its_column(place: Place) -> None:
-    datasets = pytest.importorskip("datasets")
-    picture = Image.new("RGB", (40, 40))
-    both = datasets.Dataset.from_dict({"left": [picture], "right": [picture]}).cast_column("left", datasets.Image())
-    both = both.cast_column("right", datasets.Image())
-    with pytest.raises(GRMPError, match="Pass the column: dataset"):
-        place.scorer.score(both)
-    assert len(place.scorer.score(both["left"]).quality) == 1
