@@ -14,51 +14,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from golden import Golden, OneBatch, start, student
 from measuring import add_folder, make_parser, need_folder, write_result
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch import Tensor
 
-from grmp_hf import GRMPImageProcessor, GRMPPromptConfig, GRMPTrainer, GRMPTrainingArguments
+from grmp_hf import GRMPImageProcessor, GRMPTrainer, GRMPTrainingArguments
 from grmp_hf.modeling.adapters import teacher_mode
-from grmp_hf.modeling.conversion import from_authors_state_dict, to_authors_name, to_authors_state_dict
+from grmp_hf.modeling.conversion import to_authors_name, to_authors_state_dict
 from grmp_hf.modeling.functional import semantic_cross_entropy, unit_length
 from grmp_hf.modeling.image_processing_grmp import authors_training_view
 from grmp_hf.training.gradients import Gradients, named_gradients
 from grmp_hf.training.rules import turn_away
-
-BLOCKS = ["layers.2", "layers.3", "final_layer_norm", "post_layernorm"]
-Golden = Mapping[str, Tensor]
-
-
-class OneBatch(Dataset[dict[str, Tensor]]):
-    """The six pictures of the golden file."""
-
-    def __init__(self, golden: Golden) -> None:
-        self.pixels, self.labels = golden["in.pixel_values"], golden["in.labels"].flatten()
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"pixel_values": self.pixels[index], "labels": self.labels[index]}
-
-
-def student(golden: Golden) -> PeftModel:
-    """The authors' student as a model of ours, without dropout as in the golden run."""
-    model = from_authors_state_dict(
-        {name.removeprefix("state."): weight for name, weight in golden.items() if name.startswith("state.")},
-        quality_input_ids=golden["in.quality_input_ids"],
-        semantic_input_ids=golden["in.semantic_input_ids"],
-        placeholder_token_id=10,
-        vision_heads=4,
-        text_heads=3,
-    )
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return model
 
 
 def largest(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
@@ -134,13 +102,7 @@ def _under_their_names(gradients: Gradients) -> Gradients:
 
 def trained(golden: Golden, steps: int, rate: float, *, freeze_visual_prompts: bool) -> PeftModel:
     """The student after `GRMPTrainer` with the authors' settings: SGD, weight decay 1e-4, lambda 5."""
-    made = student(golden)
-    prompts = {name: weight.clone() for name, weight in made.state_dict().items() if ".grmp_" in name}
-    config = GRMPPromptConfig(
-        visual_prompts=5, prompt_dropout=0.0, freeze_visual_prompts=freeze_visual_prompts, modules_to_save=BLOCKS
-    )
-    model = get_peft_model(made.unload(), config)
-    model.load_state_dict(prompts, strict=False)
+    model = start(golden, freeze_visual_prompts=freeze_visual_prompts)
     with tempfile.TemporaryDirectory() as folder:
         arguments = GRMPTrainingArguments(
             output_dir=folder,

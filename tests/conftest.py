@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,25 +179,8 @@ def golden(golden_folder: Path) -> dict[str, Tensor]:
 @pytest.fixture
 def make_golden_model(golden: dict[str, Tensor]) -> Callable[[], PeftModel]:
     """`make_golden_model()`: the reference's student as a model of ours, in evaluation mode, without dropout."""
-    import torch
-
-    from grmp_hf.modeling.conversion import from_authors_state_dict
-
-    def make() -> PeftModel:
-        model = from_authors_state_dict(
-            {name.removeprefix("state."): weight for name, weight in golden.items() if name.startswith("state.")},
-            quality_input_ids=golden["in.quality_input_ids"],
-            semantic_input_ids=golden["in.semantic_input_ids"],
-            placeholder_token_id=10,
-            vision_heads=4,
-            text_heads=3,
-        )
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        return model
-
-    return make
+    student = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "golden.py"))["student"]
+    return lambda: student(golden)
 
 
 @pytest.fixture(scope="session")

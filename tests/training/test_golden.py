@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -20,7 +21,6 @@ from torch.utils.data import Dataset
 from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.modeling.conversion import to_authors_name, to_authors_state_dict
 from grmp_hf.modeling.functional import semantic_cross_entropy
-from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.episodes import Episode, collate_episodes
 from grmp_hf.training.gradients import Gradients, named_gradients
@@ -28,7 +28,7 @@ from grmp_hf.training.objectives import Batch
 from grmp_hf.training.rules import alignment, turn_away
 from grmp_hf.training.trainer import GRMPTrainer
 
-BLOCKS = ["layers.2", "layers.3", "final_layer_norm", "post_layernorm"]
+GOLDEN = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "golden.py"))
 
 
 @pytest.fixture
@@ -87,31 +87,6 @@ def test_angle(
     assert math.isclose(angle, golden[f"out.angle_deg_{trained}"], abs_tol=1e-3)
 
 
-def start(make_golden_model: Callable[[], PeftModel], *, freeze_visual_prompts: bool) -> PeftModel:
-    """What the authors train, from their start: prompts, the last two blocks and the final norms."""
-    made = make_golden_model()
-    prompts = {name: weight.clone() for name, weight in made.state_dict().items() if ".grmp_" in name}
-    config = GRMPPromptConfig(
-        visual_prompts=5, prompt_dropout=0.0, freeze_visual_prompts=freeze_visual_prompts, modules_to_save=BLOCKS
-    )
-    model = get_peft_model(made.unload(), config)
-    assert not model.load_state_dict(prompts, strict=False).unexpected_keys
-    return model
-
-
-class OneBatch(Dataset[dict[str, Tensor]]):
-    """The six pictures of the golden file."""
-
-    def __init__(self, golden: dict[str, Tensor]) -> None:
-        self.pixels, self.labels = golden["in.pixel_values"], golden["in.labels"].flatten()
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"pixel_values": self.pixels[index], "labels": self.labels[index]}
-
-
 def train(
     model: PeftModel, golden: dict[str, Tensor], folder: Path, *, steps: int, lr: float, **options: Any
 ) -> list[float]:
@@ -129,17 +104,15 @@ def train(
         logging_steps=1,
         disable_tqdm=True,
     )
-    trainer = GRMPTrainer(model, args, train_dataset=OneBatch(golden), **options)
+    trainer = GRMPTrainer(model, args, train_dataset=GOLDEN["OneBatch"](golden), **options)
     trainer.train()
     model.eval()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
 @pytest.mark.parametrize(("suffix", "count"), [("", 53), ("_all", 59)])
-def test_five_steps(
-    make_golden_model: Callable[[], PeftModel], golden: dict[str, Tensor], tmp_path: Path, suffix: str, count: int
-) -> None:
-    model = start(make_golden_model, freeze_visual_prompts=not suffix)
+def test_five_steps(golden: dict[str, Tensor], tmp_path: Path, suffix: str, count: int) -> None:
+    model = GOLDEN["start"](golden, freeze_visual_prompts=not suffix)
     losses = train(model, golden, tmp_path, steps=5, lr=1e-3)
     after = to_authors_state_dict(model)
     theirs = {name.split(".", 1)[1]: w for name, w in golden.items() if name.startswith(f"after5{suffix}.")}
@@ -155,8 +128,8 @@ def test_five_steps(
     torch.testing.assert_close(torch.tensor(losses), golden[f"out.xe_losses_5{suffix}"], atol=2e-5, rtol=0)
 
 
-def test_thirty_steps(make_golden_model: Callable[[], PeftModel], golden: dict[str, Tensor], tmp_path: Path) -> None:
-    model = start(make_golden_model, freeze_visual_prompts=True)
+def test_thirty_steps(golden: dict[str, Tensor], tmp_path: Path) -> None:
+    model = GOLDEN["start"](golden, freeze_visual_prompts=True)
     losses = train(model, golden, tmp_path, steps=30, lr=3e-2)
     with torch.no_grad():
         quality = model(golden["in.pixel_values"]).quality
@@ -164,9 +137,7 @@ def test_thirty_steps(make_golden_model: Callable[[], PeftModel], golden: dict[s
     torch.testing.assert_close(torch.tensor(losses), golden["out.xe_losses_30_lr3e-2"], atol=1e-4, rtol=0)
 
 
-def test_angle_at_the_fifth_step(
-    make_golden_model: Callable[[], PeftModel], golden: dict[str, Tensor], tmp_path: Path
-) -> None:
+def test_angle_at_the_fifth_step(golden: dict[str, Tensor], tmp_path: Path) -> None:
     angles: list[float] = []
 
     def rule(gradients: dict[str, Gradients], _parameters: Any) -> Gradients:
@@ -174,7 +145,7 @@ def test_angle_at_the_fifth_step(
         angles.append(math.degrees(math.acos(alignment(task, semantic))))
         return turn_away(task, semantic, 5.0)
 
-    model = start(make_golden_model, freeze_visual_prompts=True)
+    model = GOLDEN["start"](golden, freeze_visual_prompts=True)
     train(model, golden, tmp_path, steps=5, lr=1e-3, rule=rule)
     assert math.isclose(angles[4], golden["out.angle_deg_epoch4"], abs_tol=1e-3)
 
