@@ -185,8 +185,10 @@ for recipe in recipes:
     try:
         runpy.run_path(script, run_name="__main__")
     except SystemExit as ended:
+        if not ended.code:  # all is done, and the processes have left each other
+            continue
         PartialState().wait_for_everyone()
-        if ended.code and first:
+        if first:
             print(f"ended with {ended.code}, {'something' if os.path.exists(output) else 'nothing'} left")
             print("begun anew", file=sys.stderr, flush=True)
         PartialState().wait_for_everyone()
