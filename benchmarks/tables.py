@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import RESULTS, ROOT, make_parser
+from world_tables import at_fifty, beside_simple, sure, unlike
 
 DOCUMENTS = ("README.md", "model_card.md", "benchmarks/README.md")
 _BLOCK = re.compile(r"<!-- table: ([a-z_0-9]+) -->\n.*?<!-- end of table -->", re.DOTALL)
@@ -276,6 +277,10 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "scoring_speed": ("scoring_speed", speed),
     "data": ("data", data_sets),
     "import": ("import", imports),
+    "worlds_50": ("worlds", lambda result: markdown(at_fifty(result))),
+    "worlds": ("worlds", lambda result: markdown(beside_simple(result))),
+    "worlds_sure": ("worlds", lambda result: markdown(sure(result))),
+    "worlds_unlike": ("worlds", lambda result: markdown(unlike(result))),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -19,7 +20,7 @@ from grmp_hf.evaluation.baselines import RidgeModel, fit_ridge
 from grmp_hf.evaluation.metrics import caveats, evaluate_scores
 from grmp_hf.modeling.adapters import changes_embedding, teacher_mode
 from grmp_hf.modeling.heads import describe
-from grmp_hf.scoring import Scorer
+from grmp_hf.scoring import Scorer, Scores, joined
 from grmp_hf.views import all_views, iter_views
 
 __all__ = ["Tested", "score_tests"]
@@ -87,11 +88,18 @@ def score_tests(
     values = [np.empty((0, 3))]
     for chunk in iter_views(tests, scorer.views, batch_size=batch_size):
         good = [found for _, found in chunk if isinstance(found, Tensor)]
-        three = _three_qualities(scorer, ridge, torch.stack(good)) if good else np.empty((0, 3))
-        values.append(scorer.unit.to_score(three))
-        remaining = iter(three)
+        if good:
+            adapted, base = _look(scorer, torch.stack(good))
+            judged, by_ridge = scorer.scores(adapted), ridge.predict(base.image_embeds.double().cpu().numpy())
+            others = scorer.unit.to_score(np.stack([base.quality.double().cpu().numpy(), by_ridge], axis=1))
+            values.append(np.column_stack([judged.score, others]))
+        place = itertools.count()
         for row, found in chunk:
-            rows.append(_row(scorer, row, found if isinstance(found, ImageError) else next(remaining)))
+            if isinstance(found, ImageError):
+                rows.append(_row(scorer, row, found, (None, None)))
+            else:
+                at = next(place)
+                rows.append(_row(scorer, row, judged.of(at), others[at].round(6).tolist()))
         if advance is not None:
             advance(len(chunk))
     rating = np.array([row["rating"] for row in rows if row["status"] == "ok"])
@@ -112,20 +120,21 @@ def _base_outputs(scorer: Scorer, pixels: Tensor) -> Any:
         return scorer.outputs(pixels)
 
 
-def _three_qualities(scorer: Scorer, ridge: RidgeModel, pixels: Tensor) -> NDArray[np.float64]:
-    """Quality ``(B, 3)`` of views: with the adapter, zero-shot, ridge."""
-    base = _base_outputs(scorer, pixels)
-    base_model: Any = cast(PeftModel, scorer.model).get_base_model()
-    if changes_embedding(base_model) or describe(base_model.head)["name"] != "AnchorHead":
-        adapted = scorer.quality(pixels)
-    else:  # it changes what is read from the embedding, not the embedding
-        with torch.inference_mode():
-            adapted = scorer.model(image_embeds=base.image_embeds).quality.double().cpu().numpy()
-    by_ridge = ridge.predict(base.image_embeds.double().cpu().numpy())
-    return np.stack([adapted, base.quality.double().cpu().numpy(), by_ridge], axis=1)
+def _look(scorer: Scorer, pixels: Tensor) -> tuple[Any, Any]:
+    """Outputs for views: with the adapter, and of the base as if there were none; one pass where it is the same."""
+    base: Any = cast(PeftModel, scorer.model).get_base_model()
+    if changes_embedding(base) or describe(base.head)["name"] != "AnchorHead":
+        return scorer.outputs(pixels), _base_outputs(scorer, pixels)
+    adapted, plain = [], []
+    with torch.inference_mode():
+        for part in scorer.passes(pixels):
+            features = base.get_features(part, side=base.readout.needs_side)
+            adapted.append(scorer.model(image_embeds=features.embeds, side=features.side))
+            with teacher_mode(scorer.model):
+                plain.append(base(image_embeds=features.embeds))
+    return joined(adapted), joined(plain)
 
 
-def _row(scorer: Scorer, row: Row, found: NDArray[np.float64] | ImageError) -> dict[str, Any]:
-    scored = scorer.row(row.name, found if isinstance(found, ImageError) else float(found[0]))
-    others = [None, None] if isinstance(found, ImageError) else scorer.unit.to_score(found[1:]).round(6).tolist()
+def _row(scorer: Scorer, row: Row, found: Scores | ImageError, others: Sequence[float | None]) -> dict[str, Any]:
+    scored = scorer.row(row.name, found)
     return {**scored._asdict(), "rating": row.mos, "zero_shot": others[0], "ridge": others[1]}

@@ -14,7 +14,7 @@ EMBEDDED = "grmp_hf/tiny"
 
 
 EMBEDDED_PROMPTS = Path(str(files("grmp_hf") / "assets" / "tiny_prompts"))
-"""Pre-trained prompts of that base; adaptation starts from them where no other start is named."""
+"""Pre-trained prompts of that base; adaptation starts from them where it is told to."""
 
 
 def embedded_folder() -> str:
@@ -26,19 +26,20 @@ def find_start(start: str | Path | None, model: str | None) -> Path | None:
     """The folder of an adapter to start from.
 
     Args:
-        start: a folder; "default" for the prompts inside the package, where it has some; "none" or None for no start.
-        model: the base, as it was named, whose prompts the default is.
+        start: a folder; "package" for the prompts inside the package, where they are the model's; "none" or None for no
+            start.
+        model: the base, as it was named.
 
     Raises:
         GRMPError: no such folder.
     """
     if start in (None, "none"):
         return None
-    if start == "default":
+    if start == "package":
         embedded = model in (None, "default", EMBEDDED)
         return EMBEDDED_PROMPTS if embedded and EMBEDDED_PROMPTS.is_dir() else None
     if not Path(start).is_dir():
         raise GRMPError(
-            f"start: expected the folder of an adapter, default or none, got {str(start)!r}; check the spelling"
+            f"start: expected the folder of an adapter, package or none, got {str(start)!r}; check the spelling"
         )
     return Path(start)

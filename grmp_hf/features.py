@@ -28,7 +28,7 @@ from torch import Tensor
 from grmp_hf.data import Row, decode_row
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.baselines import STATISTICS, handmade_statistics
-from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
+from grmp_hf.modeling.image_processing_grmp import TILES, GRMPImageProcessor
 from grmp_hf.saving import package_versions
 from grmp_hf.scoring import Scorer
 from grmp_hf.storing import TEMPORARY, atomic_path
@@ -78,19 +78,29 @@ def _tokens(seen: Viewed) -> Array:
     return found
 
 
+def _side(seen: Viewed) -> Array:
+    """What the base's side network says, ``(B, F)`` float32."""
+    model: Any = seen.base.model
+    with torch.inference_mode():
+        parts = [model.get_side(part) for part in seen.base.passes(seen.pixels)]
+    found: Array = torch.cat(parts).float().cpu().numpy()
+    return found
+
+
 OF_VIEWS: Mapping[str, Callable[[Viewed], Array]] = {
     "embeds": lambda seen: seen.output.image_embeds.float().cpu().numpy(),
     "zero_shot": lambda seen: seen.output.quality.double().cpu().numpy(),
     "tokens": _tokens,
+    "side": _side,
 }
 """Name -> what is read from the views of B pictures, ``(B, ...)``: ``embeds (B, D)`` of the frozen base, ``zero_shot
-(B,)``, its quality in [0, 1], and ``tokens (B, V, T, W)``."""
+(B,)``, its quality in [0, 1], ``tokens (B, V, T, W)``, and ``side (B, F)`` of its side network."""
 
 OF_PICTURES: Mapping[str, Callable[[NDArray[np.uint8]], Array]] = {"statistics": handmade_statistics}
 """Name -> what is read from a whole picture, uint8 ``(H, W, 3)``: ``statistics (14,)``, see `handmade_statistics`."""
 
 COLUMNS = ("embeds", "zero_shot", "statistics")
-"""What every picture is described by unless others are asked for."""
+"""What every picture is described by unless others are asked for, beside the ``side`` of a base that has one."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +161,13 @@ class FeatureStore:
         for path in sorted(self.folder.glob("*.safetensors")):
             self._read(path)
 
-    def describe(self, rows: Sequence[Row], tell: Tell, columns: Sequence[str] = COLUMNS) -> None:
+    @property
+    def usual(self) -> tuple[str, ...]:
+        """:data:`COLUMNS`, and ``side`` where the base has one."""
+        model: Any = self.base.model
+        return COLUMNS if getattr(model, "side", None) is None else (*COLUMNS, "side")
+
+    def describe(self, rows: Sequence[Row], tell: Tell, columns: Sequence[str] | None = None) -> None:
         """Compute what is not known yet of some pictures.
 
         Args:
@@ -162,7 +178,7 @@ class FeatureStore:
         Raises:
             GRMPError: a picture that cannot be read, or a column that nobody knows how to compute.
         """
-        known = [*self.of_views, *self.of_pictures]
+        known, columns = [*self.of_views, *self.of_pictures], self.usual if columns is None else columns
         if not set(columns) <= set(known):
             raise GRMPError(f"Expected columns out of {', '.join(known)}, got {', '.join(columns)}.")
         self._identify(rows)
@@ -183,10 +199,10 @@ class FeatureStore:
                 part = {}
             tell("pictures described once for all methods", done / len(missing))
 
-    def pictures(self, rows: Sequence[Row], columns: Sequence[str] = COLUMNS) -> Pictures:
+    def pictures(self, rows: Sequence[Row], columns: Sequence[str] | None = None) -> Pictures:
         """What methods may know of pictures that have been described; there may be none."""
         found = {}
-        for name in columns:
+        for name in self.usual if columns is None else columns:
             known = self._column(name)
             example = next(iter(known.values()))
             values = [known[self.digest(row)] for row in rows]
@@ -250,11 +266,12 @@ def first_views(base: Scorer, count: int) -> Scorer:
         GRMPError: it has fewer, or none is asked for.
     """
     settings = base.processor.settings()
-    views = settings["views"]
+    views = [view for view in settings["views"] if view != TILES]
     if not 1 <= count <= len(views):
         raise GRMPError(f"expected 1 to {len(views)} views, as many as the base has, got {count}")
     kept = np.array((settings["view_weights"] or [1.0] * len(views))[:count])
-    fewer = {**settings, "views": views[:count], "view_weights": (kept / kept.sum()).tolist()}
+    tiles = [TILES] if base.processor.has_tiles else []
+    fewer = {**settings, "views": [*views[:count], *tiles], "view_weights": (kept / kept.sum()).tolist()}
     identity = {**base.identity, "preprocessing": fewer}
     return dataclasses.replace(base, processor=GRMPImageProcessor(**fewer), identity=identity)
 

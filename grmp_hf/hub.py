@@ -25,8 +25,9 @@ from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer
 from grmp_hf.modeling.bases import base_fingerprint, check_base
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, image_size, match_views, model_place
 from grmp_hf.modeling.heads import rebuild
-from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
+from grmp_hf.modeling.image_processing_grmp import TILES, GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+from grmp_hf.modeling.side import backbone_side
 from grmp_hf.outputs import check_source
 from grmp_hf.places import cached_only, check_place, hub_errors, spelling
 from grmp_hf.pushing import push
@@ -60,6 +61,7 @@ def load(
     local_files_only: bool | None = None,
     torch_dtype: str | torch.dtype | None = None,
     head: nn.Module | None = None,
+    side: str | None = None,
 ) -> Scorer:
     """Load a scorer.
 
@@ -75,6 +77,8 @@ def load(
             the batch.
         local_files_only: never ask the network; if None the environment decides (``HF_HUB_OFFLINE``).
         torch_dtype: the older name of ``dtype``, which transformers takes too.
+        side: folder or Hub id of a backbone of transformers' to put beside the base: what it says of details, adapters
+            may learn from. None for the one that the base brings along, if any, or that the adapter was learnt with.
         head: where the adapter was learnt with a head of one's own, such a head; its weights are the adapter's.
 
     Raises:
@@ -99,6 +103,9 @@ def load(
     if found is not None and config is not None and name == "default":
         name, revision = _recorded_base(found, config), revision or config.revision
     base, processor = _load_base(name, revision, wanted, offline)
+    wanted_side = side or _side_source(config)
+    if wanted_side is not None:
+        processor = _put_side(base, processor, wanted_side, offline)
     fingerprint = base_fingerprint(base)
     commit = _commit(name, revision)
     network, scale = base.to(place), None
@@ -308,6 +315,24 @@ def _attach(base: Any, adapter: _AdapterFiles, config: PeftConfig, head: nn.Modu
             f"Adapter {adapter.name!r} does not fit the base, or is damaged: {_first_line(error)}. Copy it again, or "
             "name the base that it was made for (--model, or model=)."
         ) from error
+
+
+def _side_source(config: PeftConfig | None) -> str | None:
+    """Where the side network comes from that an adapter was learnt with; None where its base has it."""
+    kept = None if config is None else Record.of(config).side
+    return None if kept is None else kept["settings"].get("source")
+
+
+def _put_side(base: Any, processor: GRMPImageProcessor, source: str, offline: bool) -> GRMPImageProcessor:
+    """Put a backbone beside a base; the preprocessing with the picture for it."""
+    if isinstance(base, GRMPBakedScorer):
+        raise GRMPError("Expected a base to put a side network beside, got a baked scorer. Name its base.")
+    check_place(source, "side")
+    offline = cached_only(source, None, offline=offline)
+    with _clear_errors(source, source):
+        base.put_beside(*backbone_side(source, local_files_only=offline))
+    views = [*(view for view in processor.views if view != TILES), TILES]
+    return GRMPImageProcessor(**{**processor.settings(), "views": views})
 
 
 def _scale(record: Record) -> RatingScale | None:

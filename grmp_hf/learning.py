@@ -58,7 +58,7 @@ def adapt(
     shots: int | Split | None = None,
     seed: int = 0,
     recipe: FewShotRecipe | str | Path | None = None,
-    start: str | Path | None = "default",
+    start: str | Path | None = None,
     name: str | None = None,
     work: WorkFolder | None = None,
     tell: Tell | None = None,
@@ -78,7 +78,7 @@ def adapt(
             for all but those that the table marks as test.
         seed: of the draw and of training; the result is a function of the arguments alone.
         recipe: what is trained and how, or the name of a recipe inside the package, or a file of YAML.
-        start: folder of an adapter of the same base, such as :func:`pretrain` makes; "default" for the prompts inside
+        start: folder of an adapter of the same base, such as :func:`pretrain` makes; "package" for the prompts inside
             the package, where they are the base's; None to start from the base.
         name: what the adapter is called in results; None for the name of the table.
         work: where an interrupted run is kept, so that the same call goes on with it; None keeps nothing.

@@ -13,10 +13,11 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.hub import load
 from grmp_hf.modeling.configuration_grmp import image_size, match_views
+from grmp_hf.modeling.feature_map import quality_interval
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.pictures import each_picture, is_data_set, is_picture, read_picture
 from grmp_hf.record import Record
-from grmp_hf.scoring import warn_of
+from grmp_hf.scoring import INTERVAL, warn_of
 
 __all__ = ["TASK", "ImageQualityAssessmentPipeline", "register"]
 
@@ -82,12 +83,20 @@ class ImageQualityAssessmentPipeline(Pipeline):
         return self.image_processor(read_picture(input_, warn=functools.partial(warn_of, input_)))
 
     def _forward(self, input_tensors: Any, **_: Any) -> Any:
-        return {"quality": self.model(**input_tensors).quality}
+        found = self.model(**input_tensors)
+        names = ("quality", "quality_logits", "deviation", "degrees", "novelty")
+        return {name: found[name] for name in names if name in found}
 
-    def postprocess(self, model_outputs: Any, **_: Any) -> dict[str, float]:
-        """Quality and score of one picture."""
+    def postprocess(self, model_outputs: Any, **_: Any) -> dict[str, Any]:
+        """Quality and score of one picture, and how sure they are where the adapter knows."""
         quality = float(model_outputs["quality"])
-        return {"quality": quality, "score": self.scale.to_score(quality)}
+        said: dict[str, Any] = {"quality": quality, "score": self.scale.to_score(quality)}
+        if "deviation" not in model_outputs:
+            return said
+        logits, deviation, degrees = (model_outputs[name] for name in ("quality_logits", "deviation", "degrees"))
+        bounds = quality_interval(logits, deviation, degrees, self.model.config.quality_levels, INTERVAL)
+        low, high = sorted(self.scale.to_score(float(bound)) for bound in bounds)
+        return {**said, "low": low, "high": high, "unlike": float(model_outputs["novelty"]) > 0}
 
 
 def _active_config(model: Any) -> Any:

@@ -40,6 +40,7 @@ class Record:
         preprocessing: settings of the image processor.
         scale: the user's scale (low, high, higher_is_better, unit).
         provenance: what has taught it, and how.
+        side: of the side network that it reads, ``settings`` and ``fingerprint``.
     """
 
     base: str | None = None
@@ -49,6 +50,7 @@ class Record:
     preprocessing: dict[str, Any] | None = None
     scale: dict[str, Any] | None = None
     provenance: dict[str, Any] | None = None
+    side: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, config: Any) -> Record:

@@ -6,12 +6,13 @@ Letters in shapes: B pictures, V views, S side of a view.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -25,18 +26,24 @@ from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.sources import decode_row
 from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.feature_map import quality_interval
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 from grmp_hf.pictures import Picture, each_picture, is_picture, read_picture
 from grmp_hf.record import Record
 from grmp_hf.views import all_views, iter_views, large_alone
 
 __all__ = [
+    "INTERVAL",
     "Picture",
     "ScoredPicture",
     "Scorer",
     "Scores",
+    "joined",
     "warn_of",
 ]
+
+INTERVAL = 0.9
+"""Share of new ratings that lie between the bounds of a score, unless told otherwise."""
 
 _UNIT = RatingScale(0.0, 1.0)
 _ON_CPU = 4  # pictures of one pass, which fit its caches: 16 take longer (benchmarks/bench_scoring_profile.py)
@@ -48,10 +55,20 @@ class Scores(NamedTuple):
     Attributes:
         quality: ``(B,)`` in [0, 1], 1 = best.
         score: ``(B,)``, the same on the scorer's scale.
+        low, high: ``(B,)``, on that scale: between them a new rating lies, in 90 of 100 cases unless told otherwise;
+            None where the scorer does not know how sure it is.
+        unlike: ``(B,)`` of bool, pictures that are unlike those that have taught it; None likewise.
     """
 
     quality: NDArray[np.float64]
     score: NDArray[np.float64]
+    low: NDArray[np.float64] | None = None
+    high: NDArray[np.float64] | None = None
+    unlike: NDArray[np.bool_] | None = None
+
+    def of(self, at: int) -> Scores:
+        """Those of one picture."""
+        return Scores._make(None if column is None else column[at] for column in self)
 
 
 class ScoredPicture(NamedTuple):
@@ -64,6 +81,7 @@ class ScoredPicture(NamedTuple):
         status: "ok", "not_finite", or one of ``grmp_hf.data.IMAGE_ERROR_CODES``.
         message: what is wrong and what to do; empty for a good picture.
         warning: "damaged" for a picture that was scored although a part of its data is lost; else empty.
+        low, high, unlike: see :class:`Scores`; None where they are not known.
     """
 
     path: str
@@ -72,6 +90,9 @@ class ScoredPicture(NamedTuple):
     status: str
     message: str
     warning: str = ""
+    low: float | None = None
+    high: float | None = None
+    unlike: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -117,13 +138,16 @@ class Scorer:
 
         save(self, folder)
 
-    def score(self, pictures: Picture | Iterable[Picture], *, batch_size: int = 16) -> Scores:
+    def score(
+        self, pictures: Picture | Iterable[Picture], *, batch_size: int = 16, interval: float = INTERVAL
+    ) -> Scores:
         """Score one picture or any number of them.
 
         Args:
             pictures: a :data:`~grmp_hf.pictures.Picture`, or an iterable of them: a list, a generator, a batch as
                 array, a column of a `datasets.Dataset` or a data set with one column of pictures.
             batch_size: pictures that go through the model at once; changes nothing but speed.
+            interval: share of new ratings that lie between ``low`` and ``high``, in (0, 1).
 
         Returns:
             Arrays ``(B,)``, with B = 1 for a single picture.
@@ -132,14 +156,18 @@ class Scorer:
             ImageError: a picture cannot be read; :meth:`iter_scores` reports it instead.
         """
         parts = all_views(each_picture(pictures), self.views, batch_size=batch_size)
-        quality = [self.quality(pixels) for pixels in parts]
-        if not quality:
+        found = [self.judge(pixels, interval) for pixels in parts]
+        if not found:
             raise GRMPError("Expected at least one picture to score, got none.")
-        joined = np.concatenate(quality)
-        return Scores(joined, self.unit.to_score(joined))
+        return Scores._make(None if part[0] is None else np.concatenate(part) for part in zip(*found, strict=True))
 
     def iter_scores(
-        self, paths: Iterable[str | os.PathLike[str]], *, batch_size: int = 16, workers: int | None = None
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        batch_size: int = 16,
+        workers: int | None = None,
+        interval: float = INTERVAL,
     ) -> Iterator[list[ScoredPicture]]:
         """Score files as a stream: a list of ``batch_size`` rows at a time, in the order of the paths.
 
@@ -149,16 +177,17 @@ class Scorer:
             paths: any number of files.
             batch_size: rows of each list (the last may be shorter).
             workers: decoding threads; the number of cores, at most 8, if None.
+            interval: as for :meth:`score`.
 
         Raises:
             GRMPError: a single file or picture instead.
         """
         if is_picture(paths):
             raise GRMPError(f"Expected an iterable of files, got one: {paths!r}. Put it into a list, or use score().")
-        return self._iter_scores(paths, batch_size, workers)
+        return self._iter_scores(paths, batch_size, workers, interval)
 
     def _iter_scores(
-        self, paths: Iterable[str | os.PathLike[str]], batch_size: int, workers: int | None
+        self, paths: Iterable[str | os.PathLike[str]], batch_size: int, workers: int | None, interval: float
     ) -> Iterator[list[ScoredPicture]]:
         warned: dict[int, str] = {}
 
@@ -167,21 +196,27 @@ class Scorer:
 
         for part in iter_views(enumerate(paths), look, batch_size=batch_size, workers=workers):
             good = [views for _, views in part if isinstance(views, Tensor)]
-            quality = iter(self.quality(torch.stack(good)) if good else ())
-            rows = []
+            judged = self.judge(torch.stack(good), interval) if good else None
+            place, rows = itertools.count(), []
             for (at, path), views in part:
-                row = self.row(os.fspath(path), views if isinstance(views, ImageError) else next(quality))
+                found = views if judged is None or isinstance(views, ImageError) else judged.of(next(place))
+                row = self.row(os.fspath(path), found)
                 rows.append(row._replace(warning=warned.pop(at, "") if row.status == "ok" else ""))
             yield rows
 
-    def row(self, path: str, found: float | ImageError) -> ScoredPicture:
-        """The row of one picture, from its quality or from what is wrong with it."""
+    def row(self, path: str, found: float | Scores | ImageError | Tensor) -> ScoredPicture:
+        """The row of one picture, from its quality or its scores, or from what is wrong with it."""
         if isinstance(found, ImageError):
             return ScoredPicture(path, None, None, found.code, str(found))
-        quality = float(found)
+        scores = found if isinstance(found, Scores) else None
+        quality = float(found if scores is None else scores.quality)  # type: ignore[arg-type]
         if not math.isfinite(quality):
             return ScoredPicture(path, None, None, "not_finite", "the model gave no number; use --dtype fp32")
-        return ScoredPicture(path, round(self.unit.to_score(quality), 6), round(quality, 6), "ok", "")
+        row = ScoredPicture(path, round(self.unit.to_score(quality), 6), round(quality, 6), "ok", "")
+        if scores is None or scores.low is None or scores.high is None:
+            return row
+        low, high = round(float(scores.low), 6), round(float(scores.high), 6)
+        return row._replace(low=low, high=high, unlike=bool(scores.unlike))
 
     def views(self, picture: Picture | Row, *, warn: Callable[[str], None] | None = None) -> Tensor:
         """The views of a picture, or of that of a rated row, before normalisation: uint8 ``(V, 3, S, S)``.
@@ -211,16 +246,46 @@ class Scorer:
 
     def quality(self, pixels: Tensor) -> NDArray[np.float64]:
         """Quality ``(B,)`` of views, uint8 ``(B, V, 3, S, S)``."""
-        return self.outputs(pixels).quality.double().cpu().numpy()  # type: ignore[no-any-return]
+        return _array(self.outputs(pixels).quality)
+
+    def judge(self, pixels: Tensor, interval: float = INTERVAL) -> Scores:
+        """Scores of views, uint8 ``(B, V, 3, S, S)``; see :meth:`score`."""
+        if not 0 < interval < 1:
+            raise GRMPError(f"Expected an interval that holds a share of new ratings, in (0, 1), got {interval}.")
+        return self.scores(self.outputs(pixels), interval)
+
+    def scores(self, found: Any, interval: float = INTERVAL) -> Scores:
+        """Scores from the model's ``GRMPOutput``; see :meth:`score`."""
+        quality = _array(found.quality)
+        score = self.unit.to_score(quality)
+        if found.deviation is None:
+            return Scores(quality, score)
+        levels = cast(Any, self.model).config.quality_levels
+        bounds = quality_interval(found.quality_logits, found.deviation, found.degrees, levels, interval)
+        low, high = np.sort([self.unit.to_score(_array(bound)) for bound in bounds], axis=0)
+        return Scores(quality, score, low, high, _array(found.novelty) > 0)
 
     def outputs(self, pixels: Tensor) -> Any:
         """The model's ``GRMPOutput`` for views, uint8 ``(B, V, 3, S, S)``, nothing recorded, nothing rounded."""
-        size = _ON_CPU if self.device.type == "cpu" else max(len(pixels), 1)
         with torch.inference_mode():
-            parts = [self.model(pixel_values=self.prepare(part)) for part in torch.split(pixels, size)]
-        if len(parts) == 1:
-            return parts[0]
-        return type(parts[0])(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+            return joined([self.model(pixel_values=part) for part in self.passes(pixels)])
+
+    def passes(self, pixels: Tensor) -> Iterator[Tensor]:
+        """Views, uint8 ``(B, V, 3, S, S)``, normalised, as many pictures at once as the device takes best."""
+        size = _ON_CPU if self.device.type == "cpu" else max(len(pixels), 1)
+        return map(self.prepare, torch.split(pixels, size))
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """One ``GRMPOutput`` of several."""
+    if len(parts) == 1:
+        return parts[0]
+    return type(parts[0])(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+
+
+def _array(values: Tensor) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = values.double().cpu().numpy()
+    return found
 
 
 def warn_of(picture: Any, code: str) -> None:

@@ -186,7 +186,7 @@ ADAPTING = {
         write("quick.yaml", RECIPE + "learning_rate: 0.001\n"),
         write("quick.yaml", RECIPE + "learning_rate: 1e-3\n"),
     ),
-    "start": Case(ADAPT + " --start defalt", "default or none", ADAPT + " --start none"),
+    "start": Case(ADAPT + " --start defalt", "package or none", ADAPT + " --start none"),
     "same folder": Case(
         ADAPT + " --start {here}/mine --overwrite",
         "write elsewhere",

@@ -222,7 +222,7 @@ COMPARED = {
     "setting": Case(methods({"method": "ridge", "alpha": 1}), "expected no settings", methods({"method": "ridge"})),
     "recipe": Case(methods({"method": "grmp", "recipe": {"stepps": 1}}), "keys out of train, .*steps",
                    methods({"method": "grmp", "recipe": {"steps": 1}})),
-    "start": Case(methods({"method": "grmp", "start": 3}), "default or none",
+    "start": Case(methods({"method": "grmp", "start": 3}), "package or none",
                   methods({"method": "grmp", "start": "none"})),
     "number": Case(methods({"method": "full_finetune", "epochs": "x"}), "numbers where numbers belong",
                    methods({"method": "full_finetune", "epochs": 1})),

@@ -15,7 +15,7 @@ from grmp_hf.training.starts import read_start
 
 
 def test_it_is_where_adapt_begins_with_the_embedded_base() -> None:
-    assert find_start("default", "default") == EMBEDDED_PROMPTS
+    assert find_start("package", "default") == EMBEDDED_PROMPTS
     check_base(read_start(EMBEDDED_PROMPTS), grmp_hf.load("default").model)
 
 
@@ -29,15 +29,15 @@ def test_it_is_small_and_says_how_it_was_made_without_a_place() -> None:
 
 def test_it_moves_the_embedding_a_little_and_is_kept_by_adaptation(tmp_path) -> None:
     base = grmp_hf.load("default")
-    pixels = torch.randint(0, 256, (6, 5, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randint(0, 256, (6, 1, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     plain = base.outputs(pixels).image_embeds
     prompted = PeftModel.from_pretrained(grmp_hf.load("default").model, str(EMBEDDED_PROMPTS)).eval()
     with torch.inference_mode():
         moved = prompted(pixel_values=base.prepare(pixels)).image_embeds
     likeness = torch.nn.functional.cosine_similarity(plain, moved)
-    assert (likeness < 0.99999).all() and (likeness > 0.9).all()
+    assert (likeness < 0.99999).all() and (likeness > 0.85).all()
     mean, std = base.processor.image_mean, base.processor.image_std
-    recipe = FewShotRecipe(steps=2)
+    recipe = FewShotRecipe(steps=2, features=False, anchor_residuals=True)
     quality = torch.linspace(0, 1, 6)
     model = adapt(
         base.model,

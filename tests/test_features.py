@@ -73,7 +73,7 @@ def test_columns_are_computed_when_they_are_asked_for(
         tokens = vision.post_layernorm(torch.stack(states, 1))
     np.testing.assert_allclose(pictures["tokens"], tokens.numpy(), atol=1e-5)
     assert pictures["brightness"][3, 0] == np.asarray(decode_row(table.rows[3])).mean()
-    with pytest.raises(GRMPError, match="columns out of embeds, zero_shot, tokens, statistics, got colour"):
+    with pytest.raises(GRMPError, match="columns out of embeds, zero_shot, tokens, side, statistics, got colour"):
         store.describe(table.rows, silent, columns=["colour"])
 
 

@@ -57,7 +57,7 @@ def test_the_embedded_default() -> None:
 
 def test_a_plain_clip_folder_is_a_zero_shot_scorer(clip_folder: Path, photos: list[Path]) -> None:
     scorer = grmp_hf.load(clip_folder)
-    quality, score = scorer.score(photos)
+    quality, score, *_ = scorer.score(photos)
     assert np.array_equal(quality, score)
     assert scorer.identity["model"] == clip_folder.name  # no path of a machine
     assert scorer.processor.views == ["whole", "center", "bottom_right"]

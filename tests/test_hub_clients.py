@@ -239,10 +239,11 @@ import grmp_hf, grmp_hf.data.images, torch
 from peft import AutoPeftModel, PeftModel
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
 folder, picture = sys.argv[1:3]
-pixels = grmp_hf.load().processor(grmp_hf.data.images.decode_image(picture))["pixel_values"]
+picture_pixels = grmp_hf.data.images.decode_image(picture)
 
-def quality(model):
+def quality(model, of=folder):
     with torch.inference_mode():
+        pixels = grmp_hf.load(of).processor(picture_pixels)["pixel_values"]
         return model.eval()(pixel_values=pixels).quality.item()
 
 found, allowed = {}, ["grmp_hf.modeling.modeling_grmp"]
@@ -255,7 +256,7 @@ for name in (folder, "owner/mine"):
     found["auto peft", name] = quality(AutoPeftModel.from_pretrained(name, import_allowlist=allowed))
 base = grmp_hf.load().score(picture).quality.item()
 plain = [pipeline("image-quality-assessment", model="grmp_hf/tiny")(picture)["quality"]]
-plain.append(quality(AutoModelForImageClassification.from_pretrained("grmp_hf/tiny")))
+plain.append(quality(AutoModelForImageClassification.from_pretrained("grmp_hf/tiny"), "default"))
 assert AutoConfig.from_pretrained("grmp_hf/tiny").model_type == "grmp"
 AutoImageProcessor.from_pretrained("grmp_hf/tiny")
 print(json.dumps([base, plain, [[*key, value] for key, value in found.items()]]))

@@ -46,14 +46,14 @@ def test_grey_and_transparent_pictures_are_converted(scorer: Scorer) -> None:
 
 
 def test_scores_are_on_the_users_scale(scorer: Scorer, photos: list[Path]) -> None:
-    quality, score = scorer.score(photos)
+    quality, score, *_ = scorer.score(photos)
     assert scorer.scale == RatingScale(1, 5, unit="stars")
     np.testing.assert_allclose(score, 1 + 4 * quality)
 
 
 def test_a_scale_where_low_is_best(scorer: Scorer, photos: list[Path]) -> None:
     damage = Scorer(scorer.model, scorer.processor, RatingScale(0, 10, higher_is_better=False), scorer.identity)
-    quality, score = damage.score(photos)
+    quality, score, *_ = damage.score(photos)
     np.testing.assert_allclose(score, 10 - 10 * quality)
 
 

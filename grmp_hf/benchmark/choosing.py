@@ -70,10 +70,10 @@ def _recipe(value: Any, folder: Path) -> FewShotRecipe:
 
 
 def _start(value: Any, base: Scorer, folder: Path) -> Path | None:
-    """The folder of an adapter of the base, relative to the file; "default" and "none" as for `grmp-iqa adapt`."""
+    """The folder of an adapter of the base, relative to the file; "package" and "none" as for `grmp-iqa adapt`."""
     if not isinstance(value, str):
-        raise GRMPError(f"start: expected the folder of an adapter, default or none, got {value!r}")
-    named = value in ("default", "none")
+        raise GRMPError(f"start: expected the folder of an adapter, package or none, got {value!r}")
+    named = value in ("package", "none")
     found = find_start(value, base.identity["model"]) if named else folder / value
     if found is not None:
         check_base(read_start(found), base.model)

@@ -157,7 +157,8 @@ class GRMP:
             common: dict[str, Any] = {"recipe": dataclasses.replace(self.recipe, save_steps=0), "start": self.start}
             common |= {"seed": seed, "output_dir": folder, "callbacks": callbacks}
             if not self._moves_embeddings:
-                return self._describe(adapt_embeds(model, torch.from_numpy(self._embeds(shots)), labels, **common))
+                embeds = torch.from_numpy(self._embeds(shots))
+                return self._describe(adapt_embeds(model, embeds, labels, side=self._side(shots), **common))
             seen, rows = self._seen, shots.rows
             pictures = RatedPictures(
                 lambda index: seen.views(rows[index]), labels, seen.processor.image_mean, seen.processor.image_std
@@ -177,6 +178,11 @@ class GRMP:
     def _moves_embeddings(self) -> bool:
         recipe = self.recipe if self._begun is None else self.recipe.begun_from(self._begun)
         return recipe.moves_embeddings
+
+    def _side(self, pictures: Pictures) -> Tensor | None:
+        """What the side network says of pictures, where the recipe maps it."""
+        known = self.recipe.features and "side" in pictures.columns
+        return torch.from_numpy(pictures["side"]) if known else None
 
     def _embeds(self, pictures: Pictures) -> NDArray[np.float32]:
         """Embeddings (n, D) before training: the base's, or those with the visual prompts of the start."""
@@ -202,7 +208,7 @@ class GRMP:
         """Views of pictures, a batch at a time; the last ones are kept, for the next draw scores them again."""
         key = tuple((row.dataset, row.name) for row in pictures.rows)
         if key not in self._kept:
-            shape = (len(key), len(self._seen.processor.views), 3, *[self._seen.processor.size] * 2)
+            shape = (len(key), self._seen.processor.count, 3, *[self._seen.processor.size] * 2)
             if math.prod(shape) > _KEPT:
                 return all_views(pictures.rows, self._seen.views, batch_size=BATCH)
             self._kept.clear()
@@ -220,9 +226,11 @@ class GRMP:
         scorer = dataclasses.replace(self._seen, model=model.eval())
         if self._moves_embeddings:
             return np.concatenate([scorer.quality(pixels) for pixels in self._pixels(pictures)])
-        embeds = torch.from_numpy(self._embeds(pictures)).to(next(model.parameters()).device)
+        device, side = next(model.parameters()).device, self._side(pictures)
+        embeds = torch.from_numpy(self._embeds(pictures)).to(device)
         with torch.inference_mode():
-            return model(image_embeds=embeds).quality.double().cpu().numpy()  # type: ignore[no-any-return]
+            found = model(image_embeds=embeds, side=None if side is None else side.to(device))
+        return found.quality.double().cpu().numpy()  # type: ignore[no-any-return]
 
 
 def _adapter(model: PeftModel) -> Learnt:

@@ -41,7 +41,7 @@ __all__ = ["add_parser", "run"]
 
 _FEWEST = 5
 _ADAPTER = (*ADAPTER_FILES, SPLIT_FILE)
-_COLUMNS = (*COLUMNS[:5], "rating", "zero_shot", "ridge", *COLUMNS[5:])
+_COLUMNS = (*COLUMNS[:8], "rating", "zero_shot", "ridge", *COLUMNS[8:])
 _SCATTER = "scatter.png"
 _REPORT = ("metrics.json", "scatter.png", "scores.csv", "scores.csv.json")
 _TITLES = {"adapted": "adapted", "zero_shot": "zero-shot", "ridge": "ridge on embedding"}
@@ -72,9 +72,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--start",
-        default="default",
+        default="none",
         metavar="DIR",
-        help="adapter to start from, such as pretrain writes; none; or default: the prompts in the package, if any",
+        help="adapter to start from, such as pretrain writes; none (default); or package: the prompts inside it",
     )
     parser.add_argument("--stratified", action="store_true", help="draw the shots spread over the range of quality")
     parser.add_argument(
@@ -142,6 +142,8 @@ def _run(args: argparse.Namespace, output: OutputFolder, report: OutputFolder, s
         scorer = adapt(base, table, shots=split, name=name, work=output.work, tell=progress.tell, **options)
     if not is_first_process():
         return 0
+    decided = scorer.origin.get("evidence")
+    say(args, *([] if decided is None else [decided["decision"]]))
     with Progress("test", len(split.test), quiet=args.quiet) as progress:
         tested = score_tests(scorer, table, batch_size=args.batch_size, advance=progress.advance)
     metrics = _metrics(scorer, table, tested, start)
@@ -168,6 +170,7 @@ def _metrics(scorer: Scorer, table: RatedTable, tested: Tested, start: float) ->
         "split_hash": origin["split_hash"],
         "adapter_sha256": identity["adapter_sha256"],
         "recipe": origin["recipe"],
+        "evidence": origin.get("evidence"),
         "start": origin["start"],
         "preprocessing": identity["preprocessing"],
         "scale": str(scorer.unit),

@@ -57,7 +57,7 @@ def check_names(args: argparse.Namespace) -> None:
     Raises:
         GRMPError: such a name, with its option.
     """
-    for option in ("model", "adapter"):
+    for option in ("model", "adapter", "side"):
         name = getattr(args, option, None)
         if name is not None:
             check_place(name, f"--{option}")
@@ -72,9 +72,9 @@ def check_names(args: argparse.Namespace) -> None:
 
 
 def _check_start(start: str) -> None:
-    if start not in ("none", "default") and not Path(start).is_dir():
+    if start not in ("none", "package") and not Path(start).is_dir():
         raise GRMPError(
-            f"--start: expected the folder of an adapter, default or none, got {start!r}; check the spelling"
+            f"--start: expected the folder of an adapter, package or none, got {start!r}; check the spelling"
         )
 
 
@@ -105,6 +105,9 @@ def add_model_options(parser: argparse.ArgumentParser, *, adapter: bool = True, 
     if adapter:
         group.add_argument("--adapter", metavar="DIR", help="folder or Hub id of an adapter; it knows its base")
         group.add_argument("--adapter-revision", metavar="REV", help="branch, tag or commit of --adapter")
+    group.add_argument(
+        "--side", metavar="M", help="folder or Hub id of a backbone to put beside --model (reference.md)"
+    )
     group.add_argument("--device", type=device, help="such as cpu or cuda (default: cuda where there is one)")
     group.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="default fp32, the only exact one")
     if batches:
@@ -127,6 +130,7 @@ def load_scorer(args: argparse.Namespace) -> Scorer:
         device=args.device,
         dtype=args.dtype,
         local_files_only=True if args.offline else None,
+        side=getattr(args, "side", None),
     )
 
 

@@ -41,6 +41,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
     parser.add_argument("--json", action="store_true", help="print a summary (and the rows, without --output) as JSON")
     parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
+    parser.add_argument(
+        "--interval", type=float, default=0.9, metavar="SHARE", help="of new ratings between low and high (default: .9)"
+    )
     add_model_options(parser)
     return parser
 
@@ -49,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the sub-command; 0 if every picture was scored, else 1."""
     if not args.paths and args.list is None:
         args.parser.error("the following arguments are required: PATH, or --list FILE")
+    if not 0 < args.interval < 1:
+        raise GRMPError(f"--interval: expected a share between 0 and 1, such as 0.9, got {args.interval:g}")
     if args.output is not None and (args.output.is_dir() or (args.output.exists() and not args.overwrite)):
         from grmp_hf.cli.resuming import remove_ended
 
@@ -119,13 +124,13 @@ def _to_file(
     """Score what an earlier run has not, then turn all rows into the table; pictures that failed, and seconds."""
     from grmp_hf.cli.resuming import run_key
 
-    run = run_key(paths, scorer.identity, args.batch_size)
+    run = run_key(paths, {**scorer.identity, "interval": args.interval}, args.batch_size)
     partial.begin(run, args.batch_size)
     failed = partial.failed
     if partial.damaged:
         say(args, f"{partial.path}: damaged after {partial.done} rows; the rest is scored again")
     with Progress("score", len(paths), done=partial.done, quiet=quiet) as progress:
-        for rows in scorer.iter_scores(paths[partial.done :], batch_size=args.batch_size):
+        for rows in scorer.iter_scores(paths[partial.done :], batch_size=args.batch_size, interval=args.interval):
             partial.add(rows)
             failed += sum(row.status != "ok" for row in rows)
             progress.advance(len(rows))
@@ -144,7 +149,7 @@ def _to_stdout(
 
         def stream() -> Iterator[dict[str, Any]]:
             nonlocal failed
-            for rows in scorer.iter_scores(paths, batch_size=args.batch_size):
+            for rows in scorer.iter_scores(paths, batch_size=args.batch_size, interval=args.interval):
                 failed += sum(row.status != "ok" for row in rows)
                 progress.advance(len(rows))
                 yield from (_row(row, about) for row in rows)

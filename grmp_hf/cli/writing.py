@@ -1,8 +1,9 @@
 """Tables of scores in four formats, written whole or not at all.
 
-Columns: ``path, score, quality, status, message, warning, scale, scorer``, and those that a command adds before
-``scale``. The last two stand in every row, so that rows of different runs can be put together and still be told apart;
-the whole identity of the scorer lies beside the table as ``<table>.json`` and, for parquet, in the file's own metadata.
+Columns: ``path, score, quality, low, high, unlike, status, message, warning, scale, scorer``, and those that a command
+adds before ``scale``. The last two stand in every row, so that rows of different runs can be put together and still be
+told apart; the whole identity of the scorer lies beside the table as ``<table>.json`` and, for parquet, in the file's
+own metadata.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from grmp_hf.storing import atomic_path, to_json
 
 __all__ = ["COLUMNS", "FORMATS", "SCORES", "about_path", "choose_format", "describe_scorer", "write_table"]
 
-COLUMNS = ("path", "score", "quality", "status", "message", "warning", "scale", "scorer")
+COLUMNS = ("path", "score", "quality", "low", "high", "unlike", "status", "message", "warning", "scale", "scorer")
 SCORES = "grmp_hf.scores/1"
 """What the file beside a table of ours says that it is."""
 FORMATS = ("table", "csv", "jsonl", "parquet")
+UNLIKE = "unlike the rated pictures"
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "table"}
 _ROW_GROUP = 10_000
 
@@ -114,12 +116,14 @@ def _write_jsonl(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], co
 def _write_plain(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], columns: tuple[str, ...]) -> None:
     head = f"scores from {about['scale']}, quality from 0 (worst) to 1 (best), by {about['scorer']}"
     file.write(f"# {printable(head)}\n")
-    file.write(f"{'score':>10} {'quality':>8}  {'status':<8} path\n")
+    file.write(f"{'score':>10} {'quality':>8} {'interval':>17}  {'status':<8} path\n")
     for row in rows:
         numbers = " " * 16 + "-" + " " * 2 if row["score"] is None else f"{row['score']:>10.4f} {row['quality']:>8.4f}"
-        said = row["message"] or row["warning"]
+        known = row.get("low") is not None
+        numbers = f"{numbers:<19} {row['low']:>8.4f} {row['high']:>8.4f}" if known else f"{numbers:<37}"
+        said = row["message"] or row["warning"] or (UNLIKE if row.get("unlike") else "")
         message = f"  # {printable(said)}" if said else ""
-        file.write(f"{numbers:<19}  {row['status']:<8} {printable(row['path'])}{message}\n")
+        file.write(f"{numbers}  {row['status']:<8} {printable(row['path'])}{message}\n")
 
 
 _TEXT_WRITERS: dict[str, Callable[[Iterable[Row], TextIO, Mapping[str, Any], tuple[str, ...]], None]] = {
@@ -133,13 +137,15 @@ def _write_parquet(rows: Iterable[Row], path: Path, about: Mapping[str, Any], co
     import pyarrow
     import pyarrow.parquet
 
-    text = {"path", "status", "message", "warning", "scale", "scorer"}
-    fields = [(name, pyarrow.string() if name in text else pyarrow.float64()) for name in columns]
+    kinds = dict.fromkeys(("path", "status", "message", "warning", "scale", "scorer"), pyarrow.string())
+    kinds["unlike"] = pyarrow.bool_()
+    fields = [(name, kinds.get(name, pyarrow.float64())) for name in columns]
     schema = pyarrow.schema(fields, metadata={"grmp_hf": json.dumps(about)})
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         group: list[dict[str, Any]] = []
         for row in rows:
-            clean = {n: v.encode("utf-8", "backslashreplace").decode() if n in text else v for n, v in row.items()}
+            texts = {name: v for name, v in row.items() if kinds.get(name) == pyarrow.string()}
+            clean = {**row, **{name: v.encode("utf-8", "backslashreplace").decode() for name, v in texts.items()}}
             group.append(clean)
             if len(group) == _ROW_GROUP:
                 writer.write_table(pyarrow.Table.from_pylist(group, schema))

@@ -25,12 +25,14 @@ from transformers.models.clip.modeling_clip import CLIPVisionModel
 
 from grmp_hf.modeling.adapters import adapter_weights, merged_copy
 from grmp_hf.modeling.caching import adapter_state
-from grmp_hf.modeling.configuration_grmp import axis_sizes
+from grmp_hf.modeling.configuration_grmp import CLIP_MEAN, CLIP_STD, IGNORED, anchor_levels, axis_sizes
+from grmp_hf.modeling.feature_map import FeatureMap, Sureness
 from grmp_hf.modeling.functional import anchor_logits
 from grmp_hf.modeling.heads import AnchorHead, Features, Text, judge, require_anchors, view_features
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment, as_tuple, check_loaded
 from grmp_hf.modeling.patches import exact_patches
 from grmp_hf.modeling.prompts import KeysValues, prompt_attention, run_prompted_encoder
+from grmp_hf.modeling.side import look_aside, make_side
 from grmp_hf.record import Record
 
 __all__ = ["GRMPBakedConfig", "GRMPBakedScorer", "bake"]
@@ -48,6 +50,8 @@ class GRMPBakedConfig(PreTrainedConfig):
         view_weights: as in ``GRMPConfig``.
         prompts: M; 0 for no visual prompts and no prompt norm.
         prompted_layers: L.
+        features: groups of the feature map, name -> size, in their order as pairs; None for no map.
+        side, side_size, image_mean, image_std: as in ``GRMPConfig``.
         rating_scale, preprocessing, provenance: those of the adapter.
     """
 
@@ -63,10 +67,15 @@ class GRMPBakedConfig(PreTrainedConfig):
     view_weights: Any = None
     prompts: int = 0
     prompted_layers: int = 0
+    features: Any = None
+    side: Any = None
+    side_size: int | None = None
+    image_mean: Any = CLIP_MEAN
+    image_std: Any = CLIP_STD
     rating_scale: Any = None
     preprocessing: Any = None
     provenance: Any = None
-    keys_to_ignore_at_inference: Any = ("quality_logits", "semantic_logits", "image_embeds", "axis_logits")
+    keys_to_ignore_at_inference: Any = IGNORED
 
     @property
     def record(self) -> Record:
@@ -78,7 +87,8 @@ class GRMPBakedConfig(PreTrainedConfig):
             self.vision_config = CLIPVisionConfig()
         elif isinstance(self.vision_config, dict):
             self.vision_config = CLIPVisionConfig(**{k: v for k, v in self.vision_config.items() if k != "model_type"})
-        for name in ("quality_anchors", "quality_levels", "semantic_anchors", "keys_to_ignore_at_inference"):
+        lists = ("quality_anchors", "quality_levels", "semantic_anchors", "keys_to_ignore_at_inference")
+        for name in (*lists, "image_mean", "image_std"):
             setattr(self, name, list(getattr(self, name)))
         super().__post_init__(**kwargs)
 
@@ -126,6 +136,8 @@ class GRMPBakedScorer(PreTrainedModel):
                 self.vision_model.encoder, config.prompted_layers, config.prompts, vision.hidden_size
             )
         self.visual_projection = nn.Linear(vision.hidden_size, width, bias=False)
+        self.side = None if config.side is None else make_side(config.side)
+        self.map = None if config.features is None else FeatureMap(dict(config.features), anchor_levels(config))
         self.head = AnchorHead()
         anchors = math.prod(axis_sizes(config).values())
         constants = {
@@ -170,17 +182,18 @@ class GRMPBakedScorer(PreTrainedModel):
         found = judge(self.head, self.get_features(pixel_values), text, labels, semantic)
         return found.to_tuple() if as_tuple(return_dict, self.config) else found
 
-    def _quality_logits(self, image_embeds: Tensor) -> Tensor:
-        logits = anchor_logits(image_embeds, self.quality_embeds, self.logit_scale)
+    def _quality_logits(self, features: Features) -> tuple[Tensor, Sureness | None]:
+        logits = anchor_logits(features.pooled(), self.quality_embeds, self.logit_scale)
         calibrated: Tensor = self.calibration_log_scale.exp() * logits + self.calibration_offset
-        return calibrated
+        return (calibrated, None) if self.map is None else self.map.read(calibrated, features)
 
     def _semantic_logits(self, image_embeds: Tensor) -> Tensor:
         return anchor_logits(image_embeds, self.semantic_embeds, self.logit_scale)
 
     def get_features(self, pixel_values: Tensor) -> Features:
         """What the head sees of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``."""
-        return view_features(pixel_values, self.config.view_weights, self._embed)
+        side = None if self.side is None else look_aside(self.side, self.config)
+        return view_features(pixel_values, self.config.view_weights, self._embed, side, self.config.side_size)
 
     def get_image_embeds(self, pixel_values: Tensor) -> Tensor:
         """Embeddings ``(B, D)`` of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``."""
@@ -222,8 +235,13 @@ def bake(model: PeftModel | GRMPForImageQualityAssessment) -> GRMPBakedScorer:
         constants["vision_model.encoder.keys"] = torch.cat([pair.keys for pair in pairs])
         constants["vision_model.encoder.values"] = torch.cat([pair.values for pair in pairs])
         constants |= {f"vision_model.encoder.norm.{n}": w for n, w in prompts.norm.named_parameters()}
+    found = None if adjustment is None else adjustment.map
+    if found is not None:
+        constants |= {f"map.{name}": value for name, value in found.state_dict().items()}
+        if len(found.groups) > 1:
+            constants |= {f"side.{name}": value for name, value in base.side.state_dict().items()}
     adapter = next((configs[name] for name in active if name in configs), None)
-    scorer = GRMPBakedScorer(_baked_config(base, adapter, None if prompts is None else pairs))
+    scorer = GRMPBakedScorer(_baked_config(base, adapter, None if prompts is None else pairs, found))
     state = {**_vision_state(base, active, wrapped=prompts is not None), **constants}
     expected = scorer.state_dict()
     scorer.load_state_dict({**{n: w for n, w in expected.items() if n.startswith("calibration_")}, **state})
@@ -232,18 +250,18 @@ def bake(model: PeftModel | GRMPForImageQualityAssessment) -> GRMPBakedScorer:
     return scorer
 
 
-def _baked_config(base: Any, adapter: Any, pairs: list[KeysValues] | None) -> GRMPBakedConfig:
+def _baked_config(base: Any, adapter: Any, pairs: list[KeysValues] | None, found: FeatureMap | None) -> GRMPBakedConfig:
     config = base.config
-    kept = {
-        name: getattr(config, name)
-        for name in ("quality_anchors", "quality_levels", "quality_axes", "semantic_anchors", "view_weights")
-    }
+    names = ("quality_anchors", "quality_levels", "quality_axes", "semantic_anchors", "view_weights")
+    kept = {name: getattr(config, name) for name in (*names, "side_size", "image_mean", "image_std")}
     record = Record() if adapter is None else Record.of(adapter)
     return GRMPBakedConfig(
         vision_config=config.clip_config.vision_config.to_dict(),
         projection_dim=config.clip_config.projection_dim,
         prompts=0 if pairs is None else pairs[0].keys.shape[1],
         prompted_layers=0 if pairs is None else len(pairs),
+        features=None if found is None else [[name, size] for name, size in found.groups.items()],
+        side=config.side if found is not None and len(found.groups) > 1 else None,
         **kept,
         rating_scale=record.scale,
         preprocessing=record.preprocessing,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from grmp_hf.modeling.adapters import adapter_weights
 from grmp_hf.modeling.heads import describe
 from grmp_hf.record import CONFIG_FILE, RECORD, Record
 
-__all__ = ["base_fingerprint", "check_base", "check_recorded", "find_record"]
+__all__ = ["base_fingerprint", "check_base", "check_recorded", "find_record", "side_of"]
+
+_BESIDE = ("head.", "side.")  # what a base may have that is no part of the CLIP
 
 
 def check_base(config: Any, model: Any) -> Record:
@@ -45,6 +47,9 @@ def check_recorded(record: Record, model: Any) -> Record:
         _refuse_other("anchors", record.head["anchors"], anchors, record.base)
     if record.fingerprint is not None:
         _refuse_other("base_fingerprint", record.fingerprint, fingerprint, record.base)
+    if record.side is not None and not unknown:
+        found = side_of(model)
+        _refuse_other("side network", record.side["fingerprint"], found and found["fingerprint"], record.base)
     return dataclasses.replace(record, head={"anchors": anchors, **describe(model.head)}, fingerprint=fingerprint)
 
 
@@ -81,20 +86,32 @@ def base_fingerprint(model: nn.Module) -> str:
     Of weights that were rounded while they were loaded, it is that of the weights before. The head, an adapter's own
     tensors and the copies of ``modules_to_save`` are left out.
     """
-    digest = hashlib.sha256()
-    for name, weight in sorted(_base_weights(model)):
-        head = weight.detach().flatten()[:64].to("cpu", torch.bfloat16)
-        digest.update(f"{name}{tuple(weight.shape)}".encode() + head.view(torch.int16).numpy().tobytes())
-    found = digest.hexdigest()[:16]
+    found = _fingerprint(_base_weights(model))
     known: dict[str, str] = getattr(model, "_before_rounding", {})
     return known.get(found, found)
+
+
+def side_of(model: Any) -> dict[str, Any] | None:
+    """The side network of a base, as a record holds it; None where it has none."""
+    if model.side is None:
+        return None
+    weights = _fingerprint(model.side.named_parameters())
+    return {"settings": dict(model.config.side), "fingerprint": weights}
+
+
+def _fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
+    digest = hashlib.sha256()
+    for name, weight in sorted(weights):
+        head = weight.detach().flatten()[:64].to("cpu", torch.bfloat16)
+        digest.update(f"{name}{tuple(weight.shape)}".encode() + head.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     added = adapter_weights(model)
     for name, weight in model.named_parameters():
         plain = name.removeprefix("base_model.model.")
-        if id(weight) not in added and ".modules_to_save." not in plain and not plain.startswith("head."):
+        if id(weight) not in added and ".modules_to_save." not in plain and not plain.startswith(_BESIDE):
             yield plain.replace(".base_layer", "").replace(".original_module", ""), weight
 
 

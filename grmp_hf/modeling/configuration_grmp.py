@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,10 @@ from grmp_hf.embedded import EMBEDDED, embedded_folder
 from grmp_hf.errors import GRMPError
 
 __all__ = [
+    "CLIP_MEAN",
+    "CLIP_STD",
     "EMBEDDED",
+    "IGNORED",
     "LEVEL",
     "PLACEHOLDER",
     "QUALITY_ANCHORS",
@@ -20,11 +24,21 @@ __all__ = [
     "SEMANTIC_ANCHORS",
     "GRMPConfig",
     "anchor_length",
+    "anchor_levels",
     "axis_sizes",
     "image_size",
     "match_views",
     "model_place",
 ]
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""Of the pixels that a CLIP sees."""
+
+IGNORED = (
+    *("quality_logits", "semantic_logits", "image_embeds", "axis_logits"),
+    *("deviation", "degrees", "novelty"),
+)
+"""What a Trainer does not gather of a model's outputs."""
 
 PLACEHOLDER = "X"
 """The word whose tokens are where learned text prompts go."""
@@ -72,6 +86,14 @@ def axis_sizes(config: Any) -> dict[str, int]:
     return {name: len(values) for name, values in axes}
 
 
+def anchor_levels(config: Any) -> list[float]:
+    """The quality in [0, 1] that each of a model's anchors stands for, whatever else it stands for."""
+    sizes = axis_sizes(config)
+    places = itertools.product(*(range(size) for size in sizes.values()))
+    at = list(sizes).index(LEVEL)
+    return [float(config.quality_levels[place[at]]) for place in places]
+
+
 def image_size(config: Any) -> int:
     """Width and height of the pictures that a model takes."""
     return int(getattr(config, "clip_config", config).vision_config.image_size)
@@ -89,7 +111,12 @@ def match_views(config: Any, processor: Any) -> None:
             f"Expected preprocessing to the model's {size} pixels, got {processor.size}. Correct size in "
             "preprocessor_config.json or in the adapter's preprocessing."
         )
-    config.view_weights = None if processor.view_weights is None else list(processor.view_weights)
+    weights, tiles = processor.view_weights, processor.has_tiles
+    if weights is None and tiles:  # which are told from other views by their number
+        weights = [1 / (len(processor.views) - 1)] * (len(processor.views) - 1)
+    config.view_weights = None if weights is None else list(weights)
+    config.side_size = processor.side_size if tiles else None
+    config.image_mean, config.image_std = list(processor.image_mean), list(processor.image_std)
 
 
 class GRMPConfig(PreTrainedConfig):
@@ -112,6 +139,9 @@ class GRMPConfig(PreTrainedConfig):
         semantic_input_ids: S lists of token ids.
         placeholder_token_id: id of ``X``.
         view_weights: weights of the V views of a picture, summing to 1; None for equal weights, whatever V is.
+        side: a frozen network beside the CLIP, see :func:`~grmp_hf.modeling.side.make_side`; None for none.
+        side_size: side of the square picture that a side network sees; None where the views hold none.
+        image_mean, image_std: with which the pixels of the views are normalised, for the side network.
     """
 
     model_type = "grmp"
@@ -126,14 +156,19 @@ class GRMPConfig(PreTrainedConfig):
     semantic_input_ids: Any = None
     placeholder_token_id: int = _X
     view_weights: Any = None
-    keys_to_ignore_at_inference: Any = ("quality_logits", "semantic_logits", "image_embeds", "axis_logits")
+    side: Any = None
+    side_size: int | None = None
+    image_mean: Any = CLIP_MEAN
+    image_std: Any = CLIP_STD
+    keys_to_ignore_at_inference: Any = IGNORED
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.clip_config is None:
             self.clip_config = CLIPConfig(vision_config={"patch_size": 16})
         elif isinstance(self.clip_config, dict):
             self.clip_config = CLIPConfig(**{k: v for k, v in self.clip_config.items() if k != "model_type"})
-        for name in ("quality_anchors", "semantic_anchors", "quality_levels", "keys_to_ignore_at_inference"):
+        lists = ("quality_anchors", "semantic_anchors", "quality_levels", "keys_to_ignore_at_inference")
+        for name in (*lists, "image_mean", "image_std"):
             setattr(self, name, list(getattr(self, name)))
         if self.view_weights is not None:
             self.view_weights = [float(weight) for weight in self.view_weights]
@@ -241,11 +276,11 @@ class GRMPConfig(PreTrainedConfig):
                 f"Expected a CLIP or a GRMP model at {str(pretrained_model_name_or_path)!r}, got model_type {kind!r}."
             )
         clip = CLIPConfig(**{k: v for k, v in values.items() if k != "model_type"})
-        weights = _view_weights(pretrained_model_name_or_path, hub_kwargs)
+        seen = _views(pretrained_model_name_or_path, hub_kwargs)
         if clip.text_config.vocab_size == _CLIP_VOCABULARY:
-            config = cls(clip_config=clip, view_weights=weights)
+            config = cls(clip_config=clip, **seen)
         else:
-            config = cls.from_clip(clip, _tokenizer(pretrained_model_name_or_path, hub_kwargs), view_weights=weights)
+            config = cls.from_clip(clip, _tokenizer(pretrained_model_name_or_path, hub_kwargs), **seen)
         nested = cls._with_own(config.to_dict(), own, pretrained_model_name_or_path, hub_kwargs)
         nested["_commit_hash"] = values.get("_commit_hash")
         return nested, rest
@@ -304,12 +339,13 @@ def _tokenizer(name: Any, hub_kwargs: dict[str, Any]) -> Any:
         ) from error
 
 
-def _view_weights(name: Any, hub_kwargs: dict[str, Any]) -> list[float] | None:
+def _views(name: Any, hub_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What the preprocessing beside a model says of its views."""
     from transformers.image_processing_base import ImageProcessingMixin
 
     try:
         values, _ = ImageProcessingMixin.get_image_processor_dict(name, **hub_kwargs)
     except OSError:
-        return None
+        return {}
     weights = values.get("view_weights")
-    return None if weights is None else list(weights)
+    return {"view_weights": None if weights is None else list(weights), "side_size": values.get("side_size")}

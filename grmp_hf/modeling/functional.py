@@ -16,7 +16,9 @@ from grmp_hf.errors import GRMPError
 __all__ = [
     "anchor_logits",
     "axis_logits",
+    "count_tiles",
     "expected_quality",
+    "join_tiles",
     "pool_views",
     "quality_cross_entropy",
     "quality_loss",
@@ -46,6 +48,21 @@ def pool_views(embeds: Tensor, weights: Tensor) -> Tensor:
         ``(B, D)``, of length at most 1.
     """
     return (embeds * weights.to(embeds).unsqueeze(-1)).sum(1)
+
+
+def count_tiles(side_size: int, size: int) -> int:
+    """Views of ``size`` pixels that hold as many pixels as a square of ``side_size``.
+
+    >>> count_tiles(320, 224), count_tiles(32, 16)
+    (3, 4)
+    """
+    return -(-(side_size**2) // size**2)
+
+
+def join_tiles(tiles: Tensor, side_size: int) -> Tensor:
+    """The square ``(B, 3, P, P)`` whose pixels, in their order, fill views ``(B, T, 3, S, S)`` but for an end."""
+    pixels = tiles.transpose(1, 2).flatten(2)
+    return pixels[..., : side_size**2].reshape(len(tiles), 3, side_size, side_size)
 
 
 def anchor_logits(image_embeds: Tensor, anchor_embeds: Tensor, logit_scale: Tensor) -> Tensor:

@@ -15,10 +15,13 @@ from transformers.utils import ModelOutput
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.configuration_grmp import LEVEL
+from grmp_hf.modeling.feature_map import Sureness
 from grmp_hf.modeling.functional import (
     anchor_logits,
     axis_logits,
+    count_tiles,
     expected_quality,
+    join_tiles,
     pool_views,
     quality_loss,
     unit_length,
@@ -52,6 +55,8 @@ class GRMPOutput(ModelOutput):
         semantic_logits: ``(B, S)``, where asked for.
         image_embeds: ``(B, D)``, the weighted mean of the views' unit embeddings.
         axis_logits: by the name of the axis, ``(B, its values)``, of anchors with several axes.
+        deviation, degrees, novelty: ``(B,)``, how sure an adapter is that has learnt it; see
+            :class:`~grmp_hf.modeling.feature_map.Sureness`.
     """
 
     loss: Tensor | None = None
@@ -60,6 +65,9 @@ class GRMPOutput(ModelOutput):
     semantic_logits: Tensor | None = None
     image_embeds: Tensor | None = None
     axis_logits: dict[str, Tensor] | None = None
+    deviation: Tensor | None = None
+    degrees: Tensor | None = None
+    novelty: Tensor | None = None
 
     @property
     def logits(self) -> Tensor | None:
@@ -75,11 +83,13 @@ class Features(NamedTuple):
         weights: ``(V,)``, what each view counts, summing to 1.
         tokens: ``(B, V, N, W)``, the vision tower's states after its last norm, the class token first; None where the
             head does not ask for them.
+        side: ``(B, F)``, what the base's side network says; None where nobody asks for it.
     """
 
     embeds: Tensor
     weights: Tensor
     tokens: Tensor | None = None
+    side: Tensor | None = None
 
     def pooled(self) -> Tensor:
         """``(B, D)``, the weighted mean of the views; see :func:`~grmp_hf.modeling.functional.pool_views`."""
@@ -92,13 +102,14 @@ class Text:
 
     Attributes:
         embeds: gives the unit embeddings ``(A, D)``.
-        logits: maps ``(B, D)`` to the anchors' logits ``(B, A)``, as the active adapter shifts and calibrates them.
+        logits: maps features to the anchors' logits ``(B, A)``, as the active adapter changes them, and to how sure
+            it is of them, where it knows.
         levels: the quality in [0, 1] that each value of the axis ``"level"`` stands for.
         axes: name -> number of values, in the order in which the anchors combine them.
     """
 
     embeds: Callable[[], Tensor]
-    logits: Callable[[Tensor], Tensor]
+    logits: Callable[[Features], tuple[Tensor, Sureness | None]]
     levels: Sequence[float]
     axes: Mapping[str, int]
 
@@ -109,10 +120,11 @@ class Head(nn.Module):
     What it learns belongs to the adapter: name ``"head"`` in its ``modules_to_save``.
 
     Attributes:
-        needs_tokens: whether ``forward`` reads ``features.tokens``.
+        needs_tokens, needs_side: whether ``forward`` reads ``features.tokens`` and ``features.side``.
     """
 
     needs_tokens = False
+    needs_side = False
 
     def forward(self, features: Features, text: Text) -> GRMPOutput:
         """The quality ``(B,)`` of pictures, in [0, 1], and whatever else the head has to say."""
@@ -132,11 +144,13 @@ class AnchorHead(Head):
 
     def forward(self, features: Features, text: Text) -> GRMPOutput:
         """Logits of the pooled views, and quality from those of the level."""
-        by_axis = axis_logits(text.logits(features.pooled()), text.axes)
+        logits, sure = text.logits(features)
+        by_axis = axis_logits(logits, text.axes)
         return GRMPOutput(
             quality=expected_quality(by_axis[LEVEL], text.levels),
             quality_logits=by_axis[LEVEL],
             axis_logits=by_axis if len(by_axis) > 1 else None,
+            **({} if sure is None else sure._asdict()),
         )
 
 
@@ -215,11 +229,13 @@ def require_anchors(model: Any, what: str) -> None:
 
 
 class Readout(nn.Module):
-    """Quality logits from embeddings; without parameters, so that an adapter can be put around it."""
+    """Quality logits from features; without parameters, so that an adapter can be put around it."""
 
-    def forward(self, image_embeds: Tensor, anchor_embeds: Tensor, logit_scale: Tensor) -> Tensor:
-        """``(B, D)``, ``(A, D)`` and a scalar to ``(B, A)``; see :func:`~grmp_hf.modeling.functional.anchor_logits`."""
-        return anchor_logits(image_embeds, anchor_embeds, logit_scale)
+    needs_side = False
+
+    def forward(self, features: Features, anchor_embeds: Tensor, logit_scale: Tensor) -> tuple[Tensor, Sureness | None]:
+        """Features, ``(A, D)`` and a scalar to ``(B, A)``; see :func:`~grmp_hf.modeling.functional.anchor_logits`."""
+        return anchor_logits(features.pooled(), anchor_embeds, logit_scale), None
 
 
 def judge(
@@ -250,16 +266,21 @@ def view_features(
     pixel_values: Tensor,
     view_weights: Sequence[float] | None,
     embed: Callable[[Tensor], tuple[Tensor, Tensor | None]],
+    side: Callable[[Tensor], Tensor] | None = None,
+    side_size: int | None = None,
 ) -> Features:
     """Embed pictures of one or several views.
 
     Args:
-        pixel_values: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``.
+        pixel_values: ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``; the last views may hold the picture of a side network.
         view_weights: see :func:`weights_of`.
         embed: maps ``(M, 3, H, W)`` to embeddings ``(M, D)`` and, where asked for, tokens ``(M, N, W)``.
+        side: maps the picture of a side network, ``(B, 3, P, P)``, to its features ``(B, F)``; None where nobody asks
+            for them.
+        side_size: P; None where no views hold such a picture.
 
     Raises:
-        GRMPError: another number of dimensions, or more views than there are weights.
+        GRMPError: another number of dimensions, more views than there are weights, or no picture for a side network.
     """
     if pixel_values.ndim not in (4, 5):
         raise GRMPError(
@@ -268,12 +289,25 @@ def view_features(
         )
     if pixel_values.ndim == 4:
         pixel_values, view_weights = pixel_values.unsqueeze(1), None
+    tiles = None
+    if side_size is not None and view_weights is not None:
+        held = count_tiles(side_size, pixel_values.shape[-1])
+        if pixel_values.shape[1] == len(view_weights) + held:
+            pixel_values, tiles = pixel_values[:, :-held], pixel_values[:, -held:]
+    if side is not None and tiles is None:
+        raise GRMPError(
+            "Expected the views of a side network, the last ones of a picture, which this adapter reads, got none. Use "
+            "the image processor saved with the adapter."
+        )
     shape = pixel_values.shape[:2]
     weights = weights_of(shape[1], view_weights)
     embeds, tokens = embed(pixel_values.flatten(0, 1))
     embeds = unit_length(embeds).view(*shape, -1)
     return Features(
-        embeds, embeds.new_tensor(weights), None if tokens is None else tokens.view(*shape, *tokens.shape[1:])
+        embeds,
+        embeds.new_tensor(weights),
+        None if tokens is None else tokens.view(*shape, *tokens.shape[1:]),
+        None if side is None or tiles is None or side_size is None else side(join_tiles(tiles, side_size)),
     )
 
 

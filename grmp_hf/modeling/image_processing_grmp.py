@@ -21,11 +21,11 @@ from transformers import AutoImageProcessor, BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.configuration_grmp import GRMPConfig, model_place
+from grmp_hf.modeling.configuration_grmp import CLIP_MEAN, CLIP_STD, GRMPConfig, model_place
+from grmp_hf.modeling.functional import count_tiles
 
-__all__ = ["GRMPImageProcessor", "authors_training_view", "normalize"]
+__all__ = ["TILES", "GRMPImageProcessor", "authors_training_view", "denormalize", "normalize"]
 
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _CROPS = {  # share of the free space left of and above the crop
@@ -35,7 +35,9 @@ _CROPS = {  # share of the free space left of and above the crop
     "bottom_left": (0.0, 1.0),
     "bottom_right": (1.0, 1.0),
 }
-VIEWS = ("whole", "stretched", *_CROPS)
+TILES = "tiles"
+"""Views, the last ones, that hold the picture of a side network."""
+VIEWS = ("whole", "stretched", *_CROPS, TILES)
 _ORIENTATION_TAG = 0x0112
 
 _LARGE = 2**24
@@ -49,6 +51,14 @@ def normalize(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """``(pixels / 255 - mean) / std`` for ``(..., 3, H, W)`` in 0..255, as float32."""
     shape = (3, 1, 1)
     return (pixels.float() / 255 - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+
+
+def denormalize(values: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Pixels ``(..., 3, H, W)`` of 8 bits, in [0, 1], from values of :func:`normalize`, as float32."""
+    shape = (3, 1, 1)
+    pixels = values.float() * torch.tensor(std, device=values.device).view(shape)
+    pixels = pixels + torch.tensor(mean, device=values.device).view(shape)
+    return (pixels.clamp(0, 1) * 255).round() / 255
 
 
 def authors_training_view(pixels: Tensor, seed: int, size: int = 224) -> Tensor:
@@ -82,6 +92,9 @@ class GRMPImageProcessor(BaseImageProcessor):
                                  offset (10, 10): the reference's test view
     ``center``, ``top_left``,    native pixels at a fixed place
     ``top_right``, ...
+    ``tiles``                    last, for a base with a side network: the whole picture, shrunk until its longer side
+                                 is at most ``side_size``, mirrored at its edges to a square of it; its pixels, in
+                                 their order, fill as many views as they need
     ===========================  ======================================================================================
 
     Native crops see the picture after at most one shrink, to a shorter side of ``shortest_edge_limit``; a picture whose
@@ -90,8 +103,9 @@ class GRMPImageProcessor(BaseImageProcessor):
     Args:
         size: side of each view, the image size of the CLIP.
         views: V names.
-        view_weights: V weights summing to 1 with which the model averages the views; None for equal ones.
+        view_weights: summing to 1, with which the model averages the views, ``tiles`` apart; None for equal ones.
         shortest_edge_limit: largest shorter side that is not shrunk before native crops; None for no limit.
+        side_size: side of the square that ``tiles`` hold, a multiple of 32; None for ten sevenths of ``size``.
         image_mean: of the three channels; CLIP's by default.
         image_std: likewise.
     """
@@ -106,20 +120,27 @@ class GRMPImageProcessor(BaseImageProcessor):
         shortest_edge_limit: int | None = 768,
         image_mean: Sequence[float] = CLIP_MEAN,
         image_std: Sequence[float] = CLIP_STD,
+        side_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         unknown = [view for view in views if view not in VIEWS]
         if unknown or not views:
             raise GRMPError(f"Expected views out of {', '.join(VIEWS)}, got {list(views)}.")
-        if view_weights is not None and len(view_weights) != len(views):
-            raise GRMPError(f"Expected one weight for each of the {len(views)} views, got {len(view_weights)}.")
+        averaged = list(views[:-1] if views[-1] == TILES else views)
+        if not averaged or TILES in averaged:
+            raise GRMPError(f"Expected {TILES} once, after at least one other view, got {list(views)}.")
+        if view_weights is not None and len(view_weights) != len(averaged):
+            raise GRMPError(f"Expected one weight for each of the {len(averaged)} views, got {len(view_weights)}.")
         if shortest_edge_limit is not None and shortest_edge_limit < size:
             raise GRMPError(f"Expected shortest_edge_limit of at least the size {size}, got {shortest_edge_limit}.")
         self.size, self.views = int(size), list(views)
         self.view_weights = None if view_weights is None else list(view_weights)
         self.shortest_edge_limit = shortest_edge_limit
         self.image_mean, self.image_std = list(image_mean), list(image_std)
+        self.side_size = max(32 * round(size / 22.4), 32) if side_size is None else int(side_size)
+        if self.side_size < 32 or self.side_size % 32:
+            raise GRMPError(f"Expected a side_size that is a multiple of 32, got {side_size}.")
 
     @classmethod
     def authors(cls, size: int = 224) -> GRMPImageProcessor:
@@ -138,10 +159,20 @@ class GRMPImageProcessor(BaseImageProcessor):
         own = {"size": size, **{key: values[key] for key in ("image_mean", "image_std") if key in values}}
         return {**own, "shortest_edge_limit": max(size, 768)}, rest
 
+    @property
+    def has_tiles(self) -> bool:
+        """Whether the last views are for a side network."""
+        return self.views[-1] == TILES
+
+    @property
+    def count(self) -> int:
+        """V, of the views that a picture becomes."""
+        return len(self.views) + self.has_tiles * (count_tiles(self.side_size, self.size) - 1)
+
     def settings(self) -> dict[str, Any]:
         """Everything that decides about the pixels, as JSON values."""
         names = ("size", "views", "view_weights", "shortest_edge_limit", "image_mean", "image_std")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*names, *(["side_size"] if self.has_tiles else []))}
 
     def preprocess(self, images: Any, return_tensors: str = "pt", **kwargs: Any) -> BatchFeature:
         """Views of one picture or a list of them.
@@ -164,7 +195,7 @@ class GRMPImageProcessor(BaseImageProcessor):
         batch = images if isinstance(images, list | tuple) else [images]
         pixels = torch.stack([self.pixels(image) for image in batch])
         values = normalize(pixels, self.image_mean, self.image_std)
-        return BatchFeature({"pixel_values": values[:, 0] if len(self.views) == 1 else values})
+        return BatchFeature({"pixel_values": values[:, 0] if self.count == 1 else values})
 
     def to_dict(self) -> dict[str, Any]:
         """Settings and the class's name, as they are saved."""
@@ -173,10 +204,12 @@ class GRMPImageProcessor(BaseImageProcessor):
     def pixels(self, image: Image.Image | np.ndarray[Any, Any]) -> Tensor:
         """The views ``(V, 3, size, size)`` of one picture before normalisation, uint8."""
         picture = _rgb(image)
-        views = np.empty((len(self.views), 3, self.size, self.size), np.uint8)
+        views = np.empty((self.count, 3, self.size, self.size), np.uint8)
         native, whole = self._native(picture), _Resized(picture, self.size)
         for at, view in enumerate(self.views):
-            if view == "stretched":
+            if view == TILES:
+                views[at:] = _tiles(picture, self.side_size, self.size)
+            elif view == "stretched":
                 views[at] = _stretched(picture, self.size)
             else:
                 place = (0.5, 0.5) if view == "whole" else _CROPS[view]
@@ -261,6 +294,21 @@ def _stored(picture: Image.Image, size: int) -> NDArray[np.uint8]:
 def _stretched(picture: Image.Image, size: int) -> NDArray[np.uint8]:
     offset = _MARGIN // 2
     return _stored(picture, size)[:, offset : offset + size, offset : offset + size]
+
+
+def _tiles(picture: Image.Image, side: int, size: int) -> NDArray[np.uint8]:
+    """The whole picture, at most ``side`` wide and high, mirrored to a square of that side: ``(T, 3, size, size)``.
+
+    Mirrored, it keeps its proportions and the statistics of its details.
+    """
+    share = min(1.0, side / max(picture.size))
+    width, height = (max(1, round(length * share)) for length in picture.size)
+    pixels = _planes(picture if share == 1 else picture.resize((width, height), Image.Resampling.BICUBIC))
+    square = np.pad(pixels, [(0, 0), *((0, side - length) for length in pixels.shape[1:])], mode="symmetric")
+    tiles = count_tiles(side, size)
+    filled = np.zeros((3, tiles * size * size), np.uint8)
+    filled[:, : side * side] = square.reshape(3, -1)
+    return filled.reshape(3, tiles, size, size).transpose(1, 0, 2, 3)
 
 
 def _planes(picture: Image.Image) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,10 +19,20 @@ from transformers import AutoModel, AutoModelForImageClassification, CLIPModel, 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.bases import base_fingerprint, check_recorded, find_record
 from grmp_hf.modeling.caching import WeightCache, acting_weights, adapter_state
-from grmp_hf.modeling.configuration_grmp import EMBEDDED, GRMPConfig, anchor_length, axis_sizes, model_place
-from grmp_hf.modeling.functional import anchor_logits, unit_length
+from grmp_hf.modeling.configuration_grmp import (
+    EMBEDDED,
+    GRMPConfig,
+    anchor_length,
+    axis_sizes,
+    match_views,
+    model_place,
+)
+from grmp_hf.modeling.feature_map import Sureness
+from grmp_hf.modeling.functional import anchor_logits, count_tiles, join_tiles, unit_length
 from grmp_hf.modeling.heads import AnchorHead, Features, Head, Readout, Text, judge, view_features, weights_of
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.patches import exact_patches
+from grmp_hf.modeling.side import Side, look_aside, make_side, read_side
 from grmp_hf.record import CONFIG_FILE, Record
 
 __all__ = [
@@ -71,6 +82,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         config.check()  # its fields may have been set since it was made
         self.clip = CLIPModel._from_config(config.clip_config)
         exact_patches(self.clip.vision_model)
+        self.side = None if config.side is None else make_side(config.side)
         self.readout = Readout()
         self.head: Head = AnchorHead()
         self._anchors: dict[str, WeightCache[Tensor]] = {"quality": WeightCache(), "semantic": WeightCache()}
@@ -100,6 +112,9 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
             name, adapter = EMBEDDED, name
         model, info = super().from_pretrained(model_place(name), *args, **kwargs)
         check_loaded(info, f"a CLIP at {str(name)!r}")
+        beside = read_side(model_place(name)) if os.path.isdir(model_place(name)) and model.side is None else None
+        if beside is not None:
+            model.put_beside(*beside)
         if narrow:  # an adapter knows its base by weights that are not rounded
             before = base_fingerprint(model)
             model = model.to(wanted)
@@ -109,6 +124,16 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         if adapter is not None:
             model.load_adapter(adapter)
         return (model, info) if wants_info else model
+
+    def put_beside(self, settings: dict[str, Any], side: Side) -> None:
+        """Give the model a frozen side network, see :func:`~grmp_hf.modeling.side.make_side`; nothing else changes.
+
+        Args:
+            settings: what the configuration says of it.
+            side: the network.
+        """
+        weight = next(self.clip.parameters())
+        self.config.side, self.side = dict(settings), side.to(weight.device, weight.dtype)
 
     def load_adapter(
         self, peft_model_id: str | None = None, adapter_name: str | None = None, *args: Any, **kwargs: Any
@@ -124,6 +149,8 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
             places = getattr(kwargs.get("load_config"), "download_kwargs", None), kwargs.get("adapter_kwargs"), kwargs
             options = {name: value for given in places for name, value in (given or {}).items()}
             record = check_recorded(find_record(peft_model_id, **options), self)
+        if record.preprocessing is not None:
+            match_views(self.config, GRMPImageProcessor(**record.preprocessing))
         kwargs["ignore_mismatched_sizes"] = True
         info = super().load_adapter(peft_model_id, adapter_name, *args, **kwargs)
         check_loaded(vars(info), f"the adapter at {str(peft_model_id)!r}")
@@ -137,6 +164,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         labels: Tensor | None = None,
         output_semantic: bool = False,
         image_embeds: Tensor | None = None,
+        side: Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -148,6 +176,8 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
             output_semantic: also give the scene logits.
             image_embeds: ``(B, D)`` from :meth:`get_image_embeds`, or ``(B, V, D)`` from the ``embeds`` of
                 :meth:`get_features`, instead of ``pixel_values``.
+            side: ``(B, F)``, the ``side`` of :meth:`get_features` where it is known; needed beside ``image_embeds`` by
+                an adapter that reads it.
 
         Raises:
             GRMPError: labels outside [0, 1], such as ratings from 1 to 5, or NaN.
@@ -157,28 +187,53 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         if (pixel_values is None) == (image_embeds is None):
             raise TypeError("forward() takes either pixel_values or image_embeds.")
         if image_embeds is None:
-            features = self.get_features(cast(Tensor, pixel_values), tokens=self.head.needs_tokens)
+            wanted = side is None and (self.head.needs_side or self.readout.needs_side)
+            features = self.get_features(cast(Tensor, pixel_values), tokens=self.head.needs_tokens, side=bool(wanted))
+            features = features if side is None else features._replace(side=side)
         else:
             embeds = image_embeds if image_embeds.ndim == 3 else image_embeds.unsqueeze(1)
             weights = weights_of(embeds.shape[1], self.config.view_weights if image_embeds.ndim == 3 else None)
-            features = Features(embeds, embeds.new_tensor(weights))
-        semantic = functools.partial(self._anchor_logits, "semantic") if output_semantic else None
+            features = Features(embeds, embeds.new_tensor(weights), side=side)
+        semantic = self._semantic_logits if output_semantic else None
         found = judge(self.head, features, self._text(), labels, semantic)
         return found.to_tuple() if as_tuple(return_dict, self.config) else found
 
     def _text(self) -> Text:
         embeds = functools.partial(self.get_anchor_embeds, "quality")
-        logits = functools.partial(self._anchor_logits, "quality")
-        return Text(embeds, logits, self.config.quality_levels, axis_sizes(self.config))
+        return Text(embeds, self._quality_logits, self.config.quality_levels, axis_sizes(self.config))
 
-    def _anchor_logits(self, kind: str, image_embeds: Tensor) -> Tensor:
-        read = self.readout if kind == "quality" else anchor_logits
-        found: Tensor = read(image_embeds, self.get_anchor_embeds(kind), self.clip.logit_scale)
+    def _quality_logits(self, features: Features) -> tuple[Tensor, Sureness | None]:
+        found: tuple[Tensor, Sureness | None] = self.readout(
+            features, self.get_anchor_embeds("quality"), self.clip.logit_scale
+        )
         return found
 
-    def get_features(self, pixel_values: Tensor, *, tokens: bool = False) -> Features:
-        """What a head sees of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, with or without ``tokens``."""
-        return view_features(pixel_values, self.config.view_weights, functools.partial(self._embed, tokens=tokens))
+    def _semantic_logits(self, image_embeds: Tensor) -> Tensor:
+        return anchor_logits(image_embeds, self.get_anchor_embeds("semantic"), self.clip.logit_scale)
+
+    def get_features(self, pixel_values: Tensor, *, tokens: bool = False, side: bool = False) -> Features:
+        """What a head sees of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``, with or without ``tokens``, ``side``.
+
+        Raises:
+            GRMPError: the side network is asked for, and there is none or no picture for it.
+        """
+        if side and self.side is None:
+            raise GRMPError(
+                "Expected a base with a side network, which this adapter reads, got one without. Load it with "
+                "grmp_hf.load, which puts the one that the adapter was learnt with beside the base."
+            )
+        embed = functools.partial(self._embed, tokens=tokens)
+        aside = look_aside(self.side, self.config) if side and self.side is not None else None
+        return view_features(pixel_values, self.config.view_weights, embed, aside, self.config.side_size)
+
+    def get_side(self, pixel_values: Tensor) -> Tensor:
+        """What the side network says ``(B, F)`` of pictures ``(B, V, 3, H, W)``, whose last views are its own."""
+        size = self.config.side_size
+        if self.side is None or size is None:
+            raise GRMPError("Expected a base with a side network and views for it, got none. Load it with side=.")
+        tiles = pixel_values[:, -count_tiles(size, pixel_values.shape[-1]) :]
+        found: Tensor = look_aside(self.side, self.config)(join_tiles(tiles, size))
+        return found
 
     def get_image_embeds(self, pixel_values: Tensor) -> Tensor:
         """Embeddings ``(B, D)`` of pictures ``(B, 3, H, W)`` or ``(B, V, 3, H, W)``."""

@@ -7,6 +7,7 @@ encoder of the vision tower, whose layer holds everything visual, and the readou
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
@@ -17,9 +18,12 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import AdapterLayer, AdapterTuner, register_method
-from grmp_hf.modeling.bases import check_base, find_record
+from grmp_hf.modeling.bases import check_base, find_record, side_of
 from grmp_hf.modeling.caching import WeightCache, adapter_state
-from grmp_hf.modeling.configuration_grmp import axis_sizes
+from grmp_hf.modeling.configuration_grmp import anchor_levels, axis_sizes, match_views
+from grmp_hf.modeling.feature_map import EMBEDS, Sureness
+from grmp_hf.modeling.heads import Features
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.prompts import (
     KeysValues,
     ReadoutPrompts,
@@ -32,7 +36,7 @@ from grmp_hf.modeling.prompts import (
 )
 from grmp_hf.record import Record
 
-__all__ = ["GRMPPromptConfig", "GRMPPromptModel"]
+__all__ = ["GRMPPromptConfig", "GRMPPromptModel", "feature_groups"]
 
 _NAME = "grmp"
 
@@ -48,6 +52,8 @@ class GRMPPromptConfig(PeftConfig):
             fresh adapter reads like the zero-shot model; ``"random"`` as in the reference.
         anchor_residuals: also learn a shift of each quality anchor (not in the paper).
         calibrate: also have a scale (set, not learned) and a learned offset of the quality logits (not in the paper).
+        features: have the readout map groups of features to the anchors' logits: name -> size, ``"embeds"`` of the
+            joint embedding alone, or with all groups of the base's side network (not in the paper); None for no map.
         visual_layers: number of vision layers, from the first, that get prompts; None for all.
         prompt_dropout: share of projected visual prompts dropped while training (reference: 0.1).
         freeze_text_prompts: keep the text prompts as they are while training.
@@ -68,6 +74,9 @@ class GRMPPromptConfig(PeftConfig):
     anchor_residuals: bool = field(default=False, metadata={"help": "Learn a shift of each quality anchor."})
     calibrate: bool = field(
         default=False, metadata={"help": "Calibrate the quality logits: a set scale, a learned offset."}
+    )
+    features: dict[str, int] | None = field(
+        default=None, metadata={"help": "Groups of features that the readout maps to the anchors' logits."}
     )
     visual_layers: int | None = field(default=None, metadata={"help": "Vision layers with prompts; None for all."})
     prompt_dropout: float = field(default=0.1, metadata={"help": "Dropout on projected visual prompts in training."})
@@ -95,7 +104,9 @@ class GRMPPromptConfig(PeftConfig):
             raise GRMPError(f"Expected prompt_dropout in [0, 1), got {self.prompt_dropout}.")
         if self.text_start not in ("placeholder", "random"):
             raise GRMPError(f"Expected text_start 'placeholder' or 'random', got {self.text_start!r}.")
-        if not (self.text_prompts or self.visual_prompts or self.anchor_residuals or self.modules_to_save):
+        if not (
+            self.text_prompts or self.visual_prompts or self.anchor_residuals or self.features or self.modules_to_save
+        ):
             raise GRMPError(
                 "Expected something to train, got text_prompts=0 and visual_prompts=0 without anchor_residuals or "
                 "modules_to_save. Set one of them."
@@ -112,6 +123,12 @@ class GRMPPromptConfig(PeftConfig):
         """As PEFT's own, with the record beside it."""
         super().save_pretrained(save_directory, **kwargs)
         Record.of(self).save(save_directory)
+
+
+def feature_groups(model: Any) -> dict[str, int]:
+    """Name and size of each group of features that an adapter of a base may read, in their order."""
+    side = {} if model.side is None else model.side.groups
+    return {EMBEDS: model.config.clip_config.projection_dim, **side}
 
 
 class TextPromptLayer(AdapterLayer):
@@ -185,7 +202,7 @@ class VisualPromptLayer(AdapterLayer):
 
 
 class ReadoutLayer(AdapterLayer):
-    """Around the readout: shifts the quality anchors and calibrates their logits."""
+    """Around the readout: shifts the quality anchors, calibrates their logits and adds what features say."""
 
     adapter_layer_names = ("grmp_readout",)
 
@@ -193,13 +210,19 @@ class ReadoutLayer(AdapterLayer):
         super().__init__(base_layer)
         self.grmp_readout = nn.ModuleDict()
 
-    def forward(self, image_embeds: Tensor, anchor_embeds: Tensor, logit_scale: Tensor) -> Tensor:
-        """``(B, D)``, ``(A, D)`` and a scalar to ``(B, A)``."""
+    @property
+    def needs_side(self) -> bool:
+        """Whether the active adapter reads the base's side network."""
+        prompts = self.active_module
+        return prompts is not None and prompts.map is not None and len(prompts.map.groups) > 1
+
+    def forward(self, features: Features, anchor_embeds: Tensor, logit_scale: Tensor) -> tuple[Tensor, Sureness | None]:
+        """Features, ``(A, D)`` and a scalar to ``(B, A)``, and how sure the adapter is of it."""
         prompts = self.active_module
         if prompts is None:
-            return self.base_layer(image_embeds, anchor_embeds, logit_scale)  # type: ignore[no-any-return]
-        logits = self.base_layer(image_embeds, prompts.shift(anchor_embeds), logit_scale)
-        return prompts.calibrate(logits)  # type: ignore[no-any-return]
+            return self.base_layer(features, anchor_embeds, logit_scale)  # type: ignore[no-any-return]
+        logits, _ = self.base_layer(features, prompts.shift(anchor_embeds), logit_scale)
+        return prompts.read(logits, features)  # type: ignore[no-any-return]
 
 
 class GRMPPromptModel(AdapterTuner):
@@ -210,7 +233,9 @@ class GRMPPromptModel(AdapterTuner):
     target_module_mapping = {"grmp": ["text_model.embeddings.token_embedding", "vision_model.encoder", "readout"]}
 
     def _prepare_model(self, peft_config: GRMPPromptConfig, model: Any) -> None:
-        check_base(peft_config, model)
+        record = check_base(peft_config, model)
+        if record.preprocessing is not None:
+            match_views(model.config, GRMPImageProcessor(**record.preprocessing))
         vision = model.config.clip_config.vision_config
         if (peft_config.visual_layers or 0) > vision.num_hidden_layers:
             raise GRMPError(
@@ -221,9 +246,22 @@ class GRMPPromptModel(AdapterTuner):
             raise GRMPError(
                 f"Expected anchors of one axis to calibrate, got those of the axes {axes}. Set calibrate to False."
             )
+        if peft_config.features is not None:
+            self._check_features(peft_config.features, model)
+            if len(peft_config.features) > 1:
+                dataclasses.replace(record, side=side_of(model)).attach(peft_config)
         if peft_config.text_prompts:
             for ids in model.config.quality_input_ids:
                 self._check_room(ids, peft_config.text_prompts, model.config)
+
+    @staticmethod
+    def _check_features(features: dict[str, int], model: Any) -> None:
+        found = feature_groups(model)
+        if features not in (found, {EMBEDS: found[EMBEDS]}):
+            raise GRMPError(
+                f"Expected features of the base, {found}, got those that an adapter reads, {features}. Load the base "
+                "with the side network that the adapter was learnt with (grmp_hf.load does)."
+            )
 
     @staticmethod
     def _check_room(ids: list[int], count: int, config: Any) -> None:
@@ -273,10 +311,17 @@ class GRMPPromptModel(AdapterTuner):
         return TextPrompts(config.text_prompts, embeds.shape[1], start=start)
 
     def _readout_prompts(self, config: GRMPPromptConfig) -> ReadoutPrompts | None:
-        if not (config.anchor_residuals or config.calibrate):
+        if not (config.anchor_residuals or config.calibrate or config.features):
             return None
         anchors, width = len(self.model.config.quality_input_ids), self.model.config.clip_config.projection_dim
-        return ReadoutPrompts(anchors, width, residuals=config.anchor_residuals, calibrate=config.calibrate)
+        return ReadoutPrompts(
+            anchors,
+            width,
+            residuals=config.anchor_residuals,
+            calibrate=config.calibrate,
+            features=config.features and {k: d for k, d in feature_groups(self.model).items() if k in config.features},
+            levels=anchor_levels(self.model.config),
+        )
 
     def _visual_prompts(self, config: GRMPPromptConfig) -> VisualPrompts | None:
         vision = self.model.config.clip_config.vision_config

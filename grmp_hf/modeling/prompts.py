@@ -7,7 +7,7 @@ M visual prompts of a layer, L prompted layers, D width of the tower.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +17,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoder, eager_attention_forward
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.feature_map import FeatureMap, Sureness
 from grmp_hf.modeling.functional import unit_length
+from grmp_hf.modeling.heads import Features
 
 __all__ = [
     "KeysValues",
@@ -81,7 +83,7 @@ class TextPrompts(nn.Module):
 
 
 class ReadoutPrompts(nn.Module):
-    """Learned shifts of the quality anchors in the joint space, and a calibration of their logits::
+    """Learned shifts of the quality anchors in the joint space, and a calibration or a feature map of their logits::
 
         anchors' = unit(anchors + residual),   logits' = exp(log_scale) logits + offset
 
@@ -94,12 +96,24 @@ class ReadoutPrompts(nn.Module):
         width: D of the joint space.
         residuals: learn the shifts.
         calibrate: learn the calibration.
+        features: groups that a :class:`~grmp_hf.modeling.feature_map.FeatureMap` sees; None for no map.
+        levels: of the anchors, one each.
 
     Source: the residuals are those of "Task Residual for Tuning Vision-Language Models" (CVPR 2023).
     """
 
-    def __init__(self, anchors: int, width: int, *, residuals: bool, calibrate: bool) -> None:
+    def __init__(
+        self,
+        anchors: int,
+        width: int,
+        *,
+        residuals: bool,
+        calibrate: bool,
+        features: Mapping[str, int] | None = None,
+        levels: Sequence[float] = (),
+    ) -> None:
         super().__init__()
+        self.map = None if features is None else FeatureMap(features, levels)
         self.residual = nn.Parameter(torch.zeros(anchors, width)) if residuals else None
         self.register_buffer("log_scale", torch.zeros(()) if calibrate else None)
         self.offset = nn.Parameter(torch.zeros(anchors)) if calibrate else None
@@ -115,6 +129,11 @@ class ReadoutPrompts(nn.Module):
         if self.log_scale is None or self.offset is None:
             return logits
         return self.log_scale.exp().to(logits) * logits + self.offset.to(logits)
+
+    def read(self, logits: Tensor, features: Features) -> tuple[Tensor, Sureness | None]:
+        """Logits ``(B, A)`` of the shifted anchors as they come out, and how sure they are where there is a map."""
+        calibrated = self.calibrate(logits)
+        return (calibrated, None) if self.map is None else self.map.read(calibrated, features)
 
 
 class KeysValues(NamedTuple):

@@ -12,7 +12,22 @@ from torch import Tensor
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.functional import quality_cross_entropy
 
-__all__ = ["fit_calibration"]
+__all__ = ["check_finite", "fit_calibration"]
+
+
+def check_finite(logits: Tensor, quality: Tensor) -> None:
+    """Raise unless what a model says of pictures ``(n, .)`` and their quality ``(n,)`` can be learnt from.
+
+    Raises:
+        GRMPError: a value that is not finite.
+    """
+    bad = ~(logits.isfinite().all(-1) & quality.isfinite())
+    if bool(bad.any()):
+        raise GRMPError(
+            f"Expected finite logits and quality to calibrate with, got others for {int(bad.sum())} of {len(bad)} "
+            f"pictures, number {int(bad.nonzero()[0])} (from 0) the first. Look for pixel_values, image_embeds or "
+            "weights of the base that are not finite, and for pictures without a rating."
+        )
 
 
 def fit_calibration(model: PeftModel, logits: Tensor, quality: Tensor) -> None:
@@ -30,13 +45,7 @@ def fit_calibration(model: PeftModel, logits: Tensor, quality: Tensor) -> None:
     Raises:
         GRMPError: logits or quality that are not finite.
     """
-    bad = ~(logits.isfinite().all(-1) & quality.isfinite())
-    if bool(bad.any()):
-        raise GRMPError(
-            f"Expected finite logits and quality to calibrate with, got others for {int(bad.sum())} of {len(bad)} "
-            f"pictures, number {int(bad.nonzero()[0])} (from 0) the first. Look for pixel_values, image_embeds or "
-            "weights of the base that are not finite, and for pictures without a rating."
-        )
+    check_finite(logits, quality)
     base = model.get_base_model()
     readout = base.readout.grmp_readout["default"]
     # In double precision: where a model says nearly the same of all pictures, single precision stops far from the best.

@@ -6,12 +6,13 @@ Nothing here looks at a picture that is not among the shots.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel, get_peft_model
@@ -21,14 +22,17 @@ from transformers import TrainerCallback
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base, teacher_mode
+from grmp_hf.modeling.configuration_grmp import anchor_levels
 from grmp_hf.modeling.heads import require_anchors
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
-from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, feature_groups
 from grmp_hf.record import Record
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.calibration import fit_calibration
 from grmp_hf.training.checkpoints import digest
+from grmp_hf.training.evidence import Belief
+from grmp_hf.training.feature_fitting import agreement, fit_features, pull_of_map
 from grmp_hf.training.fitting import fitting
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.recipes import FewShotRecipe
@@ -40,6 +44,7 @@ __all__ = ["FewShotRecipe", "adapt", "adapt_embeds", "reference_modules"]
 
 Progress = Callable[[str, float], None]
 
+_MAP = ".map.weights"
 _TOGETHER = 8  # pictures that are embedded at once
 
 
@@ -122,14 +127,14 @@ def adapt(
             "crop=None, or a recipe that trains the vision tower."
         )
     adapted = _begin(model, recipe, begun, start, seed)
-    columns, logits, seen = _describe(adapted, pictures, recipe, tell, begun is not None)
+    known = _describe(adapted, pictures, recipe, tell, begun is not None)
     if recipe.moves_embeddings:
-        shots: RatedPictures | Columns = pictures.taught(views=recipe.views, **columns)
+        shots: RatedPictures | Columns = pictures.taught(views=recipe.views, **known.taught(pictures.crop is None))
     else:
-        shots = Columns({"labels": quality, **columns})
-    run = _run(adapted, recipe, seed, seen, quality)
+        shots = Columns({"labels": quality, **known.columns})
+    run = _run(adapted, recipe, seed, known.digest, quality)
     given = {"rule": rule if recipe.moves_embeddings else None, "callbacks": [_Teller(tell), *callbacks]}
-    with _fitting(adapted, shots, logits, recipe, Path(output_dir), run, **given) as trainer:
+    with _fitting(adapted, shots, known, recipe, Path(output_dir), run, **given) as trainer:
         trainer.train(resume_from_checkpoint=True)
     return adapted
 
@@ -139,6 +144,7 @@ def adapt_embeds(
     embeds: Tensor,
     quality: Tensor,
     *,
+    side: Tensor | None = None,
     recipe: FewShotRecipe | None = None,
     start: str | Path | None = None,
     seed: int = 0,
@@ -152,6 +158,7 @@ def adapt_embeds(
         model: as for :func:`adapt`.
         embeds: ``(n, D)`` from the ``get_image_embeds`` of the model, or of the model with the visual prompts of the
             start, where it has some.
+        side: ``(n, F)``, what the base's side network says, where it has one and the recipe maps features.
         quality, recipe, start, seed, output_dir, progress, callbacks: as for :func:`adapt`.
 
     Raises:
@@ -165,12 +172,17 @@ def adapt_embeds(
             f"{recipe.visual_prompts} visual prompts. Use adapt, which takes the pictures."
         )
     adapted = _begin(model, recipe, begun, start, seed)
-    with torch.no_grad(), contextlib.nullcontext() if begun else teacher_mode(adapted):
-        logits = adapted(image_embeds=embeds.to(adapted.device)).quality_logits.cpu()
-    run = _run(adapted, recipe, seed, digest([embeds]), quality)
-    shots = Columns({"labels": quality, "image_embeds": embeds})
+    columns = {"image_embeds": embeds, **({"side": side} if recipe.features and side is not None else {})}
+    if recipe.features and side is None and model.side is not None:
+        raise GRMPError("Expected what the base's side network says of the pictures, side=, beside embeds, got None.")
+    with torch.no_grad(), contextlib.nullcontext() if begun or recipe.features else teacher_mode(adapted):
+        shown = {name: column.to(adapted.device) for name, column in columns.items()}
+        logits = adapted(**shown).quality_logits.cpu()
+    known = _Known(columns, logits, None, digest(list(columns.values())))
+    run = _run(adapted, recipe, seed, known.digest, quality)
+    shots = Columns({"labels": quality, **columns})
     watching = [_Teller(progress or _silent), *callbacks]
-    with _fitting(adapted, shots, logits, recipe, Path(output_dir), run, callbacks=watching) as trainer:
+    with _fitting(adapted, shots, known, recipe, Path(output_dir), run, callbacks=watching) as trainer:
         trainer.train(resume_from_checkpoint=True)
     return adapted
 
@@ -220,18 +232,35 @@ def _begin(
 def _fitting(
     model: PeftModel,
     shots: RatedPictures | Columns,
-    logits: Tensor,
+    known: _Known,
     recipe: FewShotRecipe,
     output: Path,
     run: dict[str, Any],
     **given: Any,
 ) -> AbstractContextManager[GRMPTrainer]:
-    """A trainer of a new adapter, calibrated by the quality logits ``(n, A)`` of the shots at its start."""
+    """A trainer of a new adapter, calibrated by what is known of the shots at its start."""
     quality = shots.columns["labels"]
-    if recipe.calibrate:
-        fit_calibration(model, logits, quality)
     arguments = _arguments(recipe, model.device, len(quality), run["seed"], output)
+    if recipe.calibrate:
+        fit_calibration(model, known.logits, quality)
+    if recipe.features:
+        belief = fit_features(model, known.columns["image_embeds"], known.columns.get("side"), known.logits, quality)
+        _record_evidence(model, belief, quality)
+        maps = {name: torch.zeros_like(p) for name, p in model.named_parameters() if name.endswith(_MAP)}
+        given["pulls"] = [(pull_of_map(quality, anchor_levels(model.config)), maps)]
     return fitting(model, arguments, run, keep=False, train_dataset=shots, **given)
+
+
+def _record_evidence(model: PeftModel, belief: Belief, quality: Tensor) -> None:
+    """Let the adapter's record hold what the shots have decided."""
+    config: Any = model.active_peft_config
+    record = Record.of(config)
+    decided = {
+        "decision": agreement(belief, float(quality.double().std(correction=0))),
+        "base_weight": round(belief.slope, 4),
+        "strengths": {name: round(strength, 4) for name, strength in belief.strengths.items()},
+    }
+    dataclasses.replace(record, provenance={**(record.provenance or {}), "evidence": decided}).attach(config)
 
 
 def _run(model: PeftModel, recipe: FewShotRecipe, seed: int, seen: str, quality: Tensor) -> dict[str, Any]:
@@ -259,6 +288,7 @@ def _prompt_config(
         visual_prompts=recipe.visual_prompts,
         anchor_residuals=recipe.anchor_residuals,
         calibrate=recipe.calibrate,
+        features=feature_groups(model) if recipe.features else None,
         freeze_visual_prompts=authors,
         modules_to_save=reference_modules(model, recipe.blocks) if authors else None,
     )
@@ -274,34 +304,61 @@ def _prompt_config(
     return config
 
 
-def _describe(
-    model: PeftModel, pictures: RatedPictures, recipe: FewShotRecipe, tell: Progress, begun: bool
-) -> tuple[dict[str, Tensor], Tensor, str]:
-    """Columns that training needs, quality logits ``(n, A)`` by the start, or else by the base, and a digest."""
-    kept: tuple[list[Tensor], ...] = ([], [], [])
+class _Known(NamedTuple):
+    """What is known of the shots at the start of training.
+
+    Attributes:
+        columns: ``image_embeds`` ``(n, D)`` and, where the recipe maps features of a side network, ``side`` ``(n, F)``.
+        logits: ``(n, A)``, of quality by the start, or else by the base.
+        teacher: ``(n, S)``, scene logits of the base, if anybody is taught by them.
+        digest: of the pictures.
+    """
+
+    columns: dict[str, Tensor]
+    logits: Tensor
+    teacher: Tensor | None
+    digest: str
+
+    def taught(self, same: bool) -> dict[str, Tensor]:
+        """Columns beside pictures; of crops that differ from epoch to epoch, the networks are asked in each."""
+        if not same:
+            return {}
+        side = {name: column for name, column in self.columns.items() if name == "side"}
+        return side if self.teacher is None else {**side, "teacher_logits": self.teacher}
+
+
+def _describe(model: PeftModel, pictures: RatedPictures, recipe: FewShotRecipe, tell: Progress, begun: bool) -> _Known:
+    """Look at every shot once."""
+    kept: dict[str, list[Tensor]] = {}
     seen: list[Tensor] = []
     with torch.no_grad():
         for pixels in pictures.batches(_TOGETHER):
             values = normalize(pixels, pictures.mean, pictures.std).to(model.device)
-            found = _look(model, values, begun, recipe.moves_embeddings)
-            for column, part in zip(kept, found, strict=True):
-                column.append(part.cpu())
+            for name, part in _look(model, values, recipe, begun).items():
+                kept.setdefault(name, []).append(part.cpu())
             seen.append(torch.frombuffer(bytearray.fromhex(digest([pixels])), dtype=torch.uint8))
             tell("embed", min(_TOGETHER * len(seen) / len(pictures), 1.0))
-    embeds, logits, teacher = map(torch.cat, kept)
-    if not recipe.moves_embeddings:
-        return {"image_embeds": embeds}, logits, digest(seen)
-    # Of crops that differ from epoch to epoch, the teacher is asked in each.
-    return {} if pictures.crop else {"teacher_logits": teacher}, logits, digest(seen)
+    found = {name: torch.cat(parts) for name, parts in kept.items()}
+    logits, teacher = found.pop("logits"), found.pop("teacher", None)
+    return _Known(found, logits, teacher, digest(seen))
 
 
-def _look(model: PeftModel, values: Tensor, begun: bool, taught: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings and quality logits at the start, and the scene logits, those of the base where they teach."""
-    found = [model(values, output_semantic=True)] if begun else []
-    if taught or not begun:
+def _look(model: PeftModel, values: Tensor, recipe: FewShotRecipe, begun: bool) -> dict[str, Tensor]:
+    """Embeddings, features and quality logits at the start, and the scene logits of the base where they teach."""
+    base: Any = model.get_base_model()
+    aside = recipe.features and base.side is not None
+    with contextlib.nullcontext() if begun else teacher_mode(model):
+        features = base.get_features(values, side=aside)
+        found = base(image_embeds=features.embeds, side=features.side, output_semantic=True)
+    looked = {"image_embeds": found.image_embeds, "logits": found.quality_logits}
+    if recipe.features:  # which the map adds to: what the new adapter's own anchors say
+        looked["logits"] = model(image_embeds=found.image_embeds, side=features.side).quality_logits
+    if features.side is not None:
+        looked["side"] = features.side
+    if recipe.moves_embeddings:
         with teacher_mode(model):
-            found.append(model(values, output_semantic=True))
-    return found[0].image_embeds, found[0].quality_logits, found[-1].semantic_logits
+            looked["teacher"] = model(values, output_semantic=True).semantic_logits if begun else found.semantic_logits
+    return looked
 
 
 class _Teller(TrainerCallback):
@@ -328,6 +385,7 @@ def _arguments(
         semantic_temperature=recipe.semantic_temperature,
         projection_unit=recipe.projection_unit,
         pull_to_start=recipe.pull_to_start(shots),
+        pull_exempt=["offset", _MAP],
         seed=seed,
         bf16=bool(recipe.bf16),
         use_cpu=device.type == "cpu",

@@ -124,6 +124,8 @@ class FewShotRecipe(_Recipe):
             embedding: the pictures are embedded once with them.
         anchor_residuals: learn a shift of each quality anchor.
         calibrate: learn scale and offset of the logits.
+        features: map features to the anchors' logits, those of the embedding and of the base's side network, each
+            group as far as the shots ask for; see :mod:`grmp_hf.training.evidence`.
         blocks: last blocks of each tower under ``"authors"``.
         views: how many views of each picture training sees, the first ones, where it runs the vision tower; 0 for all.
             The teacher has seen all of them.
@@ -141,7 +143,7 @@ class FewShotRecipe(_Recipe):
         projection_unit: ``"tensor"`` or ``"global"``.
         pull: how strongly the trained tensors are pulled towards their start. The objective is the mean cross-entropy
             + pull / n * squared distance from the start, n the number of shots: few ratings must not outweigh what
-            the base knows, many may.
+            the base knows, many may. The map of features has a pull of its own, which follows from the shots.
         save_steps: steps between checkpoints; 0 for none.
     """
 
@@ -151,15 +153,16 @@ class FewShotRecipe(_Recipe):
     text_prompts: int = 4
     visual_prompts: int = 0
     train_visual: bool = False
-    anchor_residuals: bool = True
-    calibrate: bool = True
+    anchor_residuals: bool = False
+    calibrate: bool = False
+    features: bool = True
     blocks: int = 4
     views: int = 0
     bf16: BF16 = False
-    steps: int = 200
+    steps: int = 100
     batch_size: int = 256
     optimizer: Literal["adamw_torch", "sgd"] = "adamw_torch"
-    learning_rate: float = 0.05
+    learning_rate: float = 0.002
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.0
     regularization_strength: float = 5.0
@@ -174,6 +177,8 @@ class FewShotRecipe(_Recipe):
         for name, least in lowest.items():
             if not getattr(self, name) >= least:
                 raise GRMPError(f"Expected {name} of at least {least}, got {getattr(self, name)}.")
+        if self.calibrate and self.features:
+            raise GRMPError("Expected calibrate or features, which calibrate too, got both. Leave calibrate out.")
 
     def pull_to_start(self, shots: int) -> float:
         """The pull for a number of shots, as ``GRMPTrainingArguments.pull_to_start``."""

@@ -68,6 +68,8 @@ class GRMPTrainer(Trainer):
         plan: which rows a step learns from, a :data:`~grmp_hf.training.sampling.Plan`; None for the one that ``args``
             describe: shuffled joint batches, or episodes in their order. Batches hold the number of each row's group
             as ``groups`` ``(B,)``.
+        pulls: beside that of ``args``, pairs of a strength and what it pulls to; see
+            :func:`~grmp_hf.training.rules.pull`.
         kwargs: as for ``Trainer``.
 
     Raises:
@@ -84,6 +86,7 @@ class GRMPTrainer(Trainer):
         objective: Objective | None = None,
         rule: Rule | None = None,
         plan: Plan | None = None,
+        pulls: Sequence[tuple[float, Mapping[str, Tensor]]] = (),
         **kwargs: Any,
     ) -> None:
         if any(isinstance(kwargs.get(name), Episodes) for name in ("train_dataset", "eval_dataset")):
@@ -100,7 +103,10 @@ class GRMPTrainer(Trainer):
         self._long_run = LongRun()
         self._accumulator = GradientAccumulator()
         self._error: Exception | None = None
+        self._rule: Rule = only
         self._set_axes(objective, rule)
+        for strength, target in pulls:
+            self._rule = pull(self._rule, strength, target)
 
     def _set_axes(self, objective: Objective | None, rule: Rule | None) -> None:
         """Objective, inner objective and rule, as they are given or as the arguments describe them."""

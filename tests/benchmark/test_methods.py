@@ -248,7 +248,7 @@ def test_the_start_is_one_of_the_settings(base: Scorer, start: Path, monkeypatch
     settings = make("grmp", base, start=str(start)).settings()
     assert settings["start"] == load(adapter=start).identity["adapter_sha256"]
     assert "start" not in make("grmp", base, start="none").settings() and "start" not in make("grmp", base).settings()
-    assert make("grmp", base, start="default").settings() == make("grmp", base).settings(), "not the package's base"
+    assert make("grmp", base, start="package").settings() == make("grmp", base).settings(), "not the package's base"
 
 
 @pytest.mark.parametrize(

@@ -385,17 +385,17 @@ def test_a_start_is_gone_on_with_and_recorded(
     assert other["baselines"]["ridge"]["srcc"] == metrics["baselines"]["ridge"]["srcc"]
 
 
-def test_the_default_start_is_that_of_the_package_and_its_base(
+def test_the_start_of_the_package_is_that_of_its_base(
     start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from grmp_hf import embedded
     from grmp_hf.embedded import find_start
 
     monkeypatch.setattr(embedded, "EMBEDDED_PROMPTS", tmp_path / "none")
-    assert find_start("default", "default") is None
+    assert find_start("package", "default") is None
     monkeypatch.setattr(embedded, "EMBEDDED_PROMPTS", start)
-    assert find_start("default", "default") == find_start("default", "grmp_hf/tiny") == start
-    assert find_start("default", "some/clip") is None
+    assert find_start("package", "default") == find_start("package", "grmp_hf/tiny") == start
+    assert find_start("package", "some/clip") is None
     assert find_start("none", "default") is None
     assert find_start(str(tmp_path), "default") == tmp_path
 
@@ -403,7 +403,7 @@ def test_the_default_start_is_that_of_the_package_and_its_base(
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("nowhere", "--start: expected the folder of an adapter, default or none, got 'nowhere'"),
+        ("nowhere", "--start: expected the folder of an adapter, package or none, got 'nowhere'"),
         ("rated", "to start from in"),
         ("mine", "--start: expected another folder than the one to write to, got 'mine'"),
         ("other", "Expected the base that this adapter was made for"),

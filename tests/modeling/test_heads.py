@@ -147,7 +147,7 @@ def make_joint(make_scorer: MakeScorer, axes: list[Any]) -> Any:
 def test_quality_is_read_from_the_marginal_of_the_level(make_scorer: MakeScorer) -> None:
     model, pixels = make_joint(make_scorer, AXES), pictures(3, 2)
     output = model(pixels, labels=LABELS)
-    joint = model._text().logits(model.get_image_embeds(pixels)).softmax(-1).view(3, 3, 2, 4)
+    joint = model._text().logits(model.get_features(pixels))[0].softmax(-1).view(3, 3, 2, 4)
     marginals = {"level": joint.sum((2, 3)), "scene": joint.sum((1, 3)), "distortion": joint.sum((1, 2))}
     assert list(output.axis_logits) == list(marginals)
     for name, expected in marginals.items():
@@ -169,7 +169,7 @@ def test_the_order_of_axes_does_not_matter(make_scorer: MakeScorer) -> None:
 def test_a_uniform_joint_of_levels_scenes_and_distortions() -> None:
     """Five levels, nine scenes, eleven distortions: quality 3 on a scale from 1 to 5, distortion loss 0.698489."""
     axes, levels = {"level": 5, "scene": 9, "distortion": 11}, [0.0, 0.25, 0.5, 0.75, 1.0]
-    text = Text(lambda: torch.zeros(495, 8), lambda embeds: torch.zeros(len(embeds), 495), levels, axes)
+    text = Text(lambda: torch.zeros(495, 8), lambda features: (torch.zeros(2, 495), None), levels, axes)
     output = AnchorHead()(Features(torch.zeros(2, 3, 8), torch.tensor([0.5, 0.2, 0.3])), text)
     assert output.axis_logits is not None and output.quality is not None
     torch.testing.assert_close(1 + 4 * output.quality, torch.tensor([3.0, 3.0]))

@@ -15,7 +15,17 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling import image_processing_grmp
-from grmp_hf.modeling.image_processing_grmp import VIEWS, GRMPImageProcessor, authors_training_view, normalize
+from grmp_hf.modeling.functional import join_tiles
+from grmp_hf.modeling.image_processing_grmp import (
+    TILES,
+    VIEWS,
+    GRMPImageProcessor,
+    authors_training_view,
+    denormalize,
+    normalize,
+)
+
+SETS = [*([view] for view in VIEWS if view != TILES), ["center", TILES], list(VIEWS)]
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -55,12 +65,12 @@ def test_large_pictures_are_shrunk_once_and_small_ones_enlarged() -> None:
     assert processor.pixels(picture(10, 7)).shape == (1, 3, 32, 32)
 
 
-@pytest.mark.parametrize("views", [[view] for view in VIEWS] + [list(VIEWS)], ids=lambda views: "+".join(views))
+@pytest.mark.parametrize("views", SETS, ids=lambda views: "+".join(views))
 def test_shapes_and_repeatability(views: list[str]) -> None:
     processor, batch = GRMPImageProcessor(32, views), [picture(50, 40), picture(33, 70), picture(9, 200)]
     pixels = processor(batch)["pixel_values"]
     assert pixels.dtype == torch.float32
-    assert pixels.shape == ((3, 3, 32, 32) if len(views) == 1 else (3, len(views), 3, 32, 32))
+    assert pixels.shape == ((3, 3, 32, 32) if len(views) == 1 else (3, processor.count, 3, 32, 32))
     alone = torch.cat([processor(one)["pixel_values"] for one in batch])
     assert torch.equal(pixels, alone)
     assert torch.equal(processor([np.asarray(one) for one in batch])["pixel_values"], pixels)
@@ -126,7 +136,7 @@ def test_only_rgb_pictures(image: Any, message: str) -> None:
         GRMPImageProcessor(32)(image)
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", [view for view in VIEWS if view != TILES])
 def test_views_are_cut_from_the_uncropped_picture(view: str) -> None:
     for source in (picture(64, 48), picture(200, 90), picture(20, 25)):
         processor = GRMPImageProcessor(32, [view], shortest_edge_limit=40)
@@ -138,7 +148,7 @@ def test_views_are_cut_from_the_uncropped_picture(view: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 65_000), (65_000, 1), (4000, 1), (3, 30_000)])
-@pytest.mark.parametrize("views", [[view] for view in VIEWS] + [list(VIEWS)], ids=lambda views: "+".join(views))
+@pytest.mark.parametrize("views", SETS, ids=lambda views: "+".join(views))
 def test_memory_does_not_depend_on_the_shape(size: tuple[int, int], views: list[str]) -> None:
     processor = GRMPImageProcessor(224, views)
     resized: list[int] = []
@@ -150,7 +160,7 @@ def test_memory_does_not_depend_on_the_shape(size: tuple[int, int], views: list[
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Image.Image, "resize", watched)
-        assert processor.pixels(picture(*size)).shape == (len(views), 3, 224, 224)
+        assert processor.pixels(picture(*size)).shape == (processor.count, 3, 224, 224)
         assert min(processor.uncropped(picture(*size)).size) >= 224
     assert max(resized, default=0) <= 2**24
 
@@ -163,3 +173,44 @@ def test_a_crop_without_the_rest_shows_the_same(size: tuple[int, int], monkeypat
     monkeypatch.setattr(image_processing_grmp, "_LARGE", 0)
     difference = (processor.pixels(smooth).int() - expected.int()).abs()
     assert difference.max() <= 2  # of 255: Pillow holds the place of a crop in single precision
+
+
+def whole(tiles: torch.Tensor) -> np.ndarray:
+    return join_tiles(tiles[None], 64)[0].permute(1, 2, 0).numpy()
+
+
+def test_tiles_hold_the_whole_picture_mirrored_at_its_edges() -> None:
+    processor, source = GRMPImageProcessor(32, ["center", TILES], side_size=64), picture(50, 20)
+    assert processor.count == 5 and processor.has_tiles
+    seen, pixels = whole(processor.pixels(source)[1:]), np.asarray(source)
+    assert seen.shape == (64, 64, 3) and np.array_equal(seen[:20, :50], pixels)
+    assert np.array_equal(seen[20:40, :50], pixels[::-1]) and np.array_equal(seen[:20, 50:], pixels[:, :-15:-1])
+    small = source.resize((64, 26), Image.Resampling.BICUBIC)
+    larger = whole(processor.pixels(small.resize((128, 51), Image.Resampling.NEAREST))[1:])
+    assert larger.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("views", [[TILES], [TILES, "center"], ["center", TILES, TILES]])
+def test_tiles_come_last_and_once(views: list[str]) -> None:
+    with pytest.raises(GRMPError, match="Expected tiles once, after at least one other view"):
+        GRMPImageProcessor(32, views)
+
+
+def test_tiles_are_as_many_as_the_square_needs() -> None:
+    processor = GRMPImageProcessor(224, ["center", TILES])
+    assert processor.side_size == 320 and processor.count == 4 and processor.settings()["side_size"] == 320
+    assert "side_size" not in GRMPImageProcessor(224).settings()
+    with pytest.raises(GRMPError, match="a side_size that is a multiple of 32, got 100"):
+        GRMPImageProcessor(224, side_size=100)
+
+
+def test_weights_are_those_of_the_other_views() -> None:
+    assert GRMPImageProcessor(32, ["center", "whole", TILES], [0.75, 0.25]).view_weights == [0.75, 0.25]
+    with pytest.raises(GRMPError, match="one weight for each of the 1 views, got 2"):
+        GRMPImageProcessor(32, ["center", TILES], [0.5, 0.5])
+
+
+def test_pixels_come_back_from_their_values_exactly() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).expand(3, 2, 256)
+    values = normalize(pixels, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
+    assert torch.equal(denormalize(values, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)), pixels / 255)

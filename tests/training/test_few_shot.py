@@ -20,6 +20,7 @@ from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds, refere
 from grmp_hf.training.pictures import RatedPictures, random_crops
 
 NORMALISATION = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+CALIBRATED = FewShotRecipe(anchor_residuals=True, calibrate=True, features=False, steps=200, learning_rate=0.05)
 VISUAL = FewShotRecipe(visual_prompts=3, steps=6, batch_size=4, learning_rate=0.02, save_steps=2)
 
 
@@ -118,8 +119,8 @@ def test_it_learns_and_a_strong_pull_holds_it_back(run, make_scorer, shots) -> N
         with torch.no_grad():
             return float(model(views, labels=quality).loss)
 
-    free = run(recipe=FewShotRecipe(pull=0.0))
-    held = run(recipe=FewShotRecipe(pull=1e4))
+    free = run(recipe=dataclasses.replace(CALIBRATED, pull=0.0))
+    held = run(recipe=dataclasses.replace(CALIBRATED, pull=1e4))
     assert loss(free) < loss(held) < loss(make_scorer())
     residual = "base_model.model.readout.grmp_readout.default.residual"
     assert learnt(held)[residual].norm() < 0.02 * learnt(free)[residual].norm()
@@ -130,7 +131,7 @@ def calibration(make_scorer, pixels: Tensor, quality: Tensor, folder: Path) -> t
     base = make_scorer()
     with torch.no_grad():
         logits = base(few_shot.normalize(pixels, **NORMALISATION)).quality_logits
-    recipe = FewShotRecipe(steps=1, learning_rate=1e-9)
+    recipe = dataclasses.replace(CALIBRATED, steps=1, learning_rate=1e-9)
     model = adapt(base, rated(pixels, quality), recipe=recipe, output_dir=folder)
     return logits, model.get_base_model().readout.grmp_readout["default"]
 

@@ -21,6 +21,8 @@ from grmp_hf.training.starts import read_start
 
 NORMALISATION = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 
+RESIDUALS = FewShotRecipe(anchor_residuals=True, features=False, steps=200, learning_rate=0.05)
+
 
 @pytest.fixture
 def start(make_adapted: Callable[..., Any], tmp_path: Path) -> Path:
@@ -62,7 +64,7 @@ def moved(model: Any, began: dict[str, Tensor]) -> set[str]:
 @pytest.fixture
 def began(run: Any) -> dict[str, Tensor]:
     """Where adaptation begins: nothing moves at a rate of zero."""
-    return learnt(run(FewShotRecipe(steps=1, learning_rate=0.0, calibrate=False)))
+    return learnt(run(dataclasses.replace(RESIDUALS, steps=1, learning_rate=0.0)))
 
 
 def test_it_begins_at_the_start_with_what_the_recipe_adds_at_zero(
@@ -78,7 +80,7 @@ def test_it_begins_at_the_start_with_what_the_recipe_adds_at_zero(
 
 
 def test_visual_prompts_stay_unless_the_recipe_trains_them(run: Any, began: dict[str, Tensor]) -> None:
-    recipe = FewShotRecipe(steps=2, calibrate=False)
+    recipe = dataclasses.replace(RESIDUALS, steps=2)
     assert moved(run(recipe), began) == {"context", "residual"}
     trained = moved(run(dataclasses.replace(recipe, train_visual=True, batch_size=4)), began)
     assert trained == {
@@ -114,7 +116,7 @@ def test_kept_visual_prompts_are_part_of_the_embedding(
 
 def test_the_pull_holds_to_the_start(run: Any, began: dict[str, Tensor]) -> None:
     def way(pull: float) -> float:
-        after = learnt(run(FewShotRecipe(pull=pull, calibrate=False)))
+        after = learnt(run(dataclasses.replace(RESIDUALS, pull=pull)))
         return float(sum((after[name] - began[name]).square().sum() for name in began))
 
     assert way(1e4) < 1e-3 * way(0.0)
@@ -122,7 +124,7 @@ def test_the_pull_holds_to_the_start(run: Any, began: dict[str, Tensor]) -> None
 
 def test_calibration_is_fitted_to_what_the_start_says(run: Any, shots: tuple[Tensor, Tensor], start: Path) -> None:
     """The start's own calibration is replaced: twice adapted at a rate of zero is once adapted."""
-    recipe = FewShotRecipe(steps=1, learning_rate=0.0)
+    recipe = dataclasses.replace(RESIDUALS, calibrate=True, steps=1, learning_rate=0.0)
     once = run(recipe)
     folder = start.parent / "once"
     once.save_pretrained(str(folder), save_embedding_layers=False)

@@ -1,0 +1,79 @@
+"""Tables of `bench_worlds.py`: the learner beside what is simple, how sure it is, and what it calls unlike."""
+
+from __future__ import annotations
+
+from statistics import mean, median
+from typing import Any
+
+__all__ = ["at_fifty", "beside_simple", "sure", "unlike"]
+
+Rows = list[dict[str, Any]]
+
+WORLDS = {
+    "biq2021": "BIQ2021",
+    "livec": "LIVE Challenge",
+    "demo": "demo's pictures",
+    "distorted": "25 distortions",
+    "webpages": "web pages",
+}
+METHODS = {
+    "ours": "adapted (`grmp-iqa adapt`)",
+    "gaussian": "Gaussian average, same features",
+    "ridge_side": "ridge, same features",
+    "ridge_statistics": "ridge, embedding and statistics",
+    "ridge": "ridge on the embedding",
+    "zero_shot": "zero-shot, no label",
+}
+
+
+def _of(result: dict[str, Any], world: str, labels: int) -> Rows:
+    return [row for row in result["rows"] if row["world"] == world and row["labels"] == labels]
+
+
+def _sizes(result: dict[str, Any], world: str) -> list[int]:
+    return sorted({row["labels"] for row in result["rows"] if row["world"] == world})
+
+
+def at_fifty(result: dict[str, Any]) -> list[list[str]]:
+    """Median SRCC of every method in every world with 50 labels."""
+    rows = [["SRCC, 50 labels, median of ten draws", *WORLDS.values()]]
+    for name, title in METHODS.items():
+        rows.append([title, *(f"{median(row[name] for row in _of(result, world, 50)):.3f}" for world in WORLDS)])
+    return rows
+
+
+def beside_simple(result: dict[str, Any]) -> list[list[str]]:
+    """Of every world and number of labels: median SRCC of each method, and the worst draw against zero-shot."""
+    rows = [["world", "labels", "adapted", *list(METHODS.values())[1:], "worst draw - zero-shot"]]
+    for world, title in WORLDS.items():
+        for labels in _sizes(result, world):
+            found = _of(result, world, labels)
+            worst = min(row["ours"] - row["zero_shot"] for row in found)
+            medians = [f"{median(row[name] for row in found):.3f}" for name in METHODS]
+            rows.append([title, str(labels), *medians, f"{worst:+.3f}"])
+    return rows
+
+
+def sure(result: dict[str, Any]) -> list[list[str]]:
+    """Share of new ratings within the 90 % interval, and its width as a share of the scale."""
+    sizes = sorted({row["labels"] for row in result["rows"]})
+    rows = [["within the interval (its width)", *(f"{labels} labels" for labels in sizes)]]
+    for world, title in WORLDS.items():
+        cells = []
+        for labels in sizes:
+            found = _of(result, world, labels)
+            covered, width = (mean(row[name] for row in found) for name in ("covered", "width")) if found else (0, 0)
+            cells.append(f"{covered:.3f} ({width:.2f})" if found else "")
+        rows.append([title, *cells])
+    return rows
+
+
+def unlike(result: dict[str, Any], labels: int = 50) -> list[list[str]]:
+    """Share of pictures that an adapter calls unlike those that have taught it."""
+    kinds = ["livec", "webpages", "demo", "noise", "flat", "drawing"]
+    rows = [[f"taught by {labels} of", "the same, held out", *(WORLDS.get(kind, kind) for kind in kinds)]]
+    for world, title in WORLDS.items():
+        found = [row["unlike"] for row in _of(result, world, labels)]
+        others = ["" if kind == world else f"{mean(row[kind] for row in found):.2f}" for kind in kinds]
+        rows.append([title, f"{mean(row[world] for row in found):.3f}", *others])
+    return rows

@@ -1,0 +1,184 @@
+"""The feature map of an adapter, set to what the shots say of it, before anything is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+from torch import Tensor
+
+from grmp_hf.modeling.feature_map import EMBEDS, FeatureMap, level_direction, level_logit, novelty
+from grmp_hf.training.calibration import check_finite
+from grmp_hf.training.evidence import Belief, Prior, Standard, believe, standardise
+
+__all__ = ["agreement", "fit_features", "logit_of", "pull_of_map"]
+
+Floats = NDArray[np.float64]
+
+_CLOSEST = 0.05  # of the mean rating to an end of the scale, for the link
+_UNLIKE = 2.2  # deviations above the median of what the shots are unlike each other
+_MARGIN = 0.1
+
+
+def fit_features(
+    model: PeftModel,
+    embeds: Tensor,
+    side: Tensor | None,
+    logits: Tensor,
+    quality: Tensor,
+    *,
+    noise: Tensor | None = None,
+    prior: Prior | None = None,
+) -> Belief:
+    """Set the feature map of the active adapter to the mean of what the shots say; see :mod:`~.evidence`.
+
+    The Gaussian form predicts the quality itself; the map shifts logits. The two meet, to first order, at the mean
+    quality of the shots: training goes on from there under the cross-entropy.
+
+    Args:
+        model: with an adapter whose settings name ``features``.
+        embeds: ``(n, D)``, of the shots.
+        side: ``(n, F)``, what the base's side network says of them, if the map sees it.
+        logits: ``(n, A)``, what the base says.
+        quality: ``(n,)`` in [0, 1].
+        noise: ``(n,)``, the variance of each rating relative to the others; None for equal ones.
+        prior: what is believed before any rating is seen.
+
+    Raises:
+        GRMPError: as :func:`~grmp_hf.training.evidence.believe`.
+    """
+    seen = logits if side is None else torch.cat([logits, side.to(logits)], 1)
+    check_finite(torch.cat([seen, embeds.to(logits)], 1), quality)
+    base = model.get_base_model()
+    (name,) = model.active_adapters
+    found: FeatureMap = base.readout.grmp_readout[name].map
+    columns = [_numbers(embeds), *([] if side is None else [_numbers(side)])]
+    features = dict(zip(found.groups, np.split(np.column_stack(columns), _ends(found.groups), 1), strict=True))
+    said = _numbers(level_logit(logits.double(), found.levels))[:, None]
+    known = {group: _known(base.side, group) for group in features}
+    standards = {group: known[group] or Standard.of(values) for group, values in features.items()}
+    standards["base"] = Standard.of(said)
+    standard = {group: standards[group](values) for group, values in features.items()}
+    belief = believe(
+        standard,
+        standards["base"](said)[:, 0],
+        _numbers(quality),
+        noise=None if noise is None else _numbers(noise),
+        prior=prior,
+    )
+    _write(found, belief, standards, len(quality))
+    found.usual.fill_(_usual({group: (x, known[group] is None) for group, x in standard.items()}))
+    return belief
+
+
+def pull_of_map(quality: Tensor, levels: list[float]) -> float:
+    """The pull under which the mean cross-entropy of n shots is best where the Gaussian form's posterior is."""
+    return _link(float(quality.mean()), levels)[1] / len(quality)
+
+
+def agreement(belief: Belief, spread: float) -> str:
+    """What the shots have decided, in words.
+
+    Args:
+        belief: of the shots.
+        spread: deviation of their ratings.
+    """
+    told, free = abs(belief.base_weight) / spread, sum(belief.strengths.values())
+    if told >= 0.4 and free < 1:
+        return "these ratings agree with the base: strong pull towards it"
+    if told >= 0.4:
+        return "these ratings agree with the base and say more than it: weak pull"
+    return "these ratings do not follow the base: weak pull"
+
+
+def _write(found: FeatureMap, belief: Belief, standards: dict[str, Standard], shots: int) -> None:
+    """Put what is believed of quality into a map of logits."""
+    scales, size = belief.scales, len(belief.scales) - 1
+    weights = np.concatenate([*belief.weights.values()])
+    mean = np.concatenate([np.broadcast_to(standards[name].mean, (len(w),)) for name, w in belief.weights.items()])
+    spread = np.concatenate([np.broadcast_to(standards[name].spread, (len(w),)) for name, w in belief.weights.items()])
+    said = standards["base"]
+    centre = float(np.clip(belief.centre, _CLOSEST, 1 - _CLOSEST))
+    at, slope = _link(centre, found.levels)
+    scale = belief.base_weight / slope / float(said.spread[0])  # of the base's logits; 0 where they are constant
+    with torch.no_grad():
+        found.scale.fill_(scale)
+        found.offset.fill_(at + (belief.offset - centre) / slope - scale * float(said.mean[0]))
+        found.weights.copy_(
+            torch.from_numpy(np.divide(weights, scales[:-1], out=np.zeros(size), where=scales[:-1] > 0) / slope)
+        )
+        found.mean.copy_(torch.from_numpy(np.append(mean, said.mean)))
+        found.spread.copy_(torch.from_numpy(np.append(spread, said.spread)))
+        found.strength.copy_(torch.from_numpy(scales))
+        found.factor.zero_()[: len(belief.factor)].copy_(torch.from_numpy(belief.factor))
+        found.drift.copy_(torch.from_numpy(belief.drift))
+        found.centre_variance.fill_(belief.centre_variance)
+        found.noise.fill_(belief.noise / slope)
+        found.degrees.fill_(belief.degrees)
+
+
+def logit_of(quality: float, levels: list[float]) -> float:
+    """The shift along the levels' direction, from logits of 0, at which the mean level of the anchors is a quality.
+
+    >>> round(logit_of(0.75, [1.0, 0.0]), 4) == round(math.log(3), 4)
+    True
+    """
+    low, high = -60.0, 60.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _mean_level(middle, levels)[0] < quality else (low, middle)
+    return (low + high) / 2
+
+
+def _link(quality: float, levels: list[float]) -> tuple[float, float]:
+    """The shift that gives a quality, and how fast the quality grows there."""
+    at = logit_of(min(max(quality, _CLOSEST), 1 - _CLOSEST), levels)
+    return at, _mean_level(at, levels)[1]
+
+
+def _mean_level(shift: float, levels: list[float]) -> tuple[float, float]:
+    values = torch.tensor(levels, dtype=torch.float64)
+    shares = (shift * level_direction(levels, values)).softmax(0)
+    mean = float(shares @ values)
+    return mean, float(shares @ values.square()) - mean**2
+
+
+def _known(side: Any, group: str) -> Standard | None:
+    """What a side network knows of photographs; None where it knows nothing of a group."""
+    if group == EMBEDS or side is None or bool(side.mean.isnan().any()):
+        return None
+    at = list(side.groups).index(group)
+    mean, spread = (_numbers(part.split(list(side.groups.values()))[at]) for part in (side.mean, side.spread))
+    return Standard(mean, np.maximum(spread, 1e-9))
+
+
+def _usual(standard: dict[str, tuple[Floats, bool]]) -> float:
+    """How unlike each other the shots are: what few other pictures of their kind exceed.
+
+    Args:
+        standard: of each group, the shots' standardised features ``(n, d)``, and whether it was they who set it.
+    """
+    parts = [_without_itself(values) if own else values for values, own in standard.values()]
+    groups = {name: part.shape[1] for name, part in zip(standard, parts, strict=True)}
+    joined = np.column_stack([*parts, np.zeros(len(parts[0]))])
+    found = novelty(torch.from_numpy(joined), groups).numpy()
+    return float(np.median(found) + _UNLIKE * found.std() + _MARGIN)
+
+
+def _without_itself(values: Floats) -> Floats:
+    """Features ``(n, d)`` of each shot, standardised by all others instead of by all."""
+    rows = len(values)
+    variance = rows / (rows - 1) * np.maximum(1 - values**2 / (rows - 1), 0.05)
+    return standardise(values * rows / (rows - 1), np.zeros(values.shape[1]), np.sqrt(variance))
+
+
+def _ends(groups: dict[str, int]) -> list[int]:
+    return [int(end) for end in np.cumsum(list(groups.values()))[:-1]]
+
+
+def _numbers(values: Tensor) -> Floats:
+    found: Floats = values.detach().double().cpu().numpy()
+    return found
