@@ -48,7 +48,7 @@ def test_the_formats_hold_the_same_rows(score: Run, photos: list[Path], tmp_path
     assert tables[0] == tables[1] == tables[2]
     assert [row["path"] for row in tables[0]] == [str(path) for path in photos]
     for row in tables[0]:
-        assert list(row)[:4] == ["path", "score", "quality", "status"]
+        assert list(row)[:4] == ["path", "score", "quality", "low"]
         assert row["score"] == pytest.approx(1 + 4 * row["quality"], abs=(1 + 4) * 1e-6)  # six decimals of both
         assert row["status"] == "ok"
         assert row["scale"] == "1 (worst) to 5 (best) stars"
