@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from grmp_hf.claims import WorkFolder
-from grmp_hf.data import RatedTable, Row, Split, split_rows
+from grmp_hf.data import RatedTable, Row, Split, relative_noise, split_rows
 from grmp_hf.data.distortions import Pixels
 from grmp_hf.embedded import find_start
 from grmp_hf.errors import GRMPError
@@ -73,7 +73,8 @@ def adapt(
 
     Args:
         scorer: without an adapter; it stays what it is, and its weights are shared, not copied.
-        table: of rated pictures.
+        table: of rated pictures. Where it holds ``mos_std`` or ``votes``, surer ratings count more
+            (:func:`~grmp_hf.data.relative_noise`), under recipes that map features.
         shots: how many of them teach, drawn by :func:`~grmp_hf.data.split_rows`, or a split that was drawn before; None
             for all but those that the table marks as test.
         seed: of the draw and of training; the result is a function of the arguments alone.
@@ -100,12 +101,16 @@ def adapt(
     rows, _ = split.select(table)
     split = split.with_contents(rows)
     origin = _origin(table, split, seed, recipe, begun)
+    noise = relative_noise(rows, table.scale)
     decides = {**_base_of(scorer), **origin, "contents": [*split.contents.values()]}
+    if noise is not None:
+        decides["noise"] = noise.tolist()
     with _working(scorer, work, decides) as folder:
         if not (folder / _TRAINED).is_dir():
             model = few_shot.adapt(
                 cast(GRMPForImageQualityAssessment, scorer.model),
                 _rated(scorer, rows),
+                noise=None if noise is None else torch.from_numpy(noise),
                 recipe=recipe,
                 start=begun,
                 seed=seed,

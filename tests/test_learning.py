@@ -82,6 +82,20 @@ def test_it_knows_what_has_taught_it_and_keeps_that(base: Scorer, table: RatedTa
     assert grmp_hf.load(tmp_path / "copy").taught == scorer.taught
 
 
+def test_surer_ratings_count_more(base: Scorer, table: RatedTable) -> None:
+    def weights(**columns: list[float]) -> dict[str, torch.Tensor]:
+        cells = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        rows = [dataclasses.replace(row, **cell) for row, cell in zip(table.rows, cells or 16 * [{}], strict=True)]
+        given = dataclasses.replace(table, rows=tuple(rows))
+        return dict(grmp_hf.adapt(base, given, shots=10, recipe=short()).model.state_dict())
+
+    plain = weights()
+    for alike in ({"mos_std": 16 * [0.7]}, {"mos_std": 16 * [0.7], "votes": 16 * [3.0]}):
+        assert all(torch.equal(plain[name], weight) for name, weight in weights(**alike).items())
+    differing = weights(votes=[1.0, 20.0] * 8)
+    assert any(not torch.equal(plain[name], weight) for name, weight in differing.items())
+
+
 def test_two_tastes_on_one_base_do_not_touch_each_other(base: Scorer, table: RatedTable) -> None:
     first = grmp_hf.adapt(base, table, shots=10, recipe=short(), seed=1)
     weights = {name: weight.clone() for name, weight in first.model.state_dict().items()}

@@ -1,6 +1,7 @@
 """Pictures and ratings: decoding, reading tables, splits. Of the package it needs errors and scratch folders alone."""
 
 from grmp_hf.data.benchmarks import BENCHMARKS, BenchmarkSpec
+from grmp_hf.data.certainty import relative_noise
 from grmp_hf.data.columns import ImageSource, RatedTable, Row
 from grmp_hf.data.images import IMAGE_ERROR_CODES, MAX_PIXELS, ImageError, decode_image, to_rgb
 from grmp_hf.data.listing import find_images
@@ -33,6 +34,7 @@ __all__ = [
     "random_split",
     "read_benchmark",
     "read_ratings",
+    "relative_noise",
     "split_rows",
     "to_rgb",
 ]

@@ -39,6 +39,7 @@ _SPLIT_WORDS = {
     **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_LEAST = {"mos_std": ("deviations", 0), "votes": ("numbers of votes", 1)}
 _SCORE_COLUMNS = {"path", "score", "quality", "status", "scorer"}
 _ABSENT = frozenset(("na", "n/a", "nan", "null", "-", "--", "\u2013", "\u2014", "?", "<na>"))
 """Words that stand for an empty cell, in lower case."""
@@ -152,7 +153,8 @@ def optional_cells(
     """Field of a row -> cells, for the optional columns that a table has.
 
     Raises:
-        GRMPError: deviations that are no numbers of at least 0, or a column of parts that was asked for and has none.
+        GRMPError: deviations that are no numbers of at least 0, votes that are none of at least 1, or a column of parts
+            that was asked for and has none.
     """
     columns = [name for name in table.columns if name not in used]
     chosen = find_optional(columns)
@@ -165,10 +167,9 @@ def optional_cells(
             notes.append(f'{table.where}: column "{chosen.pop(field)}" is not used: several have this name')
             continue
         _check_single(table, column, "--split-column")
-        if field == "mos_std":
-            result[field] = _parse_deviations(
-                rating_cells(table, column, notes), places, f'{table.where}, column "{column}"'
-            )
+        if field in _LEAST:
+            cells = rating_cells(table, column, notes)
+            result[field] = _parse_numbers(cells, places, f'{table.where}, column "{column}"', *_LEAST[field])
         else:
             result[field] = [None if is_absent(cell) else legacy(str(cell).strip()) for cell in table.columns[column]]
     if "split" in result:
@@ -206,19 +207,21 @@ def _check_parts(cells: Sequence[str | None], column: str, wanted: str | None, w
     return True
 
 
-def _parse_deviations(cells: Sequence[Any], places: Sequence[str], where: str) -> list[float | None]:
+def _parse_numbers(
+    cells: Sequence[Any], places: Sequence[str], where: str, what: str, least: int
+) -> list[float | None]:
     known = [i for i, cell in enumerate(cells) if not is_absent(cell)]
     numbers = parse_ratings([cells[i] for i in known], [places[i] for i in known], where=where)
-    deviations: list[float | None] = [None] * len(cells)
-    negative = [f"{number:g} in {places[i]}" for i, number in zip(known, numbers, strict=True) if number < 0]
-    if negative:
+    found: list[float | None] = [None] * len(cells)
+    below = [f"{number:g} in {places[i]}" for i, number in zip(known, numbers, strict=True) if number < least]
+    if below:
         raise GRMPError(
-            f"{where}: expected deviations, got {len(negative)} below 0: {first_few(negative)}; "
+            f"{where}: expected {what}, got {len(below)} below {least}: {first_few(below)}; "
             "correct or rename the column"
         )
     for i, number in zip(known, numbers, strict=True):
-        deviations[i] = number
-    return deviations
+        found[i] = number
+    return found
 
 
 def _check_single(table: Table, column: str, option: str) -> None:

@@ -12,6 +12,7 @@
 | split | str or None | "train", "validation", "test", or as written |
 | dataset | str or None | name of the source |
 | index | int or None | row of the label file, from 0 |
+| votes | float or None | how many ratings `mos` is the mean of |
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ RATING_NAMES = (
 )
 OPTIONAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "mos_std": ("mos_std", "mos_sd", "dmos_std", "std_quality", "std", "sd", "stddev", "std_dev"),
+    "votes": ("votes", "n_votes", "num_votes", "vote_count", "n_ratings", "num_ratings", "rating_count"),
     "reference": ("reference", "reference_image", "ref", "ref_img", "ref_image", "ref_name"),
     "distortion": ("distortion", "distortion_type", "dist_type"),
     "level": ("level", "distortion_level", "dist_level"),
@@ -99,6 +101,7 @@ class Row:
     split: str | None = None
     dataset: str | None = None
     index: int | None = None
+    votes: float | None = None
 
 
 @dataclass(frozen=True)

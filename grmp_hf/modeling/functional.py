@@ -144,7 +144,9 @@ def soft_labels(quality: Tensor, levels: Sequence[float]) -> Tensor:
     return labels.scatter(1, order[upper].unsqueeze(1), share.unsqueeze(1))
 
 
-def quality_cross_entropy(logits: Tensor, quality: Tensor, levels: Sequence[float]) -> Tensor:
+def quality_cross_entropy(
+    logits: Tensor, quality: Tensor, levels: Sequence[float], certainty: Tensor | None = None
+) -> Tensor:
     """Soft-label cross-entropy ``L_q``: mean over pictures of ``-sum_a soft_label_a log softmax(logits)_a``.
 
     Log-softmax is used where the reference takes the logarithm of a softmax: equal until that saturates.
@@ -153,14 +155,22 @@ def quality_cross_entropy(logits: Tensor, quality: Tensor, levels: Sequence[floa
         logits: ``(B, A)``.
         quality: ``(B,)`` in [0, 1].
         levels: see :func:`soft_labels`.
+        certainty: ``(B,)``, a factor of each picture's loss before the mean is taken; None for 1.
 
     Returns:
         Scalar.
     """
-    return -(soft_labels(quality.to(logits.dtype), levels) * logits.log_softmax(-1)).sum(-1).mean()
+    losses = -(soft_labels(quality.to(logits.dtype), levels) * logits.log_softmax(-1)).sum(-1)
+    return losses.mean() if certainty is None else (losses * certainty.to(losses)).mean()
 
 
-def quality_loss(quality: Tensor, logits: Tensor | None, labels: Tensor, levels: Sequence[float]) -> Tensor:
+def quality_loss(
+    quality: Tensor,
+    logits: Tensor | None,
+    labels: Tensor,
+    levels: Sequence[float],
+    certainty: Tensor | None = None,
+) -> Tensor:
     """The loss of rated pictures under any head: :func:`quality_cross_entropy` of the levels' logits, or the mean
     squared error of the quality where the head gives none.
 
@@ -169,6 +179,7 @@ def quality_loss(quality: Tensor, logits: Tensor | None, labels: Tensor, levels:
         logits: ``(B, A)``, or None.
         labels: ``(B,)`` or ``(B, 1)``, quality in [0, 1].
         levels: see :func:`soft_labels`.
+        certainty: see :func:`quality_cross_entropy`.
 
     Returns:
         Scalar.
@@ -182,8 +193,9 @@ def quality_loss(quality: Tensor, logits: Tensor | None, labels: Tensor, levels:
             "ratings with RatingScale.to_quality, or read them with grmp_hf.read_ratings and take their quality."
         )
     if logits is not None:
-        return quality_cross_entropy(logits, labels.flatten(), levels)
-    return F.mse_loss(quality, labels.flatten().to(quality))
+        return quality_cross_entropy(logits, labels.flatten(), levels, certainty)
+    squares = (quality - labels.flatten().to(quality)).square()
+    return squares.mean() if certainty is None else (squares * certainty.to(squares)).mean()
 
 
 def semantic_cross_entropy(logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:

@@ -85,6 +85,7 @@ def adapt(
     model: GRMPForImageQualityAssessment,
     pictures: RatedPictures,
     *,
+    noise: Tensor | None = None,
     recipe: FewShotRecipe | None = None,
     start: str | Path | None = None,
     seed: int = 0,
@@ -99,6 +100,9 @@ def adapt(
         model: the base; it stays what it is, and its weights are shared, not copied.
         pictures: the shots. All are looked at once; later on they are asked for only if the recipe moves their
             embeddings.
+        noise: ``(n,)``, the variance of each rating relative to the others, see
+            :func:`~grmp_hf.training.evidence.believe`; None for equal ones. Recipes that map no features, such as the
+            paper's, take no notice of it.
         recipe: see :class:`FewShotRecipe`.
         start: folder of an adapter of the same base, such as :func:`~grmp_hf.training.pretraining.pretrain` gives. Its
             prompts are where training begins and what the pull holds to, their numbers are those of the start; what the
@@ -113,14 +117,15 @@ def adapt(
         The adapted model in evaluation mode, its adapter named "default".
 
     Raises:
-        GRMPError: quality outside [0, 1] or not one for each picture, ratings that are all alike, a folder with
-            checkpoints of another run, a start that is none or belongs to another base, or pictures that are cropped
-            anew in each epoch under a recipe that embeds them once.
+        GRMPError: quality outside [0, 1] or not one for each picture, noise that is not above 0, ratings that are all
+            alike, a folder with checkpoints of another run, a start that is none or belongs to another base, or
+            pictures that are cropped anew in each epoch under a recipe that embeds them once.
     """
     tell = progress or _silent
     quality = pictures.columns["labels"]
     _check_quality(quality, len(quality))
     recipe, begun = _sizes(recipe, start, model.device)
+    rated = {"labels": quality, **_certainty(noise, len(quality), recipe)}
     if pictures.crop is not None and not recipe.moves_embeddings:
         raise GRMPError(
             "Expected the same views in every epoch for a recipe that embeds each picture once, got random crops. Take "
@@ -129,10 +134,11 @@ def adapt(
     adapted = _begin(model, recipe, begun, start, seed)
     known = _describe(adapted, pictures, recipe, tell, begun is not None)
     if recipe.moves_embeddings:
-        shots: RatedPictures | Columns = pictures.taught(views=recipe.views, **known.taught(pictures.crop is None))
+        beside = known.taught(pictures.crop is None)
+        shots: RatedPictures | Columns = pictures.taught(views=recipe.views, **rated, **beside)
     else:
-        shots = Columns({"labels": quality, **known.columns})
-    run = _run(adapted, recipe, seed, known.digest, quality)
+        shots = Columns({**rated, **known.columns})
+    run = _run(adapted, recipe, seed, known.digest, rated)
     given = {"rule": rule if recipe.moves_embeddings else None, "callbacks": [_Teller(tell), *callbacks]}
     with _fitting(adapted, shots, known, recipe, Path(output_dir), run, **given) as trainer:
         trainer.train(resume_from_checkpoint=True)
@@ -145,6 +151,7 @@ def adapt_embeds(
     quality: Tensor,
     *,
     side: Tensor | None = None,
+    noise: Tensor | None = None,
     recipe: FewShotRecipe | None = None,
     start: str | Path | None = None,
     seed: int = 0,
@@ -159,7 +166,7 @@ def adapt_embeds(
         embeds: ``(n, D)`` from the ``get_image_embeds`` of the model, or of the model with the visual prompts of the
             start, where it has some.
         side: ``(n, F)``, what the base's side network says, where it has one and the recipe maps features.
-        quality, recipe, start, seed, output_dir, progress, callbacks: as for :func:`adapt`.
+        quality, noise, recipe, start, seed, output_dir, progress, callbacks: as for :func:`adapt`.
 
     Raises:
         GRMPError: as for :func:`adapt`, or a recipe that would change the embeddings.
@@ -179,8 +186,9 @@ def adapt_embeds(
         shown = {name: column.to(adapted.device) for name, column in columns.items()}
         logits = adapted(**shown).quality_logits.cpu()
     known = _Known(columns, logits, None, digest(list(columns.values())))
-    run = _run(adapted, recipe, seed, known.digest, quality)
-    shots = Columns({"labels": quality, **columns})
+    rated = {"labels": quality, **_certainty(noise, len(quality), recipe)}
+    run = _run(adapted, recipe, seed, known.digest, rated)
+    shots = Columns({**rated, **columns})
     watching = [_Teller(progress or _silent), *callbacks]
     with _fitting(adapted, shots, known, recipe, Path(output_dir), run, callbacks=watching) as trainer:
         trainer.train(resume_from_checkpoint=True)
@@ -196,6 +204,16 @@ def _check_quality(quality: Tensor, pictures: int) -> None:
         )
     if bool((quality == quality[0]).all()):
         raise GRMPError(f"Expected pictures with different ratings, got {len(quality)} that are all alike. Rate more.")
+
+
+def _certainty(noise: Tensor | None, pictures: int, recipe: FewShotRecipe) -> dict[str, Tensor]:
+    """The column by which losses are weighted, 1 / noise with a mean noise of 1; none for equal noise."""
+    if noise is None or not recipe.features:
+        return {}
+    if noise.shape != (pictures,) or not bool(((noise > 0) & noise.isfinite()).all()):
+        raise GRMPError(f"Expected a noise above 0 for each of {pictures} pictures, got others. Look for NaN in it.")
+    noise = noise.double()
+    return {} if bool((noise == noise[0]).all()) else {"certainty": (noise.mean() / noise).float()}
 
 
 def _sizes(
@@ -244,7 +262,13 @@ def _fitting(
     if recipe.calibrate:
         fit_calibration(model, known.logits, quality)
     if recipe.features:
-        belief = fit_features(model, known.columns["image_embeds"], known.columns.get("side"), known.logits, quality)
+        embeds, side, certainty = (
+            known.columns["image_embeds"],
+            known.columns.get("side"),
+            shots.columns.get("certainty"),
+        )
+        noise = None if certainty is None else 1 / certainty
+        belief = fit_features(model, embeds, side, known.logits, quality, noise=noise)
         _record_evidence(model, belief, quality)
         maps = {name: torch.zeros_like(p) for name, p in model.named_parameters() if name.endswith(_MAP)}
         given["pulls"] = [(pull_of_map(quality, anchor_levels(model.config)), maps)]
@@ -263,7 +287,7 @@ def _record_evidence(model: PeftModel, belief: Belief, quality: Tensor) -> None:
     dataclasses.replace(record, provenance={**(record.provenance or {}), "evidence": decided}).attach(config)
 
 
-def _run(model: PeftModel, recipe: FewShotRecipe, seed: int, seen: str, quality: Tensor) -> dict[str, Any]:
+def _run(model: PeftModel, recipe: FewShotRecipe, seed: int, seen: str, rated: dict[str, Tensor]) -> dict[str, Any]:
     """All that decides about the trained weights of a model at its start."""
     start = [value for name, value in sorted(model.state_dict().items()) if ".grmp_" in name]
     return {
@@ -271,7 +295,7 @@ def _run(model: PeftModel, recipe: FewShotRecipe, seed: int, seen: str, quality:
         "seed": seed,
         "base": Record.of(model.active_peft_config).fingerprint,
         "start": digest(start),
-        "shots": [seen, digest([quality])],
+        "shots": [seen, digest(list(rated.values()))],
     }
 
 

@@ -12,9 +12,12 @@ from grmp_hf.modeling.functional import quality_loss, semantic_cross_entropy
 __all__ = ["Batch", "Forward", "Objective", "Term", "quality", "quality_and_semantic"]
 
 Batch = dict[str, Tensor]
-"""Columns, one row a picture: ``labels`` and ``pixel_values`` or ``image_embeds``, and whatever an objective reads."""
+"""Columns, one row a picture: ``labels`` and ``pixel_values`` or ``image_embeds``, and whatever an objective reads.
 
-_NOT_SHOWN = ("labels", "teacher_logits", "groups")
+``certainty`` ``(B,)``, if there, is how much each picture's quality loss counts, with a mean near 1.
+"""
+
+_NOT_SHOWN = ("labels", "certainty", "teacher_logits", "groups")
 
 
 class Term(NamedTuple):
@@ -49,8 +52,9 @@ def quality(levels: Sequence[float]) -> Objective:
     """
 
     def terms(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:
-        output, labels = student(_pictures(batch)), batch["labels"]
-        return {"quality": Term(quality_loss(output.quality, output.quality_logits, labels, levels), len(labels))}
+        output, labels, certainty = student(_pictures(batch)), batch["labels"], batch.get("certainty")
+        judged = quality_loss(output.quality, output.quality_logits, labels, levels, certainty)
+        return {"quality": Term(judged, len(labels))}  # pictures: the sum over parts does not depend on the parts
 
     return terms
 
@@ -66,13 +70,12 @@ def quality_and_semantic(levels: Sequence[float], temperature: float = 1.0) -> O
 
     def terms(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:
         shown = {**_pictures(batch), "output_semantic": True}
-        output, taught = student(shown), batch.get("teacher_logits")
+        output, labels, taught = student(shown), batch["labels"], batch.get("teacher_logits")
         if taught is None:
             taught = teacher(shown).semantic_logits
-        judged = quality_loss(output.quality, output.quality_logits, batch["labels"], levels)
+        judged = quality_loss(output.quality, output.quality_logits, labels, levels, batch.get("certainty"))
         semantic = semantic_cross_entropy(output.semantic_logits, taught, temperature)
-        pictures = len(batch["labels"])
-        return {"quality": Term(judged, pictures), "semantic": Term(semantic, pictures)}
+        return {"quality": Term(judged, len(labels)), "semantic": Term(semantic, len(labels))}
 
     return terms
 

@@ -106,6 +106,14 @@ def test_optional_columns_are_carried(folder: Path) -> None:
     assert any('scene from "subset", split from "set"' in note for note in read.notes)
 
 
+def test_votes_are_numbers_of_at_least_one(folder: Path) -> None:
+    (folder / "labels.csv").write_text(table(header=("image", "mos", "Num Votes"), extra=("3",)) + "\n")
+    assert [row.votes for row in read_ratings(folder).rows] == 6 * [3.0]
+    (folder / "labels.csv").write_text(table(header=("image", "mos", "votes"), extra=("0",)))
+    with pytest.raises(GRMPError, match='column "votes": expected numbers of votes, got 6 below 1: 0 in line 2'):
+        read_ratings(folder)
+
+
 def test_other_columns_that_may_be_ratings_are_told(folder: Path) -> None:
     (folder / "labels.csv").write_text(table(header=("image", "mos", "Score"), extra=("7",)))
     assert 'ratings from column "mos", not "Score"; --rating-column changes this' in read_ratings(folder).notes[0]

@@ -44,7 +44,7 @@ def test_the_plan_never_mixes_its_two_sets() -> None:
             assert len(indices) in (2, 3) and any(indices <= set(part) for part in script["SETS"])
 
 
-@pytest.mark.parametrize("use", ["pairs", "channels"])
+@pytest.mark.parametrize("use", ["pairs", "channels", "certainty"])
 def test_two_processes_and_accumulation_are_one_batch(use: str, folders: list[str], tmp_path: Path) -> None:
     """Five groups a step: of one process, of five batches, and three beside two of two processes."""
     script = runpy.run_path(str(SCRIPT))

@@ -367,3 +367,29 @@ def test_what_is_kept_in_memory_changes_nothing(make_scorer, shots, tmp_path: Pa
             for memory, name in ((0, f"lazy{number}"), (2**30, f"kept{number}"))
         )
         assert equal(lazy, kept)
+
+
+@pytest.mark.parametrize("recipe", [FewShotRecipe(steps=4), VISUAL, CALIBRATED], ids=["map", "visual", "no map"])
+def test_surer_ratings_count_more_where_features_are_mapped(recipe: FewShotRecipe, run) -> None:
+    recipe = dataclasses.replace(recipe, steps=4)
+    alike = learnt(run(recipe=recipe))
+    assert equal(alike, learnt(run(recipe=recipe, noise=torch.full((9,), 0.3))))
+    differing = learnt(run(recipe=recipe, noise=torch.tensor([9.0] + 8 * [1.0])))
+    assert equal(alike, differing) != recipe.features
+
+
+def test_embeddings_take_noise_as_pictures_do(make_scorer, shots, tmp_path: Path) -> None:
+    model, recipe, noise = make_scorer(), FewShotRecipe(steps=4), torch.linspace(1, 5, 9)
+    pixels = (shots[0].float() / 255 - 0.5) / 0.5
+    with torch.no_grad():
+        embeds = torch.cat([model.get_image_embeds(picture[None]) for picture in pixels])
+    first = adapt_embeds(model, embeds, shots[1], noise=noise, recipe=recipe, output_dir=tmp_path / "a")
+    second = adapt(model, rated(*shots), noise=noise, recipe=recipe, output_dir=tmp_path / "b")
+    for name, value in learnt(first).items():
+        torch.testing.assert_close(value, learnt(second)[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("noise", [[0.0] + 8 * [1.0], [float("nan")] + 8 * [1.0], 8 * [1.0]])
+def test_noise_that_is_none_is_refused(noise: list[float], run) -> None:
+    with pytest.raises(GRMPError, match="a noise above 0 for each of 9 pictures"):
+        run(noise=torch.tensor(noise))

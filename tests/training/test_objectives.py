@@ -54,6 +54,22 @@ def test_quality_is_the_loss_of_what_the_student_says() -> None:
     assert asked == [{"pixel_values"}], "labels and groups are no business of the model"
 
 
+@pytest.mark.parametrize("logits", [True, False])
+def test_surer_ratings_count_more(logits: bool) -> None:
+    certainty, output, labels = torch.tensor([2.0, 1.0, 0.5, 0.5]), Output(0), batch()["labels"]
+    chance = output.quality.clone()
+    each = -(labels * chance.log() + (1 - labels) * (1 - chance).log()) if logits else (chance - labels).square()
+    output.quality_logits = output.quality_logits if logits else None
+
+    def weighed(**more: Tensor) -> Any:
+        return quality(LEVELS)(lambda shown: output if set(shown) == {"pixel_values"} else None, silent, batch(**more))
+
+    term = weighed(certainty=certainty)["quality"]
+    torch.testing.assert_close(term.mean, (certainty * each).mean())
+    assert term.weight == 4
+    assert torch.equal(weighed(certainty=torch.ones(4))["quality"].mean, weighed()["quality"].mean)
+
+
 @pytest.mark.parametrize("given", [False, True])
 def test_semantics_come_from_the_same_forward_pass(given: bool) -> None:
     asked: list[set[str]] = []

@@ -1,7 +1,7 @@
 """Train with an objective, a rule and a plan of one's own: `axes.py BASE ADAPTER OUTPUT USE GROUPS STEPS`.
 
-USE is `pairs` or `channels`; GROUPS are those of a joint batch, STEPS the batches that a step accumulates. What was
-trained is written to OUTPUT.
+USE is `pairs`, `channels` or `certainty`; GROUPS are those of a joint batch, STEPS the batches that a step accumulates.
+What was trained is written to OUTPUT.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
 from grmp_hf import GRMPForImageQualityAssessment, GRMPTrainer, GRMPTrainingArguments
-from grmp_hf.training.objectives import Batch, Forward, Term, quality_and_semantic
+from grmp_hf.training.objectives import Batch, Forward, Term, quality, quality_and_semantic
 from grmp_hf.training.sampling import Group, Plan
 
 SETS = (range(7), range(7, 16))
@@ -57,6 +57,11 @@ def three(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:
     return {**fidelity(student, teacher, batch), **quality_and_semantic([1.0, 0.0])(student, teacher, batch)}
 
 
+def certain(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:
+    """Quality, where some pictures count ten times as much as others."""
+    return quality([1.0, 0.0])(student, teacher, {**batch, "certainty": torch.where(batch["labels"] > 0.4, 2.0, 0.2)})
+
+
 def lengths_alike(gradients: dict[str, dict[str, Tensor]], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The sum of three gradients that were made equally long: of whole batches alone is it what it says."""
     lengths = {c: torch.stack([g.norm() for g in part.values()]).norm() for c, part in gradients.items()}
@@ -82,6 +87,7 @@ def within_sets(joint: int) -> Plan:
 USES: dict[str, dict[str, Any]] = {
     "pairs": {"objective": fidelity},
     "channels": {"objective": three, "rule": lengths_alike},
+    "certainty": {"objective": certain},
 }
 
 
