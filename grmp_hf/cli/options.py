@@ -177,6 +177,15 @@ def add_rating_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--images", metavar="DIR", help="folder of the pictures, where they do not lie beside the table")
     group.add_argument("--image-column", metavar="NAME", help="column of the pictures")
     group.add_argument("--rating-column", metavar="NAME", help="column of the ratings")
+    group.add_argument(
+        "--raters", choices=("average",), help="bring several ratings of a picture together (default: refuse them)"
+    )
+    group.add_argument(
+        "--rater-column", metavar="NAME", help="column that says who has rated; the same, rater by rater"
+    )
+    group.add_argument(
+        "--rating-columns", nargs="+", default=(), metavar="NAME", help="columns of one rater each, names or patterns"
+    )
     group.add_argument("--split-column", metavar="NAME", help="column that says train or test")
     group.add_argument(
         "--range",
@@ -211,6 +220,9 @@ def read_table(source: str, args: argparse.Namespace, *, need_pictures: bool = T
         image_column=args.image_column,
         rating_column=args.rating_column,
         split_column=args.split_column,
+        raters=args.raters,
+        rater_column=args.rater_column,
+        rating_columns=args.rating_columns,
         scale=None if args.range is None else (args.range[0], args.range[1]),
         higher_is_better=args.up,
         unit=args.unit,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from grmp_hf.data.columns import (
 )
 from grmp_hf.data.formats import READABLE
 from grmp_hf.data.numbers import NestedCell, parse_ratings
+from grmp_hf.data.raters import Votes
 from grmp_hf.data.tables import Table
 from grmp_hf.data.text import legacy
 from grmp_hf.errors import GRMPError
@@ -27,8 +29,10 @@ from grmp_hf.errors import GRMPError
 __all__ = [
     "choose_images",
     "choose_ratings",
+    "gather_votes",
     "is_inside",
     "is_score_table",
+    "match_columns",
     "optional_cells",
     "picture_names",
     "rating_cells",
@@ -85,6 +89,8 @@ def choose_ratings(table: Table, wanted: str | None) -> tuple[str, list[str]]:
             "(and compare it with this one by --scores)"
         )
     remedy = _name_column(table, "--rating-column", wanted or "mos")
+    if len(table.columns) > 2 and wanted is None:
+        remedy += ", or those of one rater each with --rating-columns"
     found = find_column(list(table.columns), usual, wanted=wanted, kind="rating", remedy=remedy, where=table.where)
     _check_single(table, found, "--rating-column")
     return found, [name for name in table.columns if column_key(name) in usual and name != found]
@@ -145,6 +151,79 @@ def rating_cells(table: Table, column: str, notes: list[str]) -> Sequence[Any]:
         return cells
     notes.append(f'{table.where}, column "{column}": decimal commas are read as points, "{commas[0]}" first')
     return [cell.replace(",", ".") if isinstance(cell, str) else cell for cell in cells]
+
+
+def match_columns(table: Table, patterns: Sequence[str], images: str) -> list[str]:
+    """The columns that names or shell patterns mean, in the order of the table; never that of the pictures.
+
+    Raises:
+        GRMPError: a pattern that means none, fewer than two columns, or several of one name.
+    """
+    found: set[str] = set()
+    columns = [name for name in table.columns if name != images]
+    for pattern in patterns:
+        key = column_key(pattern)
+        matched = [name for name in columns if name == pattern or fnmatch.fnmatchcase(column_key(name), key)]
+        if not matched:
+            listed = first_few([f'"{shown(name)}"' for name in columns], limit=8)
+            raise GRMPError(
+                f'{table.where}: expected columns of ratings such as "{shown(pattern)}", found {listed or "none"}; '
+                "correct --rating-columns"
+            )
+        found.update(matched)
+    if len(found) < 2:
+        raise GRMPError(
+            f"{table.where}: expected columns of at least two raters for --rating-columns, got one; "
+            "name it with --rating-column"
+        )
+    for name in found:
+        _check_single(table, name, "--rating-columns")
+    return [name for name in columns if name in found]
+
+
+def gather_votes(
+    table: Table,
+    columns: Sequence[str],
+    rater_column: str | None,
+    places: Sequence[str],
+    notes: list[str],
+    *,
+    wide: bool,
+) -> Votes:
+    """The single ratings of a table.
+
+    Args:
+        table: with these columns.
+        columns: of the ratings: one, or with ``wide`` one a rater, whose empty cells are left out.
+        rater_column: who has rated; None where nobody is named.
+        places: what messages call each row.
+        notes: given a sentence for each thing worth knowing.
+        wide: whether the columns are those of one rater each.
+
+    Raises:
+        GRMPError: cells that are no numbers, a picture that nobody has rated, or no such column of raters.
+    """
+    rows: list[int] = []
+    raters: list[str | None] = []
+    values: list[float] = []
+    for column in columns:
+        cells = rating_cells(table, column, notes)
+        known = [at for at in range(len(cells)) if not (wide and is_absent(cells[at]))]
+        where = f'{table.where}, column "{shown(column)}"'
+        values += parse_ratings([cells[at] for at in known], [places[at] for at in known], where=where)
+        rows += known
+        raters += [legacy(column) if wide else None] * len(known)
+    if unrated := sorted(set(range(len(places))) - set(rows)):
+        raise GRMPError(
+            f"{table.where}: expected a rating by somebody in each row, got {len(unrated)} without: "
+            f"{first_few([places[at] for at in unrated])}; rate these pictures or remove their lines"
+        )
+    if rater_column is not None:
+        remedy = "name the column of the raters with --rater-column, or take --raters average"
+        listed = list(table.columns)
+        found = find_column(listed, (), wanted=rater_column, kind="rater", remedy=remedy, where=table.where)
+        raters = [None if is_absent(cell) else legacy(str(cell).strip()) for cell in table.columns[found]]
+    return Votes(rows, raters, values, [places[at] for at in rows])
 
 
 def optional_cells(

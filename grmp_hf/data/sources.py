@@ -13,17 +13,19 @@ from PIL import Image
 from grmp_hf.data.cells import (
     choose_images,
     choose_ratings,
+    gather_votes,
     is_inside,
+    match_columns,
     optional_cells,
     picture_names,
-    rating_cells,
 )
 from grmp_hf.data.columns import RatedTable, Row, first_few, shown
 from grmp_hf.data.embedded import load_hub_table, table_from_dataset
 from grmp_hf.data.files import PictureFolders
 from grmp_hf.data.images import MAX_PIXELS, ImageError, decode_image
-from grmp_hf.data.numbers import check_ratings, parse_ratings
+from grmp_hf.data.numbers import check_ratings
 from grmp_hf.data.parquet import read_parquet
+from grmp_hf.data.raters import bring_together, picture_key
 from grmp_hf.data.scales import RatingScale, infer_scale
 from grmp_hf.data.tables import Table, read_csv, read_jsonl
 from grmp_hf.data.text import legacy
@@ -51,6 +53,9 @@ def read_ratings(
     image_column: str | None = None,
     rating_column: str | None = None,
     split_column: str | None = None,
+    raters: str | None = None,
+    rater_column: str | None = None,
+    rating_columns: Sequence[str] = (),
     scale: RatingScale | tuple[float, float] | None = None,
     higher_is_better: bool | None = None,
     unit: str = "",
@@ -69,6 +74,12 @@ def read_ratings(
         image_column: column of the pictures; else the first of `IMAGE_NAMES` that is there.
         rating_column: column of the ratings; else the first of `RATING_NAMES` that is there.
         split_column: column of the parts; else one of the usual names, where it is there.
+        raters: "average" where several rows of one picture are ratings of it, to be brought together into one row with
+            their mean, deviation and number; None to refuse such rows.
+        rater_column: column that says who has rated; it asks for "average", and takes each rater's own use of the scale
+            out first (:func:`~grmp_hf.data.raters.settle`).
+        rating_columns: columns of ratings by one rater each, as names or patterns ("rater_*"), in the place of
+            `rating_column` and `rater_column`; empty cells are pictures that he has not rated.
         scale: nominal range of the ratings, as (low, high) or with direction and unit as a `RatingScale`; else
             `infer_scale` guesses the range and says so.
         higher_is_better: direction, for anything but a `RatingScale`; up by default, but never guessed for a column of
@@ -89,34 +100,38 @@ def read_ratings(
     """
     table, notes = open_table(source, config=config, revision=revision, local_files_only=local_files_only)
     notes += table.notes
-    image_column, passed = choose_images(table, image_column)
-    rating_column, rivals = choose_ratings(table, rating_column)
-    notes.append(
-        f'{table.where}: pictures from column "{shown(image_column)}"'
-        + (f', not "{passed}"; --image-column changes this' if passed else "")
-        + f', ratings from column "{shown(rating_column)}"'
-        + (f", not {_quoted(rivals)}; --rating-column changes this" if rivals else "")
-    )
+    several = _check_raters(raters, rater_column, rating_column, rating_columns)
+    image_column, rated = _choose_columns(table, image_column, rating_column, rating_columns, notes)
     written = picture_names(table, image_column, notes)
     places = [f"{place} ({shown(legacy(name))})" for place, name in zip(table.places, written, strict=True)]
-    where = f'{table.where}, column "{shown(rating_column)}"'
-    ratings = parse_ratings(rating_cells(table, rating_column, notes), places, where=where)
+    where = f"{table.where}, column{'s' * (len(rated) > 1)} {_quoted(rated)}"
+    votes = gather_votes(table, rated, rater_column, places, notes, wide=bool(rating_columns))
     if not isinstance(scale, RatingScale):
-        _check_direction(rating_column, higher_is_better, where)
-        scale = _complete_scale(scale, higher_is_better is not False, unit, ratings, places, where, notes)
-    check_ratings(ratings, places, where=where, scale=scale)
+        _check_direction(rated, higher_is_better, where)
+        up = higher_is_better is not False
+        scale = _complete_scale(scale, up, unit, votes.values, votes.places, where, notes)
+    check_ratings(votes.values, votes.places, where=where, scale=scale)
     pictures, names = _find_pictures(
         table, image_column, written, None if images is None else Path(images), need_pictures
     )
     dataset = table.where if table.folder is None else Path(source).resolve().name
+    ratings = dict(zip(votes.rows, votes.values, strict=True))
     rows = [
-        Row(image=picture, name=name, mos=mos, quality=scale.to_quality(mos), dataset=dataset)
-        for picture, name, mos in zip(pictures, names, ratings, strict=True)
+        Row(image=picture, name=name, mos=ratings[at], quality=scale.to_quality(ratings[at]), dataset=dataset)
+        for at, (picture, name) in enumerate(zip(pictures, names, strict=True))
     ]
-    used = {image_column, rating_column, *(name for name, cells in table.columns.items() if is_inside(cells))}
+    used = {
+        image_column,
+        rater_column or image_column,
+        *rated,
+        *(name for name, cells in table.columns.items() if is_inside(cells)),
+    }
     for field, cells in optional_cells(table, used, places, split_column, notes).items():
         rows = [replace(row, **{field: cell}) for row, cell in zip(rows, cells, strict=True)]
-    merged = _merge_repeated(rows, places, table.where, notes)
+    if several:
+        merged = bring_together(rows, votes, scale, table.where, notes)
+    else:
+        merged = _merge_repeated(rows, places, table.where, notes)
     check_ratings([row.mos for row in merged], [row.name for row in merged], where=where)
     return RatedTable(dataset, merged, scale, tuple(notes))
 
@@ -186,8 +201,39 @@ def _open_folder(folder: Path) -> tuple[Table, list[str]]:
     return _READERS[found[0].suffix.lower()](found[0]), notes
 
 
-def _check_direction(rating_column: str, higher_is_better: bool | None, where: str) -> None:
-    if "dmos" in rating_column.casefold() and higher_is_better is None:
+def _check_raters(
+    raters: str | None, rater_column: str | None, rating_column: str | None, rating_columns: Sequence[str]
+) -> bool:
+    """Say whether several ratings of one picture are to be brought together."""
+    if raters not in (None, "average"):
+        raise GRMPError(f'--raters: expected "average" or nothing, got "{shown(raters)}"; leave it out to refuse them')
+    if rating_columns and (rating_column is not None or rater_column is not None):
+        other = "--rating-column" if rater_column is None else "--rater-column"
+        raise GRMPError(
+            f"expected either columns of one rater each (--rating-columns) or {other}, got both; leave one of them out"
+        )
+    return raters is not None or rater_column is not None or bool(rating_columns)
+
+
+def _choose_columns(
+    table: Table, images: str | None, ratings: str | None, patterns: Sequence[str], notes: list[str]
+) -> tuple[str, list[str]]:
+    """The column of the pictures and those of the ratings, with a note on both."""
+    images, passed = choose_images(table, images)
+    found = f'{table.where}: pictures from column "{shown(images)}"'
+    found += f', not "{passed}"; --image-column changes this' if passed else ""
+    if patterns:
+        rated = match_columns(table, patterns, images)
+        notes.append(f"{found}, a rater's ratings each from columns {_quoted(rated)}")
+        return images, rated
+    rated_in, rivals = choose_ratings(table, ratings)
+    found += f', ratings from column "{shown(rated_in)}"'
+    notes.append(found + (f", not {_quoted(rivals)}; --rating-column changes this" if rivals else ""))
+    return images, [rated_in]
+
+
+def _check_direction(rated: Sequence[str], higher_is_better: bool | None, where: str) -> None:
+    if any("dmos" in column.casefold() for column in rated) and higher_is_better is None:
         raise GRMPError(
             f"{where}: DMOS rises with quality in some data sets and falls in others; "
             "say which with --higher-is-better or --lower-is-better"
@@ -253,15 +299,15 @@ def _merge_repeated(rows: Sequence[Row], places: Sequence[str], where: str, note
     repeated: list[str] = []
     differing: list[str] = []
     for row, place in zip(rows, places, strict=True):
-        key = os.path.realpath(row.image) if isinstance(row.image, Path) else row.name
-        kept = first.setdefault(key, row)
+        kept = first.setdefault(picture_key(row), row)
         if kept is not row:
             same = (kept.mos, kept.split) == (row.mos, row.split)
             (repeated if same else differing).append(f"{row.mos:g} in {place}, {kept.mos:g} before")
     if differing:
         raise GRMPError(
             f"{where}: expected one row a picture, got {len(differing)} repeated with another rating or split: "
-            f"{first_few(differing)}; average the votes of a picture into one row"
+            f"{first_few(differing)}; average the votes of a picture into one row, or let "
+            "--raters average do it, or --rater-column NAME where a column names the raters"
         )
     if repeated:
         notes.append(f"{where}: {len(repeated)} rows repeat a picture with the same rating and are merged")
