@@ -16,7 +16,7 @@ from PIL import Image
 import grmp_hf
 from grmp_hf.claims import WorkFolder
 from grmp_hf.comparing import score_tests
-from grmp_hf.data import RatedTable
+from grmp_hf.data import RatedTable, read_pairs
 from grmp_hf.errors import GRMPError
 from grmp_hf.recipe_files import recipe_names
 from grmp_hf.scoring import Scorer
@@ -94,6 +94,16 @@ def test_surer_ratings_count_more(base: Scorer, table: RatedTable) -> None:
         assert all(torch.equal(plain[name], weight) for name, weight in weights(**alike).items())
     differing = weights(votes=[1.0, 20.0] * 8)
     assert any(not torch.equal(plain[name], weight) for name, weight in differing.items())
+
+
+def test_choices_teach_without_any_score(base: Scorer, photos: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.csv"
+    lines = [f"{at}.png,{at + step}.png" for step in (1, 4) for at in range(16 - step)]
+    pairs.write_text("better,worse\n" + "\n".join(lines))
+    scorer = grmp_hf.adapt(base, read_pairs(pairs, images=photos), recipe=short())
+    found = scorer.score([str(photos / "0.png"), str(photos / "15.png")])
+    assert scorer.taught is not None and len(scorer.taught.train) == 16
+    assert 0 < found.score[1] < found.score[0] < 1
 
 
 def test_two_tastes_on_one_base_do_not_touch_each_other(base: Scorer, table: RatedTable) -> None:

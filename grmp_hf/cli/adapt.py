@@ -14,10 +14,12 @@ from grmp_hf.cli.figures import figures_table
 from grmp_hf.cli.options import (
     add_model_options,
     add_rating_options,
+    check_choices,
     check_recipe,
     join_processes,
     leave_processes,
     load_scorer,
+    read_choices,
     read_table,
     say,
     settle,
@@ -59,8 +61,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--data", required=True, metavar="X", help="table of ratings, folder with one, or Hub data set (owner/name)"
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--data", metavar="X", help="table of ratings, folder with one, or Hub data set (owner/name)")
+    given.add_argument(
+        "--pairs", metavar="FILE", help="instead: table of choices between pictures, better,worse or a,b,choice"
     )
     parser.add_argument("--output", "-o", required=True, type=Path, metavar="DIR", help="folder of the adapter")
     parser.add_argument("--shots", type=int, metavar="N", help="pictures to learn from (default: all that may teach)")
@@ -95,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
         raise GRMPError(f"--shots: expected at least {_FEWEST}, got {args.shots}; fewer say nothing about a taste")
     if not 0 <= args.seed < 2**32:
         raise GRMPError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}")
+    check_choices(args)
     args.recipe = check_recipe("adapt", args.recipe)
     args.start = find_start(args.start, args.model)
     keep_apart(args.output, "--start", args.start)
@@ -128,7 +133,7 @@ def _run(args: argparse.Namespace, output: OutputFolder, report: OutputFolder, s
 
     join_processes(args)
     recipe = FewShotRecipe.named(args.recipe)
-    table = read_table(args.data, args)
+    table = read_table(args.data, args) if args.pairs is None else read_choices(args.pairs, args)
     split = split_rows(table, shots=args.shots, seed=args.seed, stratified=args.stratified)
     say(args, *table.notes, f"{len(split.train)} pictures teach, {len(split.test)} test: {split.rule}")
     base = load_scorer(args)

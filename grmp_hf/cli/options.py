@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_model_options",
     "add_rating_options",
+    "check_choices",
     "check_names",
     "check_recipe",
     "device",
@@ -29,6 +30,7 @@ __all__ = [
     "leave_processes",
     "load_scorer",
     "positive",
+    "read_choices",
     "read_table",
     "say",
     "settle",
@@ -230,3 +232,32 @@ def read_table(source: str, args: argparse.Namespace, *, need_pictures: bool = T
         need_pictures=need_pictures,
         local_files_only=getattr(args, "offline", False),
     )
+
+
+def check_choices(args: argparse.Namespace) -> None:
+    """Refuse options of ratings beside ``--pairs``, which holds none, and a table of choices that is not there."""
+    if args.pairs is None:
+        return
+    given = {
+        "--image-column": args.image_column,
+        "--rating-column": args.rating_column,
+        "--raters": args.raters,
+        "--rater-column": args.rater_column,
+        "--rating-columns": args.rating_columns,
+        "--split-column": args.split_column,
+        "--range": args.range,
+        "--higher-is-better or --lower-is-better": args.up,
+        "--unit": args.unit,
+        "--data-revision": args.data_revision,
+    }
+    if wrong := [option for option, value in given.items() if value not in (None, "", ())]:
+        raise GRMPError(f"--pairs: expected choices without ratings, got {', '.join(wrong)} beside them; leave it out")
+    if not Path(args.pairs).is_file():
+        raise GRMPError(f"--pairs {args.pairs}: expected a table of choices, found none. {spelling(args.pairs)}")
+
+
+def read_choices(source: str, args: argparse.Namespace) -> RatedTable:
+    """Read the choices of ``--pairs``."""
+    from grmp_hf.data import read_pairs
+
+    return read_pairs(source, images=args.images)

@@ -5,6 +5,7 @@ from grmp_hf.data.certainty import relative_noise
 from grmp_hf.data.columns import ImageSource, RatedTable, Row
 from grmp_hf.data.images import IMAGE_ERROR_CODES, MAX_PIXELS, ImageError, decode_image, to_rgb
 from grmp_hf.data.listing import find_images
+from grmp_hf.data.pairs import read_pairs
 from grmp_hf.data.paper_splits import paper_splits
 from grmp_hf.data.readers import read_benchmark
 from grmp_hf.data.scales import RatingScale, infer_scale
@@ -33,6 +34,7 @@ __all__ = [
     "paper_splits",
     "random_split",
     "read_benchmark",
+    "read_pairs",
     "read_ratings",
     "relative_noise",
     "split_rows",

@@ -32,7 +32,7 @@ from grmp_hf.data.text import legacy
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import check_data
 
-__all__ = ["LABEL_FILES", "decode_row", "iter_images", "open_table", "read_ratings"]
+__all__ = ["LABEL_FILES", "decode_row", "find_pictures", "iter_images", "open_table", "read_ratings"]
 
 LABEL_FILES = tuple(
     f"{stem}{suffix}" for stem in ("metadata", "labels", "ratings") for suffix in (".csv", ".jsonl", ".tsv")
@@ -111,7 +111,7 @@ def read_ratings(
         up = higher_is_better is not False
         scale = _complete_scale(scale, up, unit, votes.values, votes.places, where, notes)
     check_ratings(votes.values, votes.places, where=where, scale=scale)
-    pictures, names = _find_pictures(
+    pictures, names = find_pictures(
         table, image_column, written, None if images is None else Path(images), need_pictures
     )
     dataset = table.where if table.folder is None else Path(source).resolve().name
@@ -260,10 +260,21 @@ def _complete_scale(
     return replace(scale, unit=unit)
 
 
-def _find_pictures(
+def find_pictures(
     table: Table, image_column: str, names: Sequence[str], images: Path | None, needed: bool
 ) -> tuple[Sequence[Any], Sequence[str]]:
-    """Pictures, and names without odd bytes, except where a name on disk has them."""
+    """Pictures of a table, and their names without odd bytes, except where a name on disk has them.
+
+    Args:
+        table: with this column of pictures.
+        image_column: of their cells.
+        names: of the pictures.
+        images: their folder; None to look beside the table.
+        needed: whether each must be there.
+
+    Raises:
+        GRMPError: no such folder, or a picture that is needed and not there.
+    """
     cells = table.columns[image_column]
     if is_inside(cells):
         return cells, [legacy(name) for name in names]

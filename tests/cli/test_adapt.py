@@ -189,6 +189,17 @@ def test_all_pictures_teach_without_shots(
     assert "Not measured" in (tmp_path / "mine" / "README.md").read_text()
 
 
+def test_choices_are_learnt_from(adapt: Callable[..., int], rated: Path, clip_folder: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.csv"
+    rows = [(f"{at}.png", f"{at + step}.png") for step in (1, 5) for at in range(30 - step)]
+    pairs.write_text("better,worse\n" + "\n".join(",".join(row) for row in rows))
+    where = ["--images", rated, "--output", tmp_path / "mine", "--model", clip_folder, "--shots", "12", "--quiet"]
+    assert main([str(part) for part in ("adapt", "--pairs", pairs, *where)]) == 0
+    metrics = json.loads((tmp_path / "mine" / "metrics.json").read_text())
+    assert (metrics["shots"], metrics["n_test"], metrics["data"]) == (12, 18, "pairs.csv")
+    assert metrics["scale"] == "0 (worst) to 1 (best)"
+
+
 def test_a_marked_test_part_is_the_test_part(adapt: Callable[..., int], rated: Path, tmp_path: Path) -> None:
     rows = [(f"{i}.png", 1 + i % 5, "test" if i < 8 else "train") for i in range(30)]
     assert adapt("--shots", 10, data=write(rated, rows, "image,mos,split")) == 0

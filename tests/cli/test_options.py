@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from grmp_hf.cli.main import main
 from grmp_hf.cli.options import add_rating_options, read_table
 
 LONG = "image,who,mos\n" + "".join(
@@ -33,3 +34,20 @@ def test_several_raters(text: str, options: list[str], tmp_path: Path) -> None:
     add_rating_options(parser)
     read = read_table(str(tmp_path), parser.parse_args(options))
     assert [row.mos for row in read.rows] == [2, 3, 4, 2.5, 3.5, 2] and {row.votes for row in read.rows} == {2}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--range", "1", "5", "--raters", "average"], "choices without ratings, got --raters, --range beside them"),
+        (["--rating-columns", "r*"], "got --rating-columns beside them"),
+        ([], "expected a table of choices, found none. Check the spelling"),
+    ],
+)
+def test_choices_come_without_options_of_ratings(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "none.csv"
+    assert main(["adapt", "--pairs", str(pairs), "--output", str(tmp_path / "mine"), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
