@@ -106,8 +106,14 @@ def is_inside(cells: Sequence[Any]) -> bool:
     return any(hasattr(cell, "read") for cell in cells[:1])
 
 
-def picture_names(table: Table, column: str, notes: list[str]) -> list[str]:
+def picture_names(table: Table, column: str, notes: list[str], *, repeated: bool = False) -> list[str]:
     """Names of the pictures, as written; those inside a table go by another column's names, or by their place.
+
+    Args:
+        table: with this column.
+        column: of the pictures.
+        notes: given a sentence for each thing worth knowing.
+        repeated: whether a name that comes again is the same picture; else such names are not used.
 
     Raises:
         GRMPError: a row without a picture, or with something that is no name.
@@ -130,7 +136,7 @@ def picture_names(table: Table, column: str, notes: list[str]) -> list[str]:
         names = [str(cell) for cell in table.columns[other]]
         if is_inside(table.columns[other]) or any(is_empty(cell) for cell in table.columns[other]):
             continue
-        if len(set(names)) == len(names):
+        if repeated or len(set(names)) == len(names):
             return names
         notes.append(
             f'{table.where}: column "{other}" gives some pictures the same name, so rows go by their number; '

@@ -91,6 +91,8 @@ def bring_together(
     if any(row.mos_std is not None or row.votes is not None for row in rows):
         notes.append(f"{where}: deviations and numbers of votes are those of these ratings, not of the table's columns")
     means, deviations, counts = _moments(pictures, values, len(first))
+    if counts.max() == 1:
+        notes.append(f"{where}: no picture has a second rating: check the names of the pictures")
     means = np.clip(means, scale.low, scale.high)
     return tuple(
         replace(

@@ -102,7 +102,7 @@ def read_ratings(
     notes += table.notes
     several = _check_raters(raters, rater_column, rating_column, rating_columns)
     image_column, rated = _choose_columns(table, image_column, rating_column, rating_columns, notes)
-    written = picture_names(table, image_column, notes)
+    written = picture_names(table, image_column, notes, repeated=several)
     places = [f"{place} ({shown(legacy(name))})" for place, name in zip(table.places, written, strict=True)]
     where = f"{table.where}, column{'s' * (len(rated) > 1)} {_quoted(rated)}"
     votes = gather_votes(table, rated, rater_column, places, notes, wide=bool(rating_columns))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -79,6 +80,17 @@ def test_direction_and_range_are_those_of_single_ratings(folder: Path) -> None:
 def test_a_picture_under_two_spellings_is_one(folder: Path) -> None:
     (folder / "labels.csv").write_text(LONG + "A.PNG,z,3\n")
     assert read_ratings(folder, raters="average").rows[0].votes == 3
+
+
+def test_pictures_inside_a_table_go_by_their_names(folder: Path) -> None:
+    lines = [line.split(",") for line in LONG.split()[1:]]
+    columns = {"image": [str(folder / line[0]) for line in lines], "mos": [float(line[2]) for line in lines]}
+    inside = datasets.Dataset.from_dict(columns | {"file_name": [line[0] for line in lines]})
+    read = read_ratings(inside.cast_column("image", datasets.Image()), raters="average")
+    assert [row.mos for row in read.rows] == [1.5, 2, 4, 4, 3, 4.5]
+    assert not any("no picture has a second rating" in note for note in read.notes)
+    unnamed = inside.remove_columns("file_name").cast_column("image", datasets.Image())
+    assert any("no picture has a second rating" in note for note in read_ratings(unnamed, raters="average").notes)
 
 
 def test_a_raters_second_rating_of_a_picture_is_no_second_rater(folder: Path) -> None:
