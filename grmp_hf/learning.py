@@ -322,8 +322,8 @@ def _trained(base: Scorer, name: str, folder: Path) -> Scorer:
 
 def _mean_srcc(prediction: Any) -> dict[str, float]:
     """Mean over episodes of the rank correlation of a query's quality and labels."""
-    pairs = zip(prediction.predictions, prediction.label_ids, strict=True)
-    return {"srcc": float(np.mean([srcc(quality, labels) for quality, labels in pairs]))}
+    found = map(srcc, prediction.predictions, prediction.label_ids)
+    return {"srcc": float(np.mean(list(found)))}
 
 
 def _silent(*_: Any) -> None:
@@ -334,8 +334,7 @@ class _Watch(TrainerCallback):
     """Tells how far training is and what each judgement says, and keeps the judgements."""
 
     def __init__(self, tell: Tell, say: Callable[[str], None]) -> None:
-        self.tell, self.say = tell, say
-        self.judgements: list[dict[str, float]] = []
+        self.tell, self.say, self.judgements = tell, say, list[dict[str, float]]()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.tell("learn", state.global_step / state.max_steps)

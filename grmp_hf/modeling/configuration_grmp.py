@@ -139,8 +139,8 @@ class GRMPConfig(PreTrainedConfig):
         semantic_input_ids: S lists of token ids.
         placeholder_token_id: id of ``X``.
         view_weights: weights of the V views of a picture, summing to 1; None for equal weights, whatever V is.
-        side: a frozen network beside the CLIP, see :func:`~grmp_hf.modeling.side.make_side`; None for none.
-        side_size: side of the square picture that a side network sees; None where the views hold none.
+        side, side_size: a frozen network beside the CLIP, see :func:`~grmp_hf.modeling.side.make_side`, and the side of
+            the square picture that it sees; None for none.
         image_mean, image_std: with which the pixels of the views are normalised, for the side network.
     """
 
@@ -167,8 +167,8 @@ class GRMPConfig(PreTrainedConfig):
             self.clip_config = CLIPConfig(vision_config={"patch_size": 16})
         elif isinstance(self.clip_config, dict):
             self.clip_config = CLIPConfig(**{k: v for k, v in self.clip_config.items() if k != "model_type"})
-        lists = ("quality_anchors", "semantic_anchors", "quality_levels", "keys_to_ignore_at_inference")
-        for name in (*lists, "image_mean", "image_std"):
+        anchors = ("quality_anchors", "semantic_anchors", "quality_levels")
+        for name in (*anchors, "keys_to_ignore_at_inference", "image_mean", "image_std"):
             setattr(self, name, list(getattr(self, name)))
         if self.view_weights is not None:
             self.view_weights = [float(weight) for weight in self.view_weights]

@@ -10,21 +10,19 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
 from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base, teacher_mode
 from grmp_hf.modeling.configuration_grmp import anchor_levels
 from grmp_hf.modeling.heads import require_anchors
-from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, feature_groups
 from grmp_hf.record import Record
@@ -37,6 +35,7 @@ from grmp_hf.training.fitting import fitting
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.recipes import FewShotRecipe
 from grmp_hf.training.rules import Rule
+from grmp_hf.training.shots import Columns, Known, describe
 from grmp_hf.training.starts import load_start, read_start
 from grmp_hf.training.trainer import GRMPTrainer
 
@@ -45,7 +44,6 @@ __all__ = ["FewShotRecipe", "adapt", "adapt_embeds", "reference_modules"]
 Progress = Callable[[str, float], None]
 
 _MAP = ".map.weights"
-_TOGETHER = 8  # pictures that are embedded at once
 
 
 def reference_modules(model: GRMPForImageQualityAssessment, blocks: int = 4) -> list[str]:
@@ -66,19 +64,6 @@ def reference_modules(model: GRMPForImageQualityAssessment, blocks: int = 4) -> 
         for layer in range(max(depth - blocks, 0), depth)
     ]
     return [*names, "final_layer_norm", "post_layernorm"]
-
-
-@dataclass
-class Columns(Dataset[dict[str, Tensor]]):
-    """Pictures whose embeddings stay what they are: name -> ``(n, ...)``, ``labels`` and ``image_embeds``."""
-
-    columns: dict[str, Tensor]
-
-    def __len__(self) -> int:
-        return len(self.columns["labels"])
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {name: column[index] for name, column in self.columns.items()}
 
 
 def adapt(
@@ -132,7 +117,7 @@ def adapt(
             "crop=None, or a recipe that trains the vision tower."
         )
     adapted = _begin(model, recipe, begun, start, seed)
-    known = _describe(adapted, pictures, recipe, tell, begun is not None)
+    known = describe(adapted, pictures, recipe, tell, begun is not None)
     if recipe.moves_embeddings:
         beside = known.taught(pictures.crop is None)
         shots: RatedPictures | Columns = pictures.taught(views=recipe.views, **rated, **beside)
@@ -185,7 +170,7 @@ def adapt_embeds(
     with torch.no_grad(), contextlib.nullcontext() if begun or recipe.features else teacher_mode(adapted):
         shown = {name: column.to(adapted.device) for name, column in columns.items()}
         logits = adapted(**shown).quality_logits.cpu()
-    known = _Known(columns, logits, None, digest(list(columns.values())))
+    known = Known(columns, logits, None, digest(list(columns.values())))
     rated = {"labels": quality, **_certainty(noise, len(quality), recipe)}
     run = _run(adapted, recipe, seed, known.digest, rated)
     shots = Columns({**rated, **columns})
@@ -250,7 +235,7 @@ def _begin(
 def _fitting(
     model: PeftModel,
     shots: RatedPictures | Columns,
-    known: _Known,
+    known: Known,
     recipe: FewShotRecipe,
     output: Path,
     run: dict[str, Any],
@@ -262,12 +247,8 @@ def _fitting(
     if recipe.calibrate:
         fit_calibration(model, known.logits, quality)
     if recipe.features:
-        embeds, side, certainty = (
-            known.columns["image_embeds"],
-            known.columns.get("side"),
-            shots.columns.get("certainty"),
-        )
-        noise = None if certainty is None else 1 / certainty
+        embeds, side = known.columns["image_embeds"], known.columns.get("side")
+        noise = 1 / shots.columns["certainty"] if "certainty" in shots.columns else None
         belief = fit_features(model, embeds, side, known.logits, quality, noise=noise)
         _record_evidence(model, belief, quality)
         maps = {name: torch.zeros_like(p) for name, p in model.named_parameters() if name.endswith(_MAP)}
@@ -326,63 +307,6 @@ def _prompt_config(
     config.calibrate |= begun.calibrate
     config.freeze_visual_prompts = authors or not recipe.visual_prompts
     return config
-
-
-class _Known(NamedTuple):
-    """What is known of the shots at the start of training.
-
-    Attributes:
-        columns: ``image_embeds`` ``(n, D)`` and, where the recipe maps features of a side network, ``side`` ``(n, F)``.
-        logits: ``(n, A)``, of quality by the start, or else by the base.
-        teacher: ``(n, S)``, scene logits of the base, if anybody is taught by them.
-        digest: of the pictures.
-    """
-
-    columns: dict[str, Tensor]
-    logits: Tensor
-    teacher: Tensor | None
-    digest: str
-
-    def taught(self, same: bool) -> dict[str, Tensor]:
-        """Columns beside pictures; of crops that differ from epoch to epoch, the networks are asked in each."""
-        if not same:
-            return {}
-        side = {name: column for name, column in self.columns.items() if name == "side"}
-        return side if self.teacher is None else {**side, "teacher_logits": self.teacher}
-
-
-def _describe(model: PeftModel, pictures: RatedPictures, recipe: FewShotRecipe, tell: Progress, begun: bool) -> _Known:
-    """Look at every shot once."""
-    kept: dict[str, list[Tensor]] = {}
-    seen: list[Tensor] = []
-    with torch.no_grad():
-        for pixels in pictures.batches(_TOGETHER):
-            values = normalize(pixels, pictures.mean, pictures.std).to(model.device)
-            for name, part in _look(model, values, recipe, begun).items():
-                kept.setdefault(name, []).append(part.cpu())
-            seen.append(torch.frombuffer(bytearray.fromhex(digest([pixels])), dtype=torch.uint8))
-            tell("embed", min(_TOGETHER * len(seen) / len(pictures), 1.0))
-    found = {name: torch.cat(parts) for name, parts in kept.items()}
-    logits, teacher = found.pop("logits"), found.pop("teacher", None)
-    return _Known(found, logits, teacher, digest(seen))
-
-
-def _look(model: PeftModel, values: Tensor, recipe: FewShotRecipe, begun: bool) -> dict[str, Tensor]:
-    """Embeddings, features and quality logits at the start, and the scene logits of the base where they teach."""
-    base: Any = model.get_base_model()
-    aside = recipe.features and base.side is not None
-    with contextlib.nullcontext() if begun else teacher_mode(model):
-        features = base.get_features(values, side=aside)
-        found = base(image_embeds=features.embeds, side=features.side, output_semantic=True)
-    looked = {"image_embeds": found.image_embeds, "logits": found.quality_logits}
-    if recipe.features:  # which the map adds to: what the new adapter's own anchors say
-        looked["logits"] = model(image_embeds=found.image_embeds, side=features.side).quality_logits
-    if features.side is not None:
-        looked["side"] = features.side
-    if recipe.moves_embeddings:
-        with teacher_mode(model):
-            looked["teacher"] = model(values, output_semantic=True).semantic_logits if begun else found.semantic_logits
-    return looked
 
 
 class _Teller(TrainerCallback):

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.functional import quality_cross_entropy
-from grmp_hf.training import few_shot, fitting
+from grmp_hf.modeling.image_processing_grmp import normalize
+from grmp_hf.training import fitting
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds, reference_modules
 from grmp_hf.training.pictures import RatedPictures, random_crops
@@ -87,7 +88,7 @@ def test_embeddings_computed_before_give_the_same(run, make_scorer, shots, tmp_p
     pixels, quality = shots
     base = make_scorer()
     with torch.no_grad():
-        views = few_shot.normalize(pixels, **NORMALISATION)
+        views = normalize(pixels, **NORMALISATION)
         embeds = torch.cat([base.get_image_embeds(part) for part in views.split(8)])  # in the batches of adapt
     # By plain gradient descent: Adam makes a whole step of the last digit where a gradient almost vanishes.
     recipe = FewShotRecipe(steps=20, optimizer="sgd", learning_rate=0.1, schedule="constant")
@@ -113,7 +114,7 @@ def test_a_recipe_is_for_anchors(make_scorer, shots, tmp_path: Path) -> None:
 
 def test_it_learns_and_a_strong_pull_holds_it_back(run, make_scorer, shots) -> None:
     pixels, quality = shots
-    views = few_shot.normalize(pixels, **NORMALISATION)
+    views = normalize(pixels, **NORMALISATION)
 
     def loss(model: Any) -> float:
         with torch.no_grad():
@@ -130,7 +131,7 @@ def calibration(make_scorer, pixels: Tensor, quality: Tensor, folder: Path) -> t
     """The base's logits, and the readout's prompts before training."""
     base = make_scorer()
     with torch.no_grad():
-        logits = base(few_shot.normalize(pixels, **NORMALISATION)).quality_logits
+        logits = base(normalize(pixels, **NORMALISATION)).quality_logits
     recipe = dataclasses.replace(CALIBRATED, steps=1, learning_rate=1e-9)
     model = adapt(base, rated(pixels, quality), recipe=recipe, output_dir=folder)
     return logits, model.get_base_model().readout.grmp_readout["default"]

@@ -1,0 +1,95 @@
+"""What is known of the pictures that teach, once each of them has been looked at."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from grmp_hf.modeling.adapters import teacher_mode
+from grmp_hf.modeling.image_processing_grmp import normalize
+from grmp_hf.training.checkpoints import digest
+from grmp_hf.training.pictures import RatedPictures
+from grmp_hf.training.recipes import FewShotRecipe
+
+__all__ = ["Columns", "Known", "describe"]
+
+_TOGETHER = 8  # pictures that are embedded at once
+
+
+@dataclass
+class Columns(Dataset[dict[str, Tensor]]):
+    """Pictures whose embeddings stay what they are: name -> ``(n, ...)``, ``labels`` and ``image_embeds``."""
+
+    columns: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.columns["labels"])
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: column[index] for name, column in self.columns.items()}
+
+
+class Known(NamedTuple):
+    """What is known of the shots at the start of training.
+
+    Attributes:
+        columns: ``image_embeds`` ``(n, D)`` and, where the recipe maps features of a side network, ``side`` ``(n, F)``.
+        logits: ``(n, A)``, of quality by the start, or else by the base.
+        teacher: ``(n, S)``, scene logits of the base, if anybody is taught by them.
+        digest: of the pictures.
+    """
+
+    columns: dict[str, Tensor]
+    logits: Tensor
+    teacher: Tensor | None
+    digest: str
+
+    def taught(self, same: bool) -> dict[str, Tensor]:
+        """Columns beside pictures; of crops that differ from epoch to epoch, the networks are asked in each."""
+        if not same:
+            return {}
+        side = {name: column for name, column in self.columns.items() if name == "side"}
+        return side if self.teacher is None else {**side, "teacher_logits": self.teacher}
+
+
+def describe(
+    model: PeftModel, pictures: RatedPictures, recipe: FewShotRecipe, tell: Callable[[str, float], None], begun: bool
+) -> Known:
+    """Look at every shot once."""
+    kept: dict[str, list[Tensor]] = {}
+    seen: list[Tensor] = []
+    with torch.no_grad():
+        for pixels in pictures.batches(_TOGETHER):
+            values = normalize(pixels, pictures.mean, pictures.std).to(model.device)
+            for name, part in _look(model, values, recipe, begun).items():
+                kept.setdefault(name, []).append(part.cpu())
+            seen.append(torch.frombuffer(bytearray.fromhex(digest([pixels])), dtype=torch.uint8))
+            tell("embed", min(_TOGETHER * len(seen) / len(pictures), 1.0))
+    found = {name: torch.cat(parts) for name, parts in kept.items()}
+    logits, teacher = found.pop("logits"), found.pop("teacher", None)
+    return Known(found, logits, teacher, digest(seen))
+
+
+def _look(model: PeftModel, values: Tensor, recipe: FewShotRecipe, begun: bool) -> dict[str, Tensor]:
+    """Embeddings, features and quality logits at the start, and the scene logits of the base where they teach."""
+    base: Any = model.get_base_model()
+    aside = recipe.features and base.side is not None
+    with contextlib.nullcontext() if begun else teacher_mode(model):
+        features = base.get_features(values, side=aside)
+        found = base(image_embeds=features.embeds, side=features.side, output_semantic=True)
+    looked = {"image_embeds": found.image_embeds, "logits": found.quality_logits}
+    if recipe.features:  # which the map adds to: what the new adapter's own anchors say
+        looked["logits"] = model(image_embeds=found.image_embeds, side=features.side).quality_logits
+    if features.side is not None:
+        looked["side"] = features.side
+    if recipe.moves_embeddings:
+        with teacher_mode(model):
+            looked["teacher"] = model(values, output_semantic=True).semantic_logits if begun else found.semantic_logits
+    return looked
