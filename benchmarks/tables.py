@@ -250,6 +250,27 @@ def pretraining(result: Result) -> str:
     return text
 
 
+def suggested(result: Result) -> str:
+    """Suggested pictures against random ones: paired differences, and the random labels that would do as well."""
+    rows = [["labels", "world", "random", "suggested - random [95 % interval]", "random labels that do as well"]]
+    for title, worlds in result["chosen"].items():
+        for world, found in worlds.items():
+            same = "{equal} [{equal_low}, {equal_high}]".format(**found)
+            rows.append([title, world, f"{found['random']:.3f}", between(found), same])
+    return f"{markdown(rows)}\n\nMeans over {result['draws']} draws."
+
+
+def foretold(result: Result) -> str:
+    """Gain of 20 more random labels: foretold and come, by number of labels and by world."""
+    rows = [["", "foretold", "came", "bounds, mean", "came within them", "cases"]]
+    for title, found in result["foretold"].items():
+        gains = [f"{found[name]:+.3f}" for name in ("gain", "came")]
+        bounds = f"{found['low']:+.3f} to {found['high']:+.3f}"
+        rows.append([title, *gains, bounds, f"{found['within']:.2f}", str(found["cases"])])
+    apart = ", ".join(f"{world} {share:.2f}" for world, share in result["within_bounds_of_others"].items())
+    return f"{markdown(rows)}\n\nShare within bounds that the other worlds alone would have set: {apart}."
+
+
 def imports(result: Result) -> str:
     """Start-up times."""
     return markdown(
@@ -276,6 +297,8 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "golden": ("golden", golden),
     "scoring_speed": ("scoring_speed", speed),
     "data": ("data", data_sets),
+    "suggest": ("suggest", suggested),
+    "foretold": ("suggest", foretold),
     "import": ("import", imports),
     "worlds_50": ("worlds", lambda result: markdown(at_fifty(result))),
     "worlds": ("worlds", lambda result: markdown(beside_simple(result))),

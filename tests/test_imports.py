@@ -58,6 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "scoring": {"data", "modeling", "pictures", "record", "saving", "views"},
     "scratch": {"storing"},
     "storing": set(),
+    "suggesting": {"data", "modeling", "pictures", "scoring", "training", "views"},
     "tasks": {"data", "modeling", "training"},
     "training": {"record", "claims", "modeling", "recipe_files"},
     "views": {"data"},

@@ -148,7 +148,7 @@ def _run(args: argparse.Namespace, output: OutputFolder, report: OutputFolder, s
     if not is_first_process():
         return 0
     decided = scorer.origin.get("evidence")
-    say(args, *([] if decided is None else [decided["decision"]]))
+    say(args, *([] if decided is None else [decided["decision"], decided["more"]]))
     with Progress("test", len(split.test), quiet=args.quiet) as progress:
         tested = score_tests(scorer, table, batch_size=args.batch_size, advance=progress.advance)
     metrics = _metrics(scorer, table, tested, start)

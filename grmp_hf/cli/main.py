@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from grmp_hf.cli import adapt, bake, benchmark, convert, data, evaluate, pretrain, push, score
+from grmp_hf.cli import adapt, bake, benchmark, convert, data, evaluate, pretrain, push, score, suggest
 from grmp_hf.cli.options import check_names, tell
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import asking_nobody
@@ -25,6 +25,7 @@ __all__ = ["build_parser", "main"]
 _COMMANDS = {
     "adapt": adapt,
     "score": score,
+    "suggest": suggest,
     "evaluate": evaluate,
     "pretrain": pretrain,
     "benchmark": benchmark,
@@ -37,6 +38,7 @@ _LONG = ("adapt", "pretrain", "benchmark")  # what they have done is kept
 _INTERRUPTED, _TERMINATED = 130, 143  # as shells count: 128 and the number of the signal
 _BROKEN_PIPE = 141
 _EPILOG = """examples:
+  grmp-iqa suggest photos/ --count 50 --output to_rate.csv
   grmp-iqa adapt --data ratings.csv --shots 50 --seed 0 --output my-adapter
   grmp-iqa score photos/ --adapter my-adapter --output scores.csv
   grmp-iqa evaluate ratings.csv --adapter my-adapter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "device",
     "join_processes",
     "leave_processes",
+    "listed",
     "load_scorer",
     "positive",
     "read_choices",
@@ -134,6 +136,21 @@ def load_scorer(args: argparse.Namespace) -> Scorer:
         local_files_only=True if args.offline else None,
         side=getattr(args, "side", None),
     )
+
+
+def listed(file: Path | None) -> list[str]:
+    """Paths in the lines of a file; their bytes are those of the names.
+
+    Raises:
+        GRMPError: it cannot be read.
+    """
+    if file is None:
+        return []
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        raise GRMPError(f"--list {file}: cannot be read ({error.strerror}); check the path") from error
+    return [os.fsdecode(line) for line in lines if line.strip()]
 
 
 def check_recipe(stage: str, wanted: str | None) -> Path | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grmp_hf.cli.options import add_model_options, load_scorer, say
+from grmp_hf.cli.options import add_model_options, listed, load_scorer, say
 from grmp_hf.cli.progress import Progress
 from grmp_hf.cli.writing import FORMATS, SCORES, about_path, choose_format, describe_scorer, write_table
 from grmp_hf.errors import GRMPError
@@ -74,7 +74,7 @@ def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> 
     """Score what was asked for, to stdout where there is no file for the rows."""
     from grmp_hf.data.listing import list_images
 
-    listing = list_images([*args.paths, *_listed(args.list)])
+    listing = list_images([*args.paths, *listed(args.list)])
     paths, note = listing.paths, listing.note()
     if note is not None:
         say(args, note)
@@ -99,17 +99,6 @@ def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> 
     if args.json and args.output is not None:
         print(json.dumps({**about, "failed": failed, "seconds": seconds, "output": str(args.output)}))
     return 1 if failed else 0
-
-
-def _listed(file: Path | None) -> list[str]:
-    """Paths in the lines of a file; their bytes are those of the names."""
-    if file is None:
-        return []
-    try:
-        lines = file.read_bytes().splitlines()
-    except OSError as error:
-        raise GRMPError(f"--list {file}: cannot be read ({error.strerror}); check the path") from error
-    return [os.fsdecode(line) for line in lines if line.strip()]
 
 
 def _to_file(

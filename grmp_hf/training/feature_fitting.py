@@ -13,6 +13,7 @@ from torch import Tensor
 from grmp_hf.modeling.feature_map import EMBEDS, FeatureMap, level_direction, level_logit, novelty
 from grmp_hf.training.calibration import check_finite
 from grmp_hf.training.evidence import Belief, Prior, Standard, believe, standardise
+from grmp_hf.training.expecting import ExpectedGain, expected_gain
 
 __all__ = ["agreement", "fit_features", "logit_of", "pull_of_map"]
 
@@ -32,7 +33,7 @@ def fit_features(
     *,
     noise: Tensor | None = None,
     prior: Prior | None = None,
-) -> Belief:
+) -> tuple[Belief, ExpectedGain]:
     """Set the feature map of the active adapter to the mean of what the shots say; see :mod:`~.evidence`.
 
     The Gaussian form predicts the quality itself; the map shifts logits. The two meet, to first order, at the mean
@@ -46,6 +47,9 @@ def fit_features(
         quality: ``(n,)`` in [0, 1].
         noise: ``(n,)``, the variance of each rating relative to the others; None for equal ones.
         prior: what is believed before any rating is seen.
+
+    Returns:
+        What the shots say, and what more of them would bring.
 
     Raises:
         GRMPError: as :func:`~grmp_hf.training.evidence.believe`.
@@ -62,16 +66,12 @@ def fit_features(
     standards = {group: known[group] or Standard.of(values) for group, values in features.items()}
     standards["base"] = Standard.of(said)
     standard = {group: standards[group](values) for group, values in features.items()}
-    belief = believe(
-        standard,
-        standards["base"](said)[:, 0],
-        _numbers(quality),
-        noise=None if noise is None else _numbers(noise),
-        prior=prior,
-    )
+    z, ratings = standards["base"](said)[:, 0], _numbers(quality)
+    relative = None if noise is None else _numbers(noise)
+    belief = believe(standard, z, ratings, noise=relative, prior=prior)
     _write(found, belief, standards, len(quality))
     found.usual.fill_(_usual({group: (x, known[group] is None) for group, x in standard.items()}))
-    return belief
+    return belief, expected_gain(standard, z, ratings, belief, noise=relative)
 
 
 def pull_of_map(quality: Tensor, levels: list[float]) -> float:

@@ -30,6 +30,7 @@ from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.calibration import fit_calibration
 from grmp_hf.training.checkpoints import digest
 from grmp_hf.training.evidence import Belief
+from grmp_hf.training.expecting import ExpectedGain
 from grmp_hf.training.feature_fitting import agreement, fit_features, pull_of_map
 from grmp_hf.training.fitting import fitting
 from grmp_hf.training.pictures import RatedPictures
@@ -249,14 +250,14 @@ def _fitting(
     if recipe.features:
         embeds, side = known.columns["image_embeds"], known.columns.get("side")
         noise = 1 / shots.columns["certainty"] if "certainty" in shots.columns else None
-        belief = fit_features(model, embeds, side, known.logits, quality, noise=noise)
-        _record_evidence(model, belief, quality)
+        belief, gain = fit_features(model, embeds, side, known.logits, quality, noise=noise)
+        _record_evidence(model, belief, gain, quality)
         maps = {name: torch.zeros_like(p) for name, p in model.named_parameters() if name.endswith(_MAP)}
         given["pulls"] = [(pull_of_map(quality, anchor_levels(model.config)), maps)]
     return fitting(model, arguments, run, keep=False, train_dataset=shots, **given)
 
 
-def _record_evidence(model: PeftModel, belief: Belief, quality: Tensor) -> None:
+def _record_evidence(model: PeftModel, belief: Belief, gain: ExpectedGain, quality: Tensor) -> None:
     """Let the adapter's record hold what the shots have decided."""
     config: Any = model.active_peft_config
     record = Record.of(config)
@@ -264,6 +265,8 @@ def _record_evidence(model: PeftModel, belief: Belief, quality: Tensor) -> None:
         "decision": agreement(belief, float(quality.double().std(correction=0))),
         "base_weight": round(belief.slope, 4),
         "strengths": {name: round(strength, 4) for name, strength in belief.strengths.items()},
+        "expected_gain": {name: round(value, 4) for name, value in gain._asdict().items()},
+        "more": str(gain),
     }
     dataclasses.replace(record, provenance={**(record.provenance or {}), "evidence": decided}).attach(config)
 

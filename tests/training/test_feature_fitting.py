@@ -46,7 +46,7 @@ def learn(base: GRMPForImageQualityAssessment, count: int = 24) -> tuple[PeftMod
         logits = base(image_embeds=features.embeds).quality_logits
         seen = features.side[:, -8]
         quality = (0.55 + 0.15 * (seen - seen.mean()) / seen.std()).clamp(0.05, 0.95)
-        belief = fit_features(adapted, features.pooled(), features.side, logits, quality)
+        belief, _ = fit_features(adapted, features.pooled(), features.side, logits, quality)
     return adapted, pixels, quality, belief
 
 
