@@ -200,7 +200,6 @@ def ours(base: Any, world: World, shots: Any, seed: int) -> Any:
 
 def measure(base: Any, world: World, others: dict[str, Pictures], draws: int, known: set[tuple[str, int, int]]) -> None:
     """Add the rows of a world that are not known yet."""
-    levels = base.model.config.quality_levels
     for draw, labels, shots, tests in world.draws(draws):
         if (world.name, draw, labels) in known:
             continue
@@ -208,10 +207,7 @@ def measure(base: Any, world: World, others: dict[str, Pictures], draws: int, kn
         look = ours(base, world, shots, draw)
         seconds = time.perf_counter() - start
         found, actual = look(world.pictures, tests), world.quality[tests]
-        low, high = (
-            bound.numpy()
-            for bound in quality_interval(found.quality_logits, found.deviation, found.degrees, levels, 0.9)
-        )
+        low, high = (bound.numpy() for bound in quality_interval(found.quality, found.deviation, found.degrees, 0.9))
         row: dict[str, Any] = {"world": world.name, "labels": labels, "draw": draw, "seconds": round(seconds, 2)}
         row["ours"] = round(srcc(found.quality.numpy(), actual), 4)
         row |= {name: round(srcc(values, actual), 4) for name, values in simple(world, shots, tests).items()}
@@ -242,7 +238,8 @@ def known_rows() -> list[dict[str, Any]]:
     """Rows that are there."""
     if not ROWS.is_file():
         return []
-    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+    return list({(row["world"], row["draw"], row["labels"]): row for row in rows}.values())  # the latest of each
 
 
 def main() -> None:
@@ -260,7 +257,7 @@ def main() -> None:
     base = grmp_hf.load()
     makers = worlds(base, *folders)
     chosen = args.only or list(makers)
-    known = {(row["world"], row["draw"], row["labels"]) for row in known_rows()}
+    known = {(row["world"], row["draw"], row["labels"]) for row in known_rows() if "covered" in row}
     odd = CACHE / "worlds" / "odd"
     make_odd(odd)
     others = kinds_of_odd(describe(base, odd, (0, 1), "odd")[0])

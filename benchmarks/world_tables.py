@@ -61,7 +61,7 @@ def sure(result: dict[str, Any]) -> list[list[str]]:
     for world, title in WORLDS.items():
         cells = []
         for labels in sizes:
-            found = _of(result, world, labels)
+            found = [row for row in _of(result, world, labels) if "covered" in row]
             covered, width = (mean(row[name] for row in found) for name in ("covered", "width")) if found else (0, 0)
             cells.append(f"{covered:.3f} ({width:.2f})" if found else "")
         rows.append([title, *cells])
@@ -73,7 +73,7 @@ def unlike(result: dict[str, Any], labels: int = 50) -> list[list[str]]:
     kinds = ["livec", "webpages", "demo", "noise", "flat", "drawing"]
     rows = [[f"taught by {labels} of", "the same, held out", *(WORLDS.get(kind, kind) for kind in kinds)]]
     for world, title in WORLDS.items():
-        found = [row["unlike"] for row in _of(result, world, labels)]
+        found = [row["unlike"] for row in _of(result, world, labels) if "unlike" in row]
         others = ["" if kind == world else f"{mean(row[kind] for row in found):.2f}" for kind in kinds]
         rows.append([title, f"{mean(row[world] for row in found):.3f}", *others])
     return rows

@@ -84,7 +84,7 @@ class ImageQualityAssessmentPipeline(Pipeline):
 
     def _forward(self, input_tensors: Any, **_: Any) -> Any:
         found = self.model(**input_tensors)
-        names = ("quality", "quality_logits", "deviation", "degrees", "novelty")
+        names = ("quality", "deviation", "degrees", "novelty")
         return {name: found[name] for name in names if name in found}
 
     def postprocess(self, model_outputs: Any, **_: Any) -> dict[str, Any]:
@@ -93,8 +93,8 @@ class ImageQualityAssessmentPipeline(Pipeline):
         said: dict[str, Any] = {"quality": quality, "score": self.scale.to_score(quality)}
         if "deviation" not in model_outputs:
             return said
-        logits, deviation, degrees = (model_outputs[name] for name in ("quality_logits", "deviation", "degrees"))
-        bounds = quality_interval(logits, deviation, degrees, self.model.config.quality_levels, INTERVAL)
+        known = (model_outputs["quality"], model_outputs["deviation"], model_outputs["degrees"])
+        bounds = quality_interval(*known, INTERVAL)
         low, high = sorted(self.scale.to_score(float(bound)) for bound in bounds)
         return {**said, "low": low, "high": high, "unlike": float(model_outputs["novelty"]) > 0}
 

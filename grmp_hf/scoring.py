@@ -12,7 +12,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -260,8 +260,7 @@ class Scorer:
         score = self.unit.to_score(quality)
         if found.deviation is None:
             return Scores(quality, score)
-        levels = cast(Any, self.model).config.quality_levels
-        bounds = quality_interval(found.quality_logits, found.deviation, found.degrees, levels, interval)
+        bounds = quality_interval(found.quality, found.deviation, found.degrees, interval)
         low, high = np.sort([self.unit.to_score(_array(bound)) for bound in bounds], axis=0)
         return Scores(quality, score, low, high, _array(found.novelty) > 0)
 

@@ -19,7 +19,7 @@ from grmp_hf.data.images import ImageError
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.modeling.configuration_grmp import anchor_levels
-from grmp_hf.modeling.feature_map import EMBEDS, FeatureMap, level_logit, novelty
+from grmp_hf.modeling.feature_map import EMBEDS, FeatureMap, level_logit
 from grmp_hf.modeling.heads import AnchorHead, Features, describe
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.pictures import each_picture
@@ -103,7 +103,7 @@ def _after_ratings(found: FeatureMap, features: Floats) -> tuple[Covariance, NDA
     """Covariance after what has taught a map, and which pictures are unlike that, of features ``(N, F + 1)``."""
     with torch.no_grad():
         standard = found.standardised(torch.from_numpy(features).to(found.mean))
-        unlike = novelty(standard, found.groups) > found.usual
+        unlike = found.unlike(standard[:, :-1]) > 0
     phi = _numbers(standard) * _numbers(found.strength)
     covariance = features_after(phi, _numbers(found.factor), _numbers(found.drift), float(found.centre_variance))
     return covariance, unlike.cpu().numpy()

@@ -12,8 +12,6 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor, nn
 
-from grmp_hf.modeling.functional import expected_quality
-
 __all__ = ["EMBEDS", "RANK", "FeatureMap", "Sureness", "level_direction", "level_logit", "novelty", "quality_interval"]
 
 EMBEDS = "embeds"
@@ -29,7 +27,7 @@ class Sureness(NamedTuple):
     """How sure a readout is of pictures.
 
     Attributes:
-        deviation: ``(B,)``, of a new rating around the prediction, as a shift along :func:`level_direction`.
+        deviation: ``(B,)``, of a new rating around the prediction, in quality.
         degrees: ``(B,)``, of freedom, of Student's distribution.
         novelty: ``(B,)``, how unlike the rated pictures a picture is; above 0, more than they are unlike each other.
     """
@@ -59,20 +57,15 @@ def level_logit(logits: Tensor, levels: Sequence[float]) -> Tensor:
     return logits @ direction / direction.square().sum()
 
 
-def quality_interval(
-    logits: Tensor, deviation: Tensor, degrees: Tensor, levels: Sequence[float], share: float
-) -> tuple[Tensor, Tensor]:
-    """Bounds ``(B,)`` of the quality that a new rating would say, worst and best.
+def quality_interval(quality: Tensor, deviation: Tensor, degrees: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Bounds ``(B,)`` of the quality that a new rating would say, worst and best, within [0, 1].
 
     Args:
-        logits: ``(B, levels)``, of quality.
-        deviation, degrees: ``(B,)``, see :class:`Sureness`.
-        levels: the quality in [0, 1] that each level stands for.
+        quality, deviation, degrees: ``(B,)``, see :class:`Sureness`.
         share: of new ratings that lie within, in (0, 1).
     """
-    times = logits.new_tensor(stdtrit(degrees.double().cpu().numpy(), (1 + share) / 2))
-    shift = (deviation.to(times) * times).unsqueeze(1) * level_direction(levels, times)
-    return expected_quality(logits - shift, levels), expected_quality(logits + shift, levels)
+    reach = deviation * deviation.new_tensor(stdtrit(degrees.double().cpu().numpy(), (1 + share) / 2))
+    return (quality - reach).clamp(0, 1), (quality + reach).clamp(0, 1)
 
 
 class FeatureMap(nn.Module):
@@ -105,6 +98,8 @@ class FeatureMap(nn.Module):
             "centre_variance": torch.zeros(()),
             "noise": torch.zeros(()),
             "degrees": torch.ones(()),
+            "shot_mean": torch.zeros(size),
+            "shot_spread": torch.ones(size),
             "usual": torch.zeros(()),
         }
         for name, value in buffers.items():
@@ -119,6 +114,8 @@ class FeatureMap(nn.Module):
     centre_variance: Tensor
     noise: Tensor
     degrees: Tensor
+    shot_mean: Tensor
+    shot_spread: Tensor
     usual: Tensor
 
     def standardised(self, features: Tensor) -> Tensor:
@@ -138,8 +135,13 @@ class FeatureMap(nn.Module):
         phi = standardised * self.strength
         known = phi.square().sum(1) - (phi @ self.factor.T).square().sum(1)
         variance = 1 + known.clamp_min(0) + (1 - phi @ self.drift).square() * self.centre_variance
-        unlike = novelty(standardised, self.groups) - self.usual
+        unlike = self.unlike(standardised[:, :-1])
         return Sureness(self.noise * variance.sqrt(), self.degrees.expand_as(unlike), unlike)
+
+    def unlike(self, standardised: Tensor) -> Tensor:
+        """``(B,)``: how unlike the shots pictures are, from standardised features ``(B, F)``; see :class:`Sureness`."""
+        beside_shots = (standardised - self.shot_mean) / self.shot_spread
+        return novelty(beside_shots, self.groups) - self.usual
 
     def read(self, logits: Tensor, features: Any) -> tuple[Tensor, Sureness]:
         """Both, from what a head sees of pictures (:class:`~grmp_hf.modeling.heads.Features`)."""
@@ -152,6 +154,6 @@ class FeatureMap(nn.Module):
 
 
 def novelty(standardised: Tensor, groups: Mapping[str, int]) -> Tensor:
-    """``(B,)``: the logarithm of the mean over groups of the mean square of standardised features ``(B, F + 1)``."""
-    parts = torch.split(standardised[:, :-1], list(groups.values()), 1)
+    """``(B,)``: the logarithm of the mean over groups of the mean square of features ``(B, F)``, each held to +-5."""
+    parts = torch.split(standardised.clamp(-_LARGEST, _LARGEST), list(groups.values()), 1)
     return torch.stack([part.square().mean(1) for part in parts]).mean(0).clamp_min(1e-12).log()

@@ -70,7 +70,7 @@ def fit_features(
     relative = None if noise is None else _numbers(noise)
     belief = believe(standard, z, ratings, noise=relative, prior=prior)
     _write(found, belief, standards, len(quality))
-    found.usual.fill_(_usual({group: (x, known[group] is None) for group, x in standard.items()}))
+    _know_shots(found, np.column_stack(list(standard.values())))
     return belief, expected_gain(standard, z, ratings, belief, noise=relative)
 
 
@@ -116,7 +116,7 @@ def _write(found: FeatureMap, belief: Belief, standards: dict[str, Standard], sh
         found.factor.zero_()[: len(belief.factor)].copy_(torch.from_numpy(belief.factor))
         found.drift.copy_(torch.from_numpy(belief.drift))
         found.centre_variance.fill_(belief.centre_variance)
-        found.noise.fill_(belief.noise / slope)
+        found.noise.fill_(belief.noise)
         found.degrees.fill_(belief.degrees)
 
 
@@ -155,17 +155,14 @@ def _known(side: Any, group: str) -> Standard | None:
     return Standard(mean, np.maximum(spread, 1e-9))
 
 
-def _usual(standard: dict[str, tuple[Floats, bool]]) -> float:
-    """How unlike each other the shots are: what few other pictures of their kind exceed.
-
-    Args:
-        standard: of each group, the shots' standardised features ``(n, d)``, and whether it was they who set it.
-    """
-    parts = [_without_itself(values) if own else values for values, own in standard.values()]
-    groups = {name: part.shape[1] for name, part in zip(standard, parts, strict=True)}
-    joined = np.column_stack([*parts, np.zeros(len(parts[0]))])
-    found = novelty(torch.from_numpy(joined), groups).numpy()
-    return float(np.median(found) + _UNLIKE * found.std() + _MARGIN)
+def _know_shots(found: FeatureMap, features: Floats) -> None:
+    """Let the map know the shots ``(n, F)``, and how unlike each other they are: what few of their kind exceed."""
+    shots = Standard.of(features)
+    apart = novelty(torch.from_numpy(_without_itself(shots(features))), found.groups).numpy()
+    with torch.no_grad():
+        found.shot_mean.copy_(torch.from_numpy(shots.mean))
+        found.shot_spread.copy_(torch.from_numpy(shots.spread))
+        found.usual.fill_(float(np.median(apart) + _UNLIKE * apart.std() + _MARGIN))
 
 
 def _without_itself(values: Floats) -> Floats:

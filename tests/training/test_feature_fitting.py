@@ -123,12 +123,11 @@ def test_the_pull_is_that_of_the_gaussian_form() -> None:
 
 
 def test_the_interval_is_within_the_scale_and_grows_with_the_share() -> None:
-    logits, ones = torch.tensor([[3.0, 0.0], [0.0, 0.0]]), torch.ones(2)
-    low, high = quality_interval(logits, 2 * ones, 10 * ones, [1.0, 0.0], 0.9)
-    wider = quality_interval(logits, 2 * ones, 10 * ones, [1.0, 0.0], 0.99)
-    quality = logits.softmax(1)[:, 0]
-    assert bool((wider[0] < low).all()) and bool((low < quality).all()) and bool((quality < high).all())
-    assert bool((wider[1] < 1).all()) and float(high[1] - 0.5) == pytest.approx(float(0.5 - low[1]))
+    quality, deviation = torch.tensor([0.95, 0.5]), torch.tensor([0.1, 0.1])
+    low, high = quality_interval(quality, deviation, 10 * torch.ones(2), 0.9)
+    wider = quality_interval(quality, deviation, 10 * torch.ones(2), 0.99)
+    assert bool((wider[0] < low).all()) and bool((low < quality).all()) and float(high[0]) == 1.0
+    assert float(high[1] - 0.5) == pytest.approx(float(0.5 - low[1])) == pytest.approx(0.18125, abs=1e-4)
 
 
 def test_what_was_decided_is_said_in_words(base: GRMPForImageQualityAssessment) -> None:
