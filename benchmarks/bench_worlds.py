@@ -242,6 +242,12 @@ def known_rows() -> list[dict[str, Any]]:
     return list({(row["world"], row["draw"], row["labels"]): row for row in rows}.values())  # the latest of each
 
 
+def flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without mappings in it, so that it is one line."""
+    shares = {f"unlike_{name}": share for name, share in row.get("unlike", {}).items()}
+    return {**{name: value for name, value in row.items() if name != "unlike"}, **shares}
+
+
 def main() -> None:
     """Measure what is missing and write the result."""
     parser = make_parser(__doc__)
@@ -266,7 +272,7 @@ def main() -> None:
         measure(base, makers[name](), others, args.draws, known)
     if args.rows:
         rows = sorted(known_rows(), key=lambda row: (row["world"], row["labels"], row["draw"]))
-        write_result("worlds", {"rows": rows})
+        write_result("worlds", {"rows": [flat(row) for row in rows]})
 
 
 if __name__ == "__main__":

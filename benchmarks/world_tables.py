@@ -73,7 +73,7 @@ def unlike(result: dict[str, Any], labels: int = 50) -> list[list[str]]:
     kinds = ["livec", "webpages", "demo", "noise", "flat", "drawing"]
     rows = [[f"taught by {labels} of", "the same, held out", *(WORLDS.get(kind, kind) for kind in kinds)]]
     for world, title in WORLDS.items():
-        found = [row["unlike"] for row in _of(result, world, labels) if "unlike" in row]
-        others = ["" if kind == world else f"{mean(row[kind] for row in found):.2f}" for kind in kinds]
-        rows.append([title, f"{mean(row[world] for row in found):.3f}", *others])
+        found = [row for row in _of(result, world, labels) if f"unlike_{world}" in row]
+        others = ["" if kind == world else f"{mean(row[f'unlike_{kind}'] for row in found):.2f}" for kind in kinds]
+        rows.append([title, f"{mean(row[f'unlike_{world}'] for row in found):.3f}", *others])
     return rows
