@@ -11,15 +11,14 @@ interrupted run goes on.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from bench_worlds import World, split_groups, worlds
-from measuring import CACHE, add_folder, make_parser, need_folder, write_result
+from bench_worlds import World, read_options, split_groups, worlds
+from measuring import CACHE, write_result
 
 import grmp_hf
 from grmp_hf.evaluation.comparisons import paired_over_draws
@@ -42,14 +41,12 @@ class Prepared:
 
     def __init__(self, base: Any, world: World) -> None:
         columns = {name: np.asarray(world.pictures[name], dtype=np.float64) for name in ("embeds", "side")}
-        self.features = split_groups(columns)
+        self.features = split_groups(base, columns)
         quality = world.pictures["zero_shot"]
         self.said = np.log(quality / (1 - quality))[:, None]
         self.quality = world.quality
-        side = base.model.side
-        parts = (value.double().numpy() for value in (side.mean, side.spread))
-        ends = np.cumsum(list(side.groups.values()))[:-1]
-        self.known = dict(zip(side.groups, zip(*(np.split(part, ends) for part in parts), strict=True), strict=True))
+        known = base.model.side.known()
+        self.known = {name: tuple(value.double().numpy() for value in pair) for name, pair in known.items()}
 
     def learn(self, shots: Array) -> tuple[Belief, Callable[[Array], tuple[dict[str, Array], Array]]]:
         """What is believed after ratings of some pictures, and a function that standardises others for it."""
@@ -190,15 +187,7 @@ def left_out(gains: list[dict[str, Any]], world: str) -> float:
 
 def main() -> None:
     """Measure what is missing and write the result."""
-    parser = make_parser(__doc__)
-    add_folder(parser, "--data", "GRMP_HF_TEST_BIQ2021", "BIQ2021")
-    add_folder(parser, "--livec", "GRMP_HF_TEST_LIVEC", "the part of LIVE Challenge")
-    add_folder(parser, "--webpages", "GRMP_HF_TEST_WEBPAGES", "the web pages")
-    parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--only", nargs="+", metavar="WORLD", help="worlds to measure (default: all)")
-    parser.add_argument("--rows", action=argparse.BooleanOptionalAction, default=True, help="write the result")
-    args = parser.parse_args()
-    folders = [need_folder(parser, getattr(args, name), f"--{name}") for name in ("data", "livec", "webpages")]
+    args, folders = read_options(__doc__)
     ROWS.parent.mkdir(parents=True, exist_ok=True)
     base = grmp_hf.load()
     makers = worlds(base, *folders)

@@ -147,7 +147,7 @@ def worlds(base: Any, data: Path, livec: Path, webpages: Path) -> dict[str, Call
     }
 
 
-def simple(world: World, shots: Any, tests: Any) -> dict[str, Any]:
+def simple(base: Any, world: World, shots: Any, tests: Any) -> dict[str, Any]:
     """Predictions of the simple methods."""
     columns = {name: np.asarray(world.pictures[name], dtype=np.float64) for name in ("embeds", "statistics", "side")}
     found = {"zero_shot": world.pictures["zero_shot"][tests]}
@@ -158,26 +158,25 @@ def simple(world: World, shots: Any, tests: Any) -> dict[str, Any]:
     ):
         x = np.column_stack([columns[column] for column in used])
         found[name] = fit_ridge(x[shots], world.quality[shots]).predict(x[tests])
-    groups = split_groups(columns)
+    groups = split_groups(base, columns)
     said = np.log(world.pictures["zero_shot"] / (1 - world.pictures["zero_shot"]))[:, None]
     standards = {name: Standard.of(x[shots]) for name, x in groups.items()}
-    base = Standard.of(said[shots])
+    standard = Standard.of(said[shots])
     belief = believe(
         {name: standards[name](x[shots]) for name, x in groups.items()},
-        base(said[shots])[:, 0],
+        standard(said[shots])[:, 0],
         world.quality[shots],
         prior=FLAT,
     )
     found["gaussian"] = belief.predict(
-        {name: standards[name](x[tests]) for name, x in groups.items()}, base(said[tests])[:, 0]
+        {name: standards[name](x[tests]) for name, x in groups.items()}, standard(said[tests])[:, 0]
     )
     return found
 
 
-def split_groups(columns: dict[str, Any]) -> dict[str, Any]:
+def split_groups(base: Any, columns: dict[str, Any]) -> dict[str, Any]:
     """Embedding and the groups of the side network."""
-    model: Any = grmp_hf.load().model
-    sizes = model.side.groups
+    sizes = base.model.side.groups
     parts = np.split(columns["side"], np.cumsum(list(sizes.values()))[:-1], axis=1)
     return {"embeds": columns["embeds"], **dict(zip(sizes, parts, strict=True))}
 
@@ -210,7 +209,7 @@ def measure(base: Any, world: World, others: dict[str, Pictures], draws: int, kn
         low, high = (bound.numpy() for bound in quality_interval(found.quality, found.deviation, found.degrees, 0.9))
         row: dict[str, Any] = {"world": world.name, "labels": labels, "draw": draw, "seconds": round(seconds, 2)}
         row["ours"] = round(srcc(found.quality.numpy(), actual), 4)
-        row |= {name: round(srcc(values, actual), 4) for name, values in simple(world, shots, tests).items()}
+        row |= {name: round(srcc(values, actual), 4) for name, values in simple(base, world, shots, tests).items()}
         row["covered"] = round(float(np.mean((actual >= low) & (actual <= high))), 4)
         row["width"] = round(float(np.mean(high - low)), 4)
         row["unlike"] = {world.name: round(float((found.novelty > 0).float().mean()), 4)}
@@ -248,9 +247,9 @@ def flat(row: dict[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in row.items() if name != "unlike"}, **shares}
 
 
-def main() -> None:
-    """Measure what is missing and write the result."""
-    parser = make_parser(__doc__)
+def read_options(description: str | None) -> tuple[argparse.Namespace, list[Path]]:
+    """Options of a benchmark over the worlds, and the folders of those that are not made here."""
+    parser = make_parser(description)
     add_folder(parser, "--data", "GRMP_HF_TEST_BIQ2021", "BIQ2021")
     add_folder(parser, "--livec", "GRMP_HF_TEST_LIVEC", "the part of LIVE Challenge")
     add_folder(parser, "--webpages", "GRMP_HF_TEST_WEBPAGES", "the web pages")
@@ -258,7 +257,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="WORLD", help="worlds to measure (default: all)")
     parser.add_argument("--rows", action=argparse.BooleanOptionalAction, default=True, help="write the result")
     args = parser.parse_args()
-    folders = [need_folder(parser, getattr(args, name), f"--{name}") for name in ("data", "livec", "webpages")]
+    return args, [need_folder(parser, getattr(args, name), f"--{name}") for name in ("data", "livec", "webpages")]
+
+
+def main() -> None:
+    """Measure what is missing and write the result."""
+    args, folders = read_options(__doc__)
     ROWS.parent.mkdir(parents=True, exist_ok=True)
     base = grmp_hf.load()
     makers = worlds(base, *folders)

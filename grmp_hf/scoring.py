@@ -196,20 +196,19 @@ class Scorer:
 
         for part in iter_views(enumerate(paths), look, batch_size=batch_size, workers=workers):
             good = [views for _, views in part if isinstance(views, Tensor)]
-            judged = self.judge(torch.stack(good), interval) if good else None
-            place, rows = itertools.count(), []
+            judged = map(self.judge(torch.stack(good), interval).of, itertools.count()) if good else iter(())
+            rows = []
             for (at, path), views in part:
-                found = views if judged is None or isinstance(views, ImageError) else judged.of(next(place))
-                row = self.row(os.fspath(path), found)
+                row = self.row(os.fspath(path), views if isinstance(views, ImageError) else next(judged))
                 rows.append(row._replace(warning=warned.pop(at, "") if row.status == "ok" else ""))
             yield rows
 
-    def row(self, path: str, found: float | Scores | ImageError | Tensor) -> ScoredPicture:
-        """The row of one picture, from its quality or its scores, or from what is wrong with it."""
+    def row(self, path: str, found: float | Scores | ImageError) -> ScoredPicture:
+        """The row of one picture, from its quality or its scores (:meth:`Scores.of`), or from what is wrong with it."""
         if isinstance(found, ImageError):
             return ScoredPicture(path, None, None, found.code, str(found))
         scores = found if isinstance(found, Scores) else None
-        quality = float(found if scores is None else scores.quality)  # type: ignore[arg-type]
+        quality = float(found.quality if isinstance(found, Scores) else found)
         if not math.isfinite(quality):
             return ScoredPicture(path, None, None, "not_finite", "the model gave no number; use --dtype fp32")
         row = ScoredPicture(path, round(self.unit.to_score(quality), 6), round(quality, 6), "ok", "")

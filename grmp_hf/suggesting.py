@@ -113,12 +113,9 @@ def _covariance(scorer: Scorer, seen: _Seen, found: FeatureMap | None) -> tuple[
     """What is believed of the pictures, and which are unlike those that have been rated."""
     if found is not None:
         return _after_ratings(found, np.column_stack([*seen.features.values()]))
-    side: Any = _base(scorer).side
-    known = {}
-    if side is not None and not bool(side.mean.isnan().any()):
-        ends = np.cumsum(list(side.groups.values()))[:-1]
-        parts = (np.split(_numbers(values), ends) for values in (side.mean, side.spread))
-        known = dict(zip(side.groups, zip(*parts, strict=True), strict=True))
+    side = _base(scorer).side
+    found_there = {} if side is None else side.known()
+    known = {name: (_numbers(mean), _numbers(spread)) for name, (mean, spread) in found_there.items()}
     return features_alone(seen.features, known), np.zeros(len(seen.places), dtype=bool)
 
 

@@ -185,7 +185,7 @@ class GRMPBakedScorer(PreTrainedModel):
     def _quality_logits(self, features: Features) -> tuple[Tensor, Sureness | None]:
         logits = anchor_logits(features.pooled(), self.quality_embeds, self.logit_scale)
         calibrated: Tensor = self.calibration_log_scale.exp() * logits + self.calibration_offset
-        return (calibrated, None) if self.map is None else self.map.read(calibrated, features)
+        return (calibrated, None) if self.map is None else self.map(calibrated, features)
 
     def _semantic_logits(self, image_embeds: Tensor) -> Tensor:
         return anchor_logits(image_embeds, self.semantic_embeds, self.logit_scale)

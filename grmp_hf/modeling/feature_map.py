@@ -75,7 +75,7 @@ class FeatureMap(nn.Module):
 
     Features are standardised and held to +-5; the strengths say how far each may go, so that one pull holds all the
     weights alike. The last feature is what the base says, :func:`level_logit`; its weight is not trained. The other
-    buffers say how sure the map is (:meth:`sureness`); they are set from the shots, not trained.
+    buffers say how sure the map is (:class:`Sureness`); they are set from the shots, not trained.
 
     Args:
         groups: name -> number of features, in their order; see :class:`~grmp_hf.modeling.side.Side`.
@@ -122,17 +122,24 @@ class FeatureMap(nn.Module):
         """Features ``(B, F + 1)``."""
         return ((features.to(self.mean) - self.mean) / self.spread).clamp(-_LARGEST, _LARGEST)
 
-    def forward(self, logits: Tensor, features: Tensor) -> Tensor:
-        """The base's logits ``(B, A)`` and features ``(B, F)`` to logits ``(B, A)``."""
-        phi = self.standardised(self._joined(logits, features)) * self.strength
+    def forward(self, logits: Tensor, features: Any) -> tuple[Tensor, Sureness]:
+        """Logits ``(B, A)``, and how sure they are.
+
+        Args:
+            logits: ``(B, A)``, what the base says.
+            features: what a head sees of the same pictures (:class:`~grmp_hf.modeling.heads.Features`).
+        """
+        side = [] if len(self.groups) == 1 else [features.side]
+        seen = torch.cat([features.pooled(), *side], 1)
+        said = level_logit(logits, self.levels).unsqueeze(1)
+        standardised = self.standardised(torch.cat([seen, said.to(seen)], 1))
+        phi = standardised * self.strength
         shift = self.offset + phi[:, :-1] @ self.weights
         direction = level_direction(self.levels, logits)
-        return self.scale.to(logits) * logits + shift.to(logits).unsqueeze(1) * direction
+        moved = self.scale.to(logits) * logits + shift.to(logits).unsqueeze(1) * direction
+        return moved, self._sureness(standardised, phi)
 
-    def sureness(self, logits: Tensor, features: Tensor) -> Sureness:
-        """Of the same pictures."""
-        standardised = self.standardised(self._joined(logits, features))
-        phi = standardised * self.strength
+    def _sureness(self, standardised: Tensor, phi: Tensor) -> Sureness:
         known = phi.square().sum(1) - (phi @ self.factor.T).square().sum(1)
         variance = 1 + known.clamp_min(0) + (1 - phi @ self.drift).square() * self.centre_variance
         unlike = self.unlike(standardised[:, :-1])
@@ -142,15 +149,6 @@ class FeatureMap(nn.Module):
         """``(B,)``: how unlike the shots pictures are, from standardised features ``(B, F)``; see :class:`Sureness`."""
         beside_shots = (standardised - self.shot_mean) / self.shot_spread
         return novelty(beside_shots, self.groups) - self.usual
-
-    def read(self, logits: Tensor, features: Any) -> tuple[Tensor, Sureness]:
-        """Both, from what a head sees of pictures (:class:`~grmp_hf.modeling.heads.Features`)."""
-        side = [] if len(self.groups) == 1 else [features.side]
-        seen = torch.cat([features.pooled(), *side], 1)
-        return self(logits, seen), self.sureness(logits, seen)
-
-    def _joined(self, logits: Tensor, features: Tensor) -> Tensor:
-        return torch.cat([features, level_logit(logits, self.levels).unsqueeze(1).to(features)], 1)
 
 
 def novelty(standardised: Tensor, groups: Mapping[str, int]) -> Tensor:

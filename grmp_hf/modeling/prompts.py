@@ -133,7 +133,7 @@ class ReadoutPrompts(nn.Module):
     def read(self, logits: Tensor, features: Features) -> tuple[Tensor, Sureness | None]:
         """Logits ``(B, A)`` of the shifted anchors as they come out, and how sure they are where there is a map."""
         calibrated = self.calibrate(logits)
-        return (calibrated, None) if self.map is None else self.map.read(calibrated, features)
+        return (calibrated, None) if self.map is None else self.map(calibrated, features)
 
 
 class KeysValues(NamedTuple):

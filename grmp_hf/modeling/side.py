@@ -157,6 +157,13 @@ class Side(nn.Module):
         for name in ("mean", "spread"):
             self.register_buffer(name, torch.full((sum(self.groups.values()),), float("nan")))
 
+    def known(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Name of a group -> mean and deviation of its features among photographs; empty where nobody has looked."""
+        if bool(self.mean.isnan().any()):
+            return {}
+        parts = (torch.split(values, [*self.groups.values()]) for values in (self.mean, self.spread))
+        return dict(zip(self.groups, zip(*parts, strict=True), strict=True))
+
     def stages(self, pixels: Tensor) -> list[Tensor]:
         """Maps ``(B, C, ., .)``, in the order of the groups."""
         raise NotImplementedError

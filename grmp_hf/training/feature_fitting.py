@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor
 
-from grmp_hf.modeling.feature_map import EMBEDS, FeatureMap, level_direction, level_logit, novelty
+from grmp_hf.modeling.feature_map import FeatureMap, level_direction, level_logit, novelty
+from grmp_hf.modeling.side import Side
 from grmp_hf.training.calibration import check_finite
 from grmp_hf.training.evidence import Belief, Prior, Standard, believe, standardise
 from grmp_hf.training.expecting import ExpectedGain, expected_gain
@@ -62,8 +61,8 @@ def fit_features(
     columns = [_numbers(embeds), *([] if side is None else [_numbers(side)])]
     features = dict(zip(found.groups, np.split(np.column_stack(columns), _ends(found.groups), 1), strict=True))
     said = _numbers(level_logit(logits.double(), found.levels))[:, None]
-    known = {group: _known(base.side, group) for group in features}
-    standards = {group: known[group] or Standard.of(values) for group, values in features.items()}
+    known = _known(base.side)
+    standards = {group: known.get(group) or Standard.of(values) for group, values in features.items()}
     standards["base"] = Standard.of(said)
     standard = {group: standards[group](values) for group, values in features.items()}
     z, ratings = standards["base"](said)[:, 0], _numbers(quality)
@@ -146,13 +145,12 @@ def _mean_level(shift: float, levels: list[float]) -> tuple[float, float]:
     return mean, float(shares @ values.square()) - mean**2
 
 
-def _known(side: Any, group: str) -> Standard | None:
-    """What a side network knows of photographs; None where it knows nothing of a group."""
-    if group == EMBEDS or side is None or bool(side.mean.isnan().any()):
-        return None
-    at = list(side.groups).index(group)
-    mean, spread = (_numbers(part.split(list(side.groups.values()))[at]) for part in (side.mean, side.spread))
-    return Standard(mean, np.maximum(spread, 1e-9))
+def _known(side: Side | None) -> dict[str, Standard]:
+    """Name of a group -> what a side network knows of photographs."""
+    found = {} if side is None else side.known()
+    return {
+        name: Standard(_numbers(mean), np.maximum(_numbers(spread), 1e-9)) for name, (mean, spread) in found.items()
+    }
 
 
 def _know_shots(found: FeatureMap, features: Floats) -> None:

@@ -31,13 +31,17 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def base(make_scorer: MakeScorer) -> GRMPForImageQualityAssessment:
+def with_side(make_scorer: MakeScorer, **config: Any) -> GRMPForImageQualityAssessment:
     """A small base with a small ResNet beside it."""
     torch.manual_seed(3)
-    model = make_scorer(view_weights=[1.0], side_size=32)
+    model = make_scorer(view_weights=[1.0], side_size=32, **config)
     model.put_beside(SETTINGS, make_side(SETTINGS))
     return model
+
+
+@pytest.fixture
+def base(make_scorer: MakeScorer) -> GRMPForImageQualityAssessment:
+    return with_side(make_scorer)
 
 
 def views(count: int = 2) -> torch.Tensor:

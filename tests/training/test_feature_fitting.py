@@ -17,9 +17,8 @@ from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.baking import bake
 from grmp_hf.modeling.feature_map import FeatureMap, level_logit, quality_interval
 from grmp_hf.modeling.peft_prompts import feature_groups
-from grmp_hf.modeling.side import make_side
 from grmp_hf.training.feature_fitting import agreement, fit_features, logit_of, pull_of_map
-from tests.modeling.test_side import SETTINGS, views
+from tests.modeling.test_side import views, with_side
 
 MakeScorer = Callable[..., GRMPForImageQualityAssessment]
 LEVELS = {"two": [1.0, 0.0], "five": [1.0, 0.75, 0.5, 0.25, 0.0]}
@@ -27,10 +26,7 @@ LEVELS = {"two": [1.0, 0.0], "five": [1.0, 0.75, 0.5, 0.25, 0.0]}
 
 @pytest.fixture
 def base(make_scorer: MakeScorer) -> GRMPForImageQualityAssessment:
-    torch.manual_seed(3)
-    model = make_scorer(view_weights=[1.0], side_size=32)
-    model.put_beside(SETTINGS, make_side(SETTINGS))
-    return model
+    return with_side(make_scorer)
 
 
 def adapt(base: GRMPForImageQualityAssessment, **options: Any) -> PeftModel:
@@ -111,8 +107,7 @@ def test_the_link_is_the_mean_level(levels: list[float]) -> None:
 def test_any_number_of_anchors_learns(make_scorer: MakeScorer) -> None:
     ids = [[62, 7, 7, 7, 7, word, 30, 31, 63] for word in (11, 12, 13)]
     anchors = {"quality_anchors": ["a", "b", "c"], "quality_levels": [1.0, 0.5, 0.0], "quality_input_ids": ids}
-    base = make_scorer(view_weights=[1.0], side_size=32, **anchors)
-    base.put_beside(SETTINGS, make_side(SETTINGS))
+    base = with_side(make_scorer, **anchors)
     adapted, pixels, quality, _ = learn(base)
     assert np.corrcoef(adapted(pixels).quality.numpy(), quality.numpy())[0, 1] > 0.8
 
