@@ -122,8 +122,8 @@ def _write(found: FeatureMap, belief: Belief, standards: dict[str, Standard], sh
 def logit_of(quality: float, levels: list[float]) -> float:
     """The shift along the levels' direction, from logits of 0, at which the mean level of the anchors is a quality.
 
-    >>> round(logit_of(0.75, [1.0, 0.0]), 4) == round(math.log(3), 4)
-    True
+    >>> round(logit_of(0.75, [1.0, 0.0]), 4)  # log 3
+    1.0986
     """
     low, high = -60.0, 60.0
     for _ in range(80):

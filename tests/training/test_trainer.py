@@ -462,7 +462,7 @@ STAGES: dict[str, dict[str, Any]] = {
 
 
 def interrupted(folders: list[str], moments: list[float], *stages: str) -> None:
-    """Kill a run at each moment, resume it, and compare with the run that nobody disturbed."""
+    """Kill a run at each moment, a share of its time, resume it, and compare with the run that nobody disturbed."""
     folders[1] = str(Path(folders[1]).with_name("dropout"))
     common = {"num_train_epochs": 6, "save_steps": 1, "seed": 3, "learning_rate": 1e-2, "lr_scheduler_type": "cosine"}
     common |= {"save_total_limit": 2, "logging_strategy": "no", "apart": True}
@@ -476,7 +476,7 @@ def interrupted(folders: list[str], moments: list[float], *stages: str) -> None:
     codes = [int(code) for code in (output / "codes").read_text().split()]
     ended = [code for code, run in zip(codes, runs, strict=True) if "kill_after" not in run]
     assert not any(ended), done.stderr[-3000:]
-    assert codes.count(-signal.SIGKILL) > len(stages) * len(moments) // 2
+    assert codes.count(-signal.SIGKILL) >= len(stages) * len(moments) / 2
     results = [load_file(output / f"{number}.safetensors") for number in range(len(stages) * (1 + len(moments)))]
     for number, result in enumerate(results):
         expected = results[number - number % (1 + len(moments))]
@@ -484,13 +484,13 @@ def interrupted(folders: list[str], moments: list[float], *stages: str) -> None:
 
 
 def test_a_killed_run_goes_on_bit_for_bit(folders: list[str]) -> None:
-    interrupted(folders, [random.uniform(0.2, 1.0)], "pictures", "fomaml")
+    interrupted(folders, [random.uniform(0.1, 0.8)], "pictures", "fomaml")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_run_goes_on_bit_for_bit_from_ten_moments(folders: list[str], stage: str) -> None:
-    interrupted(folders, [random.uniform(0.05, 1.2) for _ in range(10)], stage)
+    interrupted(folders, [random.uniform(0.02, 0.98) for _ in range(10)], stage)
 
 
 def test_a_checkpoint_cut_off_while_it_was_written_is_passed_over(make_adapted: MakeAdapted, tmp_path: Path) -> None:

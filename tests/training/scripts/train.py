@@ -1,10 +1,10 @@
 """Run trainings in a process of their own: `train.py BASE ADAPTER OUTPUT RUNS`.
 
 RUNS is JSON: a list of dictionaries with `pictures`, `crops` or `tasks` (how many), `processes` (how many must be at
-work), optionally `double` (precision), `kill_after` (seconds from the start of training to SIGKILL), `resume`, and
-`broken` (a column in which the first picture has no number; what then ends a process goes to OUTPUT/ended-RANK),
-`apart` (in a forked process, whose exit code goes to OUTPUT/codes), `number` (i if it is not given), and the rest for
-GRMPTrainingArguments. What run i has trained is written to OUTPUT/i.safetensors.
+work), optionally `double` (precision), `kill_after` (when to SIGKILL, as a share of the seconds that the last
+undisturbed training took), `resume`, `broken` (a column in which the first picture has no number; what then ends a
+process goes to OUTPUT/ended-RANK), `apart` (in a forked process, whose exit code goes to OUTPUT/codes), `number` (i if
+it is not given), and the rest for GRMPTrainingArguments. What run i has trained is written to OUTPUT/i.safetensors.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,10 @@ def train(base: str, adapter: str, output: Path, number: int, run: dict[str, Any
     )
     trainer = GRMPTrainer(model, args, train_dataset=data)
     assert trainer.accelerator.num_processes == processes, trainer.accelerator.num_processes
+    took = output / "took"
     if kill_after is not None:
-        threading.Timer(kill_after, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        threading.Timer(kill_after * float(took.read_text()), os.kill, (os.getpid(), signal.SIGKILL)).start()
+    began = time.monotonic()
     if broken is not None and isinstance(data, Pictures):
         scenes = len(model.get_base_model().config.semantic_input_ids)
         data.columns.setdefault(broken, torch.zeros(len(data), scenes))[0] = torch.nan
@@ -93,6 +96,8 @@ def train(base: str, adapter: str, output: Path, number: int, run: dict[str, Any
         (output / f"ended-{args.process_index}").write_text(str(error), encoding="utf-8")
         raise
     if args.process_index == 0:
+        if kill_after is None and not resume:
+            took.write_text(str(time.monotonic() - began))
         trained = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         save_file(trained, output / f"{number}.safetensors")
 
