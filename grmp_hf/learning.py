@@ -271,8 +271,7 @@ def _rated(scorer: Scorer, rows: Sequence[Row]) -> RatedPictures:
 
 
 def _base_of(scorer: Scorer) -> dict[str, Any]:
-    names = ("base_fingerprint", "preprocessing")
-    return {name: scorer.identity[name] for name in names}
+    return {name: scorer.identity[name] for name in ("base_fingerprint", "preprocessing")}
 
 
 def _origin(table: RatedTable, split: Split, seed: int, recipe: FewShotRecipe, start: Path | None) -> dict[str, Any]:

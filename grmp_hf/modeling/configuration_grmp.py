@@ -34,10 +34,7 @@ __all__ = [
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of the pixels that a CLIP sees."""
 
-IGNORED = (
-    *("quality_logits", "semantic_logits", "image_embeds", "axis_logits"),
-    *("deviation", "degrees", "novelty"),
-)
+IGNORED = ("quality_logits", "semantic_logits", "image_embeds", "axis_logits", "deviation", "degrees", "novelty")
 """What a Trainer does not gather of a model's outputs."""
 
 PLACEHOLDER = "X"

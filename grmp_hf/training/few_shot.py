@@ -174,9 +174,8 @@ def adapt_embeds(
     known = Known(columns, logits, None, digest(list(columns.values())))
     rated = {"labels": quality, **_certainty(noise, len(quality), recipe)}
     run = _run(adapted, recipe, seed, known.digest, rated)
-    shots = Columns({**rated, **columns})
-    watching = [_Teller(progress or _silent), *callbacks]
-    with _fitting(adapted, shots, known, recipe, Path(output_dir), run, callbacks=watching) as trainer:
+    watching = {"callbacks": [_Teller(progress or _silent), *callbacks]}
+    with _fitting(adapted, Columns({**rated, **columns}), known, recipe, Path(output_dir), run, **watching) as trainer:
         trainer.train(resume_from_checkpoint=True)
     return adapted
 
