@@ -19,7 +19,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.baselines import RidgeModel, fit_ridge
 from grmp_hf.evaluation.metrics import caveats, evaluate_scores
 from grmp_hf.modeling.adapters import changes_embedding, teacher_mode
-from grmp_hf.modeling.heads import describe
+from grmp_hf.modeling.known_heads import describe
 from grmp_hf.scoring import Scorer, Scores, joined
 from grmp_hf.views import all_views, iter_views
 

@@ -24,8 +24,8 @@ from grmp_hf.modeling import peft_prompts  # noqa: F401 (makes PEFT know the met
 from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer
 from grmp_hf.modeling.bases import base_fingerprint, check_base
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, image_size, match_views, model_place
-from grmp_hf.modeling.heads import rebuild
 from grmp_hf.modeling.image_processing_grmp import TILES, GRMPImageProcessor
+from grmp_hf.modeling.known_heads import rebuild
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.side import backbone_side
 from grmp_hf.outputs import check_source

@@ -36,7 +36,7 @@ class Record:
         revision: its commit, if it came from the Hub.
         fingerprint: of the base's weights.
         head: what the quality is read from: ``anchors`` of the base with their levels and token ids, and ``name`` and
-            ``settings`` of the head (:func:`~grmp_hf.modeling.heads.describe`).
+            ``settings`` of the head (:func:`~grmp_hf.modeling.known_heads.describe`).
         preprocessing: settings of the image processor.
         scale: the user's scale (low, high, higher_is_better, unit).
         provenance: what has taught it, and how.

@@ -16,7 +16,7 @@ from grmp_hf.cards import write_card
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.modeling.baking import GRMPBakedScorer
 from grmp_hf.modeling.bases import check_base
-from grmp_hf.modeling.heads import check_kept
+from grmp_hf.modeling.known_heads import check_kept
 from grmp_hf.places import is_hub_id
 from grmp_hf.record import SPLIT_FILE, WEIGHTS_FILE, Record
 from grmp_hf.scratch import scratch_folder

@@ -20,7 +20,8 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.modeling.configuration_grmp import anchor_levels
 from grmp_hf.modeling.feature_map import EMBEDS, FeatureMap, level_logit
-from grmp_hf.modeling.heads import AnchorHead, Features, describe
+from grmp_hf.modeling.heads import AnchorHead, Features
+from grmp_hf.modeling.known_heads import describe
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.pictures import each_picture
 from grmp_hf.scoring import Scorer

@@ -28,7 +28,8 @@ from grmp_hf.modeling.caching import adapter_state
 from grmp_hf.modeling.configuration_grmp import CLIP_MEAN, CLIP_STD, IGNORED, anchor_levels, axis_sizes
 from grmp_hf.modeling.feature_map import FeatureMap, Sureness
 from grmp_hf.modeling.functional import anchor_logits
-from grmp_hf.modeling.heads import AnchorHead, Features, Text, judge, require_anchors, view_features
+from grmp_hf.modeling.heads import AnchorHead, Features, Text, judge, view_features
+from grmp_hf.modeling.known_heads import require_anchors
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment, as_tuple, check_loaded
 from grmp_hf.modeling.patches import exact_patches
 from grmp_hf.modeling.prompts import KeysValues, prompt_attention, run_prompted_encoder

@@ -15,7 +15,7 @@ from transformers.utils import cached_file
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import adapter_weights
-from grmp_hf.modeling.heads import describe
+from grmp_hf.modeling.known_heads import describe
 from grmp_hf.record import CONFIG_FILE, RECORD, Record
 
 __all__ = ["base_fingerprint", "check_base", "check_recorded", "find_record", "side_of"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.functional import quality_cross_entropy
 
-__all__ = ["check_finite", "fit_calibration"]
+__all__ = ["check_finite", "fit_calibration", "place_means"]
 
 
 def check_finite(logits: Tensor, quality: Tensor) -> None:
@@ -66,6 +67,43 @@ def fit_calibration(model: PeftModel, logits: Tensor, quality: Tensor) -> None:
     optimizer.step(closure)
     readout.log_scale.copy_(_log_scale(share).detach())
     readout.offset.data.copy_(offset.detach())
+
+
+def place_means(means: Tensor, quality: Tensor) -> tuple[float, float]:
+    """Where the axis of a head of means lies on the scale of ratings: ``quality = sigmoid(scale mean + offset)``.
+
+    Pairs fix differences of means alone. Scale and offset are those of the smallest cross-entropy; the scale is above
+    0, so that no order changes.
+
+    Args:
+        means: ``(n,)``, of rated pictures.
+        quality: ``(n,)`` in [0, 1], their ratings.
+
+    Returns:
+        scale and offset, for the buffers of :class:`~grmp_hf.modeling.linear_heads.MeanSigma`.
+
+    Raises:
+        GRMPError: a value that is not finite, or means that are all alike.
+    """
+    from scipy import optimize, special
+
+    check_finite(means.unsqueeze(-1), quality)
+    values, rated = means.detach().cpu().double().numpy(), quality.detach().cpu().double().numpy()
+    middle, spread = values.mean(), values.std()
+    if spread < 1e-9:
+        raise GRMPError(
+            "Expected pictures with different means to place them on a scale, got means that are all alike."
+        )
+    standard = (values - middle) / spread
+
+    def loss(at: Any) -> tuple[float, Any]:
+        logit = at[0] * standard + at[1]
+        wrong = special.expit(logit) - rated
+        slope = np.array([(wrong * standard).mean(), wrong.mean()])
+        return float((np.logaddexp(0, logit) - rated * logit).mean()), slope
+
+    scale, offset = optimize.minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[(0.01, 20), (-20, 20)]).x
+    return float(scale / spread), float(offset - scale * middle / spread)
 
 
 def _log_scale(share: Tensor) -> Tensor:

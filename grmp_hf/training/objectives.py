@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
+from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.feature_map import level_logit
 from grmp_hf.modeling.functional import quality_loss, semantic_cross_entropy
+from grmp_hf.modeling.pairwise import CASE_V, MARGIN, better_labels, chance_better, fidelity, pairs_within, sigma_hinge
 
-__all__ = ["Batch", "Forward", "Objective", "Term", "quality", "quality_and_semantic"]
+__all__ = ["Batch", "Forward", "Objective", "Term", "pairwise", "quality", "quality_and_semantic", "shown", "values_of"]
 
 Batch = dict[str, Tensor]
 """Columns, one row a picture: ``labels`` and ``pixel_values`` or ``image_embeds``, and whatever an objective reads.
 
-``certainty`` ``(B,)``, if there, is how much each picture's quality loss counts, with a mean near 1.
+``certainty`` ``(B,)``, if there, is how much each picture's quality loss counts, with a mean near 1. ``mos_std``
+``(B,)`` is the deviation of its ratings, in quality, NaN where nobody says it; ``dataset`` ``(B,)`` the number of its
+data set.
 """
 
-_NOT_SHOWN = ("labels", "certainty", "teacher_logits", "groups")
+_NOT_SHOWN = ("labels", "certainty", "teacher_logits", "groups", "mos_std", "dataset")
 
 
 class Term(NamedTuple):
@@ -52,7 +58,7 @@ def quality(levels: Sequence[float]) -> Objective:
     """
 
     def terms(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:
-        output, labels, certainty = student(_pictures(batch)), batch["labels"], batch.get("certainty")
+        output, labels, certainty = student(shown(batch)), batch["labels"], batch.get("certainty")
         judged = quality_loss(output.quality, output.quality_logits, labels, levels, certainty)
         return {"quality": Term(judged, len(labels))}  # pictures: the sum over parts does not depend on the parts
 
@@ -69,10 +75,10 @@ def quality_and_semantic(levels: Sequence[float], temperature: float = 1.0) -> O
     """
 
     def terms(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:
-        shown = {**_pictures(batch), "output_semantic": True}
-        output, labels, taught = student(shown), batch["labels"], batch.get("teacher_logits")
+        asked = {**shown(batch), "output_semantic": True}
+        output, labels, taught = student(asked), batch["labels"], batch.get("teacher_logits")
         if taught is None:
-            taught = teacher(shown).semantic_logits
+            taught = teacher(asked).semantic_logits
         judged = quality_loss(output.quality, output.quality_logits, labels, levels, batch.get("certainty"))
         semantic = semantic_cross_entropy(output.semantic_logits, taught, temperature)
         return {"quality": Term(judged, len(labels)), "semantic": Term(semantic, len(labels))}
@@ -80,6 +86,104 @@ def quality_and_semantic(levels: Sequence[float], temperature: float = 1.0) -> O
     return terms
 
 
-def _pictures(batch: Batch) -> Batch:
-    """What the model is shown of a batch."""
-    return {name: column for name, column in batch.items() if name not in _NOT_SHOWN}
+def pairwise(
+    levels: Sequence[float],
+    *,
+    sigma: Literal["fixed", "joint", "detached"] = "fixed",
+    fixed: float = CASE_V,
+    margin: float | None = MARGIN,
+    across: bool = False,
+) -> Objective:
+    """Which picture of a pair is better, for all pairs within a group, as channel ``"fidelity"``; and the order of
+    sigmas as channel ``"hinge"``, where sigmas are learnt and ``mos_std`` is known of both pictures.
+
+    A batch without pairs, or without known deviations, counts nothing in that channel. Both channels together need a
+    rule, such as :func:`~grmp_hf.training.rules.summed`.
+
+    Args:
+        levels: as for :func:`quality`; see :func:`values_of`.
+        sigma: the denominator of the probability: ``"fixed"`` for every picture, or the model's own,
+            ``"joint"``, or ``"detached"``: there no gradient reaches it, so that it learns from the hinge alone,
+            as in UNIQUE's code.
+        fixed: sigma of every picture, :data:`~grmp_hf.modeling.pairwise.CASE_V` or
+            :data:`~grmp_hf.modeling.pairwise.RELEASED`.
+        margin: of the hinge; None for no hinge.
+        across: let a group hold pictures of several data sets, whose ratings then have to mean the same.
+
+    Raises:
+        GRMPError: a sigma that does not exist, or, when the objective is asked, a group with pictures of several data
+            sets, or a head without sigma.
+
+    Source: UNIQUE (arXiv 2005.13983), TSN-IQA (2107.13429), LIQE (2303.14968).
+    """
+    if sigma not in ("fixed", "joint", "detached") or not fixed > 0:
+        raise GRMPError(f"Expected sigma 'fixed' (above 0), 'joint' or 'detached', got {sigma!r} ({fixed}).")
+
+    def terms(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:
+        first, second = pairs_within(batch["groups"])
+        if not across:
+            _refuse_across(batch, first, second)
+        output = student(shown(batch))
+        values, sigmas = values_of(output, levels), _sigmas(output, sigma, fixed)
+        labels, stds = batch["labels"].flatten().to(values), batch.get("mos_std")
+        spread = sigmas.detach() if sigma == "detached" else sigmas
+        chance = chance_better(values[first], values[second], spread[first], spread[second])
+        known = (None, None) if stds is None else (stds[first], stds[second])
+        told = fidelity(chance, better_labels(labels[first], labels[second], *known))
+        found = {"fidelity": _mean(told)}
+        if sigma != "fixed" and margin is not None and stds is not None:
+            both = (stds[first].isfinite() & stds[second].isfinite()).nonzero(as_tuple=True)[0]
+            first, second = first[both], second[both]
+            found["hinge"] = _mean(sigma_hinge(sigmas[first], sigmas[second], stds[first], stds[second], margin))
+        return found
+
+    return terms
+
+
+def values_of(output: Any, levels: Sequence[float]) -> Tensor:
+    """Values ``(B,)`` of pictures on an open axis, higher is better, on which differences are taken.
+
+    They are the ``mean`` of a head that gives one, the logit of the level of anchors
+    (:func:`~grmp_hf.modeling.feature_map.level_logit`), or else the logit of the quality.
+
+    Args:
+        output: what the model says.
+        levels: the quality that each of the anchors stands for.
+    """
+    if getattr(output, "mean", None) is not None:
+        found: Tensor = output.mean
+        return found
+    if output.quality_logits is not None:
+        return level_logit(output.quality_logits, levels)
+    return torch.logit(output.quality, eps=1e-6)
+
+
+def _sigmas(output: Any, sigma: str, fixed: float) -> Tensor:
+    if sigma == "fixed":
+        return torch.full_like(output.quality, fixed)
+    found: Tensor | None = getattr(output, "sigma", None)
+    if found is None:
+        raise GRMPError(
+            f"Expected a head that says sigma, such as MeanSigma, for sigma={sigma!r}, got one without. Take "
+            "sigma='fixed', or another head."
+        )
+    return found
+
+
+def _refuse_across(batch: Batch, first: Tensor, second: Tensor) -> None:
+    sets = batch.get("dataset")
+    if sets is not None and bool((sets[first] != sets[second]).any()):
+        raise GRMPError(
+            "Expected pairs of pictures of one data set, got some of two, whose ratings do not compare. Take the plan "
+            "sampling.within, or across=True where they mean the same."
+        )
+
+
+def _mean(losses: Tensor) -> Term:
+    """The mean over pairs; of none, a zero that counts nothing."""
+    return Term(losses.mean() if len(losses) else losses.sum(), len(losses))
+
+
+def shown(batch: Batch, *, labels: bool = False) -> Batch:
+    """What the model is shown of a batch: all but what objectives alone read, with or without its labels."""
+    return {name: column for name, column in batch.items() if name not in _NOT_SHOWN or (labels and name == "labels")}

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base
-from grmp_hf.modeling.heads import require_anchors
+from grmp_hf.modeling.known_heads import require_anchors
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.record import Record

@@ -20,6 +20,7 @@ __all__ = [
     "only",
     "pull",
     "regularize",
+    "summed",
     "tensor_unit",
     "turn_away",
 ]
@@ -64,6 +65,21 @@ def only(gradients: dict[str, Gradients], parameters: Mapping[str, Tensor]) -> G
             "GRMPTrainer: a function (gradients by channel, parameters) -> gradients, such as rules.regularize(5.0)."
         )
     return next(iter(gradients.values()))
+
+
+def summed(weights: Mapping[str, float] | None = None) -> Rule:
+    """The rule of losses that add up: the sum of their gradients. A channel that nothing counted for adds nothing.
+
+    Args:
+        weights: channel -> factor; 1 where it is not named, and for all if None.
+    """
+    factors = dict(weights or {})
+
+    def rule(gradients: dict[str, Gradients], parameters: Mapping[str, Tensor]) -> Gradients:
+        parts = [(factors.get(channel, 1.0), part) for channel, part in gradients.items()]
+        return {name: torch.stack([factor * part[name] for factor, part in parts]).sum(0) for name in parameters}
+
+    return rule
 
 
 def regularize(strength: float, unit: Unit = tensor_unit) -> Rule:

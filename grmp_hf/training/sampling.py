@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ __all__ = [
     "collate_groups",
     "in_order",
     "shuffled",
+    "within",
 ]
 
 Item = TypeVar("Item", covariant=True)
@@ -57,6 +59,55 @@ def shuffled(length: int, joint: int, *, seed: int = 0, drop_last: bool = False)
 def in_order(length: int, joint: int, *, drop_last: bool = False) -> Plan:
     """:func:`shuffled` without the shuffling: for episodes, whose data set has an order of its own in each epoch."""
     return lambda epoch: _cut(range(length), epoch, joint, drop_last)
+
+
+def within(sets: Sequence[Any], size: int, joint: int = 1, *, seed: int = 0, across: bool = False) -> Plan:
+    """Groups of pictures of one data set, whose pairs teach; every picture once in an epoch, in a seeded order.
+
+    Groups have ``size`` pictures, and as many more, one each, as it takes to leave none alone: a data set of 7 in
+    groups of 3 gives one of 3 and one of 4. A group of n pictures has n (n - 1) / 2 pairs.
+
+    Args:
+        sets: ``(n,)``, the data set of each row, such as its column ``dataset``.
+        size: pictures of a group, at least 2; a smaller data set is one group.
+        joint: groups of a joint batch, of all processes together.
+        seed: of the order, which is a function of (seed, epoch).
+        across: let pictures of different data sets meet, whose ratings then have to mean the same.
+
+    Raises:
+        GRMPError: sizes that leave no pair, or a data set of a single picture.
+    """
+    if size < 2 or joint < 1:
+        raise GRMPError(
+            f"Expected groups of at least 2 pictures, since one has no pair, and at least 1 in a joint batch, got "
+            f"groups of {size} and {joint} of them."
+        )
+    places: dict[Any, list[int]] = {}
+    for index, name in enumerate(sets):
+        places.setdefault("all" if across else name, []).append(index)
+    alone = [str(name) for name, rows in places.items() if len(rows) < 2]
+    if alone or not places:
+        raise GRMPError(
+            f"Expected at least 2 pictures of each data set, since pairs are taken within one, got 1 of "
+            f"{', '.join(alone) or 'none'}. Leave it out, or take across=True where ratings mean the same in all."
+        )
+
+    def plan(epoch: int) -> list[list[Group]]:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        groups: list[Group] = []
+        for rows in places.values():
+            order = torch.randperm(len(rows), generator=generator).tolist()
+            groups += [[(epoch, rows[at]) for at in part] for part in _evenly(order, max(len(order) // size, 1))]
+        mixed = [groups[at] for at in torch.randperm(len(groups), generator=generator).tolist()]
+        return [mixed[at : at + joint] for at in range(0, len(mixed), joint)]
+
+    return plan
+
+
+def _evenly(order: Sequence[int], parts: int) -> list[Sequence[int]]:
+    """Cut into parts whose lengths differ by at most one."""
+    ends = [len(order) * part // parts for part in range(parts + 1)]
+    return [order[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
 def _cut(order: Sequence[int], epoch: int, joint: int, drop_last: bool) -> list[list[Group]]:

@@ -31,7 +31,7 @@ from grmp_hf.training.episodes import Episode, Episodes, collate_episodes
 from grmp_hf.training.finite import FiniteWeights, check_counted, check_gradients, check_loss, check_pictures
 from grmp_hf.training.gradients import ChannelGradient, GradientAccumulator, channel_gradients
 from grmp_hf.training.meta_learning import ALGORITHMS, InnerLoop, LongRun, adapt_to_support
-from grmp_hf.training.objectives import Batch, Objective, Term, quality, quality_and_semantic
+from grmp_hf.training.objectives import Batch, Objective, Term, quality, quality_and_semantic, shown
 from grmp_hf.training.refusals import refuse_arguments, refuse_episodes, refuse_settings
 from grmp_hf.training.rules import UNITS, Rule, only, pull, regularize
 from grmp_hf.training.sampling import EpochLoader, Grouped, Plan, PlanSampler, collate_groups, in_order, shuffled
@@ -246,8 +246,7 @@ class GRMPTrainer(Trainer):
     ) -> Any:
         """As in ``Trainer``; of episodes, the query's mean loss, quality ``(E, Q)`` and labels after adaptation."""
         if "episodes" not in inputs:
-            inputs = {name: column for name, column in inputs.items() if name != "teacher_logits"}
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+            return super().prediction_step(model, shown(inputs, labels=True), prediction_loss_only, ignore_keys)
         judged = [self._after_adaptation(episode) for episode in self._prepare_inputs(inputs)["episodes"]]
         losses, quality, labels = zip(*judged, strict=True)
         loss = torch.stack(losses).mean()
@@ -267,8 +266,7 @@ class GRMPTrainer(Trainer):
         outputs, labels = [], [batch["labels"].flatten() for batch in episode["query"]]
         with torch.no_grad():
             for batch in episode["query"]:
-                inputs = {name: column for name, column in batch.items() if name != "teacher_logits"}
-                outputs.append(self._forward(adapted, inputs))
+                outputs.append(self._forward(adapted, shown(batch, labels=True)))
         sums = [output.loss * len(part) for output, part in zip(outputs, labels, strict=True)]
         every = torch.cat(labels)
         return torch.stack(sums).sum() / len(every), torch.cat([output.quality for output in outputs]), every

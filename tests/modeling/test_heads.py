@@ -24,12 +24,10 @@ from grmp_hf.modeling.heads import (
     GRMPOutput,
     Head,
     Text,
-    check_kept,
-    describe,
-    rebuild,
     view_features,
     weights_of,
 )
+from grmp_hf.modeling.known_heads import check_kept, describe, rebuild
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 
 MakeScorer = Callable[..., Any]
@@ -40,7 +38,7 @@ def pictures(*shape: int) -> Tensor:
     return torch.randn(*shape, 3, 16, 16, generator=torch.Generator().manual_seed(3))
 
 
-class Cosine(Head):
+class Leaning(Head):
     """Mean cosine between each view and a direction that is learnt, from [-1, 1] to [0, 1]."""
 
     def __init__(self, width: int = 12) -> None:
@@ -105,7 +103,7 @@ def test_features_hold_every_view_and_the_tokens_that_a_head_asks_for(make_score
 @torch.no_grad()
 def test_embeddings_of_views_stand_for_pictures(make_scorer: MakeScorer) -> None:
     model, pixels = make_scorer(view_weights=[0.5, 0.2, 0.3]), pictures(4, 3)
-    for head in (AnchorHead(), Cosine()):
+    for head in (AnchorHead(), Leaning()):
         model.head = head
         expected, embeds = model(pixels).quality, model.get_features(pixels).embeds
         assert torch.equal(model(image_embeds=embeds).quality, expected)
@@ -234,7 +232,7 @@ CONFIGS: dict[str, Callable[[], PeftConfig]] = {
 
 
 def with_cosine(base: Any) -> Any:
-    base.head = Cosine()
+    base.head = Leaning()
     return base
 
 
@@ -309,7 +307,7 @@ def test_a_head_that_no_adapter_holds(make_scorer: MakeScorer) -> None:
     base = with_cosine(make_scorer())
     adapted = get_peft_model(with_cosine(make_scorer()), LNTuningConfig(target_modules=NORMS))
     for model in (base, adapted):
-        with pytest.raises(GRMPError, match=r"Expected an adapter that holds the head 'Cosine'.*modules_to_save"):
+        with pytest.raises(GRMPError, match=r"Expected an adapter that holds the head 'Leaning'.*modules_to_save"):
             check_kept(model)
     for model in (make_scorer(), bake(make_scorer()), get_peft_model(base, CONFIGS["LayerNorm"]())):
         check_kept(model)
@@ -321,27 +319,27 @@ def test_loss_without_logits_is_the_error_of_the_quality(make_scorer: MakeScorer
 
 
 def test_a_head_of_ones_own_is_not_baked(make_scorer: MakeScorer) -> None:
-    with pytest.raises(GRMPError, match=r"Expected a model with the head AnchorHead to bake, .*, got 'Cosine'"):
+    with pytest.raises(GRMPError, match=r"Expected a model with the head AnchorHead to bake, .*, got 'Leaning'"):
         bake(with_cosine(make_scorer()))
 
 
 def test_a_head_is_described_and_made_anew(make_scorer: MakeScorer) -> None:
-    plain, described = describe(make_scorer().head), describe(Cosine(5))
+    plain, described = describe(make_scorer().head), describe(Leaning(5))
     assert json.loads(json.dumps(plain)) == plain and type(rebuild(plain)) is AnchorHead
-    assert described == {"name": "Cosine", "settings": {"width": 5}}
+    assert described == {"name": "Leaning", "settings": {"width": 5}}
     trained = get_peft_model(with_cosine(make_scorer()), CONFIGS["LayerNorm"]()).get_base_model().head
-    assert describe(trained) == {"name": "Cosine", "settings": {"width": 12}}
-    given = Cosine(5)
+    assert describe(trained) == {"name": "Leaning", "settings": {"width": 12}}
+    given = Leaning(5)
     assert rebuild(described, given) is given
 
 
 @pytest.mark.parametrize(
     ("described", "given", "message"),
     [
-        ({"name": "Cosine"}, None, "got 'Cosine', which is none of this package. Make it yourself"),
+        ({"name": "Leaning"}, None, "got 'Leaning', which is none of this package. Make it yourself"),
         ({"name": "os.system"}, None, "got 'os.system'"),
         ({}, None, "got None"),
-        ({"name": "Cosine"}, Weighted(), "Expected the head 'Cosine' that is recorded, got 'Weighted'"),
+        ({"name": "Leaning"}, Weighted(), "Expected the head 'Leaning' that is recorded, got 'Weighted'"),
         ({"name": "AnchorHead", "settings": {"a": 1}}, None, "Expected settings of the head 'AnchorHead'"),
     ],
 )

@@ -44,7 +44,7 @@ def test_the_plan_never_mixes_its_two_sets() -> None:
             assert len(indices) in (2, 3) and any(indices <= set(part) for part in script["SETS"])
 
 
-@pytest.mark.parametrize("use", ["pairs", "channels", "certainty"])
+@pytest.mark.parametrize("use", ["pairs", "channels", "certainty", "unique"])
 def test_two_processes_and_accumulation_are_one_batch(use: str, folders: list[str], tmp_path: Path) -> None:
     """Five groups a step: of one process, of five batches, and three beside two of two processes."""
     script = runpy.run_path(str(SCRIPT))
@@ -61,6 +61,10 @@ def test_two_processes_and_accumulation_are_one_batch(use: str, folders: list[st
     assert done.returncode == 0, done.stderr[-3000:]
     whole, parts, two = (load_file(tmp_path / name) for name in ("whole", "parts", "two"))
     assert distance(whole, parts) <= 1e-6 and distance(whole, two) <= 1e-6
+    if use == "unique":
+        (bias,) = (value for name, value in whole.items() if name.endswith("head.modules_to_save.default.last.bias"))
+        assert abs(bias[1].item() - 0.541325) > 1e-3  # where sigma is 1
+        return
     start = {name.replace(".default", ""): value for name, value in whole.items()}
     begun = load_file(Path(folders[1]) / "adapter_model.safetensors")
     assert max((start[name] - begun[name]).abs().max().item() for name in start if start[name].numel()) > 1e-3

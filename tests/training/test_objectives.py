@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 import grmp_hf
+from grmp_hf.errors import GRMPError
 from grmp_hf.modeling import functional
 from grmp_hf.modeling.functional import quality_cross_entropy, semantic_cross_entropy
-from grmp_hf.training.objectives import quality, quality_and_semantic
+from grmp_hf.modeling.pairwise import RELEASED, better_labels, chance_better, fidelity, sigma_hinge
+from grmp_hf.training.objectives import pairwise, quality, quality_and_semantic, values_of
 from grmp_hf.training.recipes import FewShotRecipe
+from grmp_hf.training.rules import summed
 
 PACKAGE = Path(grmp_hf.__file__).parent
 LEVELS = [1.0, 0.0]
@@ -123,3 +126,106 @@ def test_it_is_not_far_from_adapt_to_the_loss(
     for ours in stacks:
         named = {Path(file).name for file in ours}
         assert len(ours) <= 8 and len(named) <= 5, ours
+
+
+# Pairs ---------------------------------------------------------------------------------------------------------------
+
+NAN = float("nan")
+GROUPS = torch.tensor([0, 0, 1, 1])
+
+
+class MeanAndSigma(Output):
+    """Values on an open axis, as they are given."""
+
+    quality_logits: Any = None
+
+    def __init__(self, mean: Tensor, sigma: Tensor | None = None) -> None:
+        self.mean, self.sigma, self.quality = mean, sigma, mean.sigmoid()
+
+
+def drawn(seed: int) -> Tensor:
+    return torch.rand(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).add(0.2).requires_grad_()
+
+
+def test_pairs_are_told_apart_within_groups() -> None:
+    output = MeanAndSigma(torch.tensor([0.3, 1.3, 0.5, 0.5]))
+    asked: list[set[str]] = []
+
+    def student(inputs: Any) -> Output:
+        asked.append(set(inputs))
+        return output
+
+    given = batch(groups=GROUPS, dataset=GROUPS, mos_std=torch.full((4,), 0.1))
+    terms = pairwise(LEVELS, fixed=RELEASED)(student, silent, given)
+    soft = better_labels(torch.tensor([0.1, 0.4]), torch.tensor([0.9, 0.5]), *[torch.full((2,), 0.1)] * 2)
+    expected = fidelity(chance_better(torch.tensor([0.3, 0.5]), torch.tensor([1.3, 0.5]), RELEASED, RELEASED), soft)
+    assert list(terms) == ["fidelity"] and terms["fidelity"].weight == 2 and asked == [{"pixel_values"}]
+    torch.testing.assert_close(terms["fidelity"].mean, expected.mean())
+    every = pairwise(LEVELS)(student, silent, batch(groups=torch.zeros(4)))
+    assert every["fidelity"].weight == 6
+
+
+@pytest.mark.parametrize("sigma", ["joint", "detached"])
+@pytest.mark.parametrize("margin", [0.025, None])
+def test_sigma_learns_from_the_hinge_alone_where_it_is_detached(sigma: Any, margin: float | None) -> None:
+    mean, spread = drawn(0), drawn(1)
+    stds = torch.tensor([0.3, 0.1, 0.2, 0.4], dtype=torch.float64)
+
+    def losses(mean: Tensor, spread: Tensor) -> Any:
+        return pairwise(LEVELS, sigma=sigma, margin=margin)(
+            lambda inputs: MeanAndSigma(mean, spread), silent, batch(groups=GROUPS, mos_std=stds)
+        )
+
+    terms = losses(mean, spread)
+    total = sum(term.mean for term in terms.values())
+    by_mean, by_sigma = torch.autograd.grad(total, (mean, spread), allow_unused=True)
+    assert by_mean.abs().min() > 0
+    nothing = by_sigma is None or not by_sigma.any()
+    assert nothing == (sigma == "detached" and margin is None)
+    if sigma == "joint":
+        assert torch.autograd.gradcheck(lambda *given: losses(*given)["fidelity"].mean, (mean, spread))
+
+
+def test_the_hinge_is_over_pairs_whose_deviations_are_known() -> None:
+    stds, spread = torch.tensor([0.3, 0.1, NAN, 0.4]), torch.tensor([0.3, 0.2, 0.1, 0.9])
+    objective = pairwise(LEVELS, sigma="joint")
+
+    def terms(**more: Tensor) -> Any:
+        return objective(lambda inputs: MeanAndSigma(torch.zeros(4), spread), silent, batch(**more))
+
+    found = terms(groups=GROUPS, mos_std=stds)
+    assert {name: term.weight for name, term in found.items()} == {"fidelity": 2, "hinge": 1}
+    torch.testing.assert_close(found["hinge"].mean, sigma_hinge(spread[:1], spread[1:2], stds[:1], stds[1:2]).mean())
+    unknown = terms(groups=GROUPS, mos_std=torch.full((4,), NAN))
+    assert unknown["hinge"].weight == 0 and unknown["hinge"].mean.isfinite()
+    alone = terms(groups=torch.arange(4), mos_std=stds)
+    assert {term.weight for term in alone.values()} == {0} and all(term.mean.isfinite() for term in alone.values())
+    assert list(terms(groups=GROUPS)) == ["fidelity"]
+
+
+def test_what_is_compared_is_the_open_axis_of_a_head() -> None:
+    output, plain = Output(0), HeadWithoutLevels()
+    torch.testing.assert_close(values_of(output, LEVELS), output.quality_logits[:, 0] - output.quality_logits[:, 1])
+    torch.testing.assert_close(values_of(output, LEVELS), torch.logit(output.quality))
+    torch.testing.assert_close(values_of(plain, LEVELS), torch.logit(plain.quality))
+    assert values_of(MeanAndSigma(torch.tensor([3.0])), LEVELS).tolist() == [3.0]
+
+
+def test_pairs_that_cannot_be_compared_are_refused() -> None:
+    output, given = MeanAndSigma(torch.zeros(4)), batch(groups=torch.zeros(4), dataset=GROUPS)
+    with pytest.raises(GRMPError, match="pairs of pictures of one data set, got some of two"):
+        pairwise(LEVELS)(lambda inputs: output, silent, given)
+    assert pairwise(LEVELS, across=True)(lambda inputs: output, silent, given)["fidelity"].weight == 6
+    with pytest.raises(GRMPError, match="Expected a head that says sigma, such as MeanSigma, for sigma='joint'"):
+        pairwise(LEVELS, sigma="joint")(lambda inputs: output, silent, batch(groups=GROUPS))
+    for wrong in ({"sigma": "learned"}, {"fixed": 0.0}):
+        with pytest.raises(GRMPError, match=r"Expected sigma 'fixed' \(above 0\), 'joint' or 'detached'"):
+            pairwise(LEVELS, **wrong)
+
+
+def test_losses_that_add_up() -> None:
+    parameters = {"w": torch.zeros(2)}
+    gradients = {"fidelity": {"w": torch.tensor([1.0, 2.0])}, "hinge": {"w": torch.tensor([10.0, 0.0])}}
+    assert summed()(gradients, parameters)["w"].tolist() == [11.0, 2.0]
+    assert summed({"hinge": 0.5})(gradients, parameters)["w"].tolist() == [6.0, 2.0]
+    assert summed()({"fidelity": gradients["fidelity"]}, parameters)["w"].tolist() == [1.0, 2.0]

@@ -16,6 +16,7 @@ from grmp_hf.training.sampling import (
     collate_groups,
     in_order,
     shuffled,
+    within,
 )
 
 CASES = [(12, 3, 1), (12, 3, 2), (11, 2, 2), (9, 2, 2), (1, 4, 3), (50, 7, 4)]
@@ -134,3 +135,45 @@ def test_a_batch_knows_its_groups() -> None:
     batch = collate_groups(collator, [[1, 2], [3], [4, 5, 6]])
     assert batch["labels"].tolist() == [1, 2, 3, 4, 5, 6] and batch["groups"].tolist() == [0, 0, 1, 2, 2, 2]
     assert collate_groups(collator, []) == {}
+
+
+SETS = ["a"] * 7 + ["b"] * 2 + ["c"] * 9
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 50])
+@pytest.mark.parametrize("across", [False, True])
+def test_every_picture_is_compared_once_and_within_its_data_set(size: int, across: bool) -> None:
+    plan = within(SETS, size, 2, seed=3, across=across)
+    for epoch in range(3):
+        groups = [group for batch in plan(epoch) for group in batch]
+        assert sorted(key for group in groups for key in group) == [(epoch, at) for at in range(18)]
+        assert all(len(group) >= 2 for group in groups)
+        sets = [{SETS[at] for _, at in group} for group in groups]
+        assert (max(map(len, sets)) > 1) is across
+        assert len(plan(epoch)) == len(plan(0)) and plan(epoch) == within(SETS, size, 2, seed=3, across=across)(epoch)
+    assert [[at for _, at in group] for group in plan(0)[0]] != [[at for _, at in group] for group in plan(1)[0]]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_comparisons_of_several_processes_are_those_of_one(processes: int) -> None:
+    plan = within(SETS, 3, 4)
+    assert [[group for part in batch for group in part] for batch in parts(plan, processes)] == list(plan(0))
+
+
+@pytest.mark.parametrize(
+    ("sets", "size", "joint", "message"),
+    [
+        (SETS, 1, 1, "at least 2 pictures, since one has no pair, .* got groups of 1"),
+        (SETS, 3, 0, "got groups of 3 and 0 of them"),
+        ([*SETS, "d"], 3, 1, "at least 2 pictures of each data set, .* got 1 of d"),
+        ([], 3, 1, "got 1 of none"),
+    ],
+)
+def test_comparisons_that_leave_no_pair(sets: list[str], size: int, joint: int, message: str) -> None:
+    with pytest.raises(GRMPError, match=message):
+        within(sets, size, joint)
+
+
+def test_a_single_picture_may_meet_those_of_other_data_sets() -> None:
+    (batch,) = within(["a", "b", "b"], 3, across=True)(0)
+    assert len(batch[0]) == 3

@@ -1,7 +1,7 @@
 """Train with an objective, a rule and a plan of one's own: `axes.py BASE ADAPTER OUTPUT USE GROUPS STEPS`.
 
-USE is `pairs`, `channels` or `certainty`; GROUPS are those of a joint batch, STEPS the batches that a step accumulates.
-What was trained is written to OUTPUT.
+USE is `pairs`, `channels`, `certainty` or `unique`; GROUPS are those of a joint batch, STEPS the batches that a step
+accumulates. What was trained is written to OUTPUT.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from peft import PeftModel
+from peft import LNTuningConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
 from grmp_hf import GRMPForImageQualityAssessment, GRMPTrainer, GRMPTrainingArguments
-from grmp_hf.training.objectives import Batch, Forward, Term, quality, quality_and_semantic
-from grmp_hf.training.sampling import Group, Plan
+from grmp_hf.modeling.linear_heads import MeanSigma
+from grmp_hf.training.objectives import Batch, Forward, Term, pairwise, quality, quality_and_semantic
+from grmp_hf.training.rules import summed
+from grmp_hf.training.sampling import Group, Plan, within
 
 SETS = (range(7), range(7, 16))
 
@@ -34,12 +36,15 @@ class Pictures(Dataset[dict[str, Tensor]]):
         generator = torch.Generator().manual_seed(seed)
         self.pixels = torch.randn(count, 3, 16, 16, generator=generator)
         self.labels = torch.rand(count, generator=generator) / seed
+        self.stds = torch.rand(count, generator=generator).where(torch.arange(count) % 3 > 0, torch.nan)
+        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"pixel_values": self.pixels[index], "labels": self.labels[index]}
+        known = {"mos_std": self.stds[index], "dataset": torch.tensor(self.seed)}
+        return {"pixel_values": self.pixels[index], "labels": self.labels[index], **known}
 
 
 def fidelity(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:
@@ -88,18 +93,32 @@ USES: dict[str, dict[str, Any]] = {
     "pairs": {"objective": fidelity},
     "channels": {"objective": three, "rule": lengths_alike},
     "certainty": {"objective": certain},
+    "unique": {"objective": pairwise([1.0, 0.0], sigma="joint"), "rule": summed()},
 }
 
 
+def start(base: str, adapter: str, use: str) -> PeftModel:
+    """The adapter; for `unique`, another one around a head of means and sigmas."""
+    model = GRMPForImageQualityAssessment.from_pretrained(base)
+    if use != "unique":
+        return PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    torch.manual_seed(0)
+    model.head = MeanSigma(model.config.clip_config.projection_dim)
+    torch.nn.init.normal_(model.head.last.weight, std=0.3)
+    return get_peft_model(model, LNTuningConfig(target_modules=["layer_norm1"], modules_to_save=["head"]))
+
+
 def train(base: str, adapter: str, output: Path, use: str, joint: int, steps: int) -> None:
-    model = PeftModel.from_pretrained(GRMPForImageQualityAssessment.from_pretrained(base), adapter, is_trainable=True)
+    model = start(base, adapter, use)
     settings = {"optim": "sgd", "learning_rate": 0.1, "lr_scheduler_type": "constant", "num_train_epochs": 2}
     with tempfile.TemporaryDirectory() as folder:
         args = GRMPTrainingArguments(
             folder, use_cpu=True, save_strategy="no", gradient_accumulation_steps=steps, disable_tqdm=True, **settings
         )
         sets = ConcatDataset([Pictures(len(part), seed) for seed, part in enumerate(SETS, start=1)])
-        GRMPTrainer(model, args, train_dataset=sets, plan=within_sets(joint), **USES[use]).train()
+        names = [number for number, part in enumerate(SETS) for _ in part]
+        plan = within(names, 3, joint) if use == "unique" else within_sets(joint)
+        GRMPTrainer(model, args, train_dataset=sets, plan=plan, **USES[use]).train()
     if args.process_index == 0:
         save_file({n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}, output)
 

@@ -1,0 +1,87 @@
+"""Heads as the record of an adapter names them: described, made anew, and refused where they do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.heads import AnchorHead, Head
+from grmp_hf.modeling.linear_heads import Cosine, MeanSigma
+
+__all__ = ["check_kept", "describe", "rebuild", "require_anchors"]
+
+_HEADS = {kind.__name__: kind for kind in (AnchorHead, Cosine, MeanSigma)}  # those that a record may name
+
+
+def describe(head: nn.Module) -> dict[str, Any]:
+    """A head as a record holds it: its name and settings. An adapter's trained copy counts as the head itself."""
+    head = getattr(head, "original_module", head)
+    return {"name": type(head).__name__, "settings": head.settings() if isinstance(head, Head) else {}}
+
+
+def rebuild(described: Mapping[str, Any], given: nn.Module | None = None) -> nn.Module:
+    """The head that a record describes.
+
+    No code is looked up by a record's word: heads of this package are made anew, any other has to be handed in.
+
+    Args:
+        described: from :func:`describe`.
+        given: a head of the same class.
+
+    Raises:
+        GRMPError: the record names a head that is neither in this package nor given, or another than the given one.
+    """
+    name = described.get("name")
+    if given is not None:
+        if type(given).__name__ != name:
+            raise GRMPError(f"Expected the head {name!r} that is recorded, got {type(given).__name__!r}. Give that.")
+        return given
+    kind = _HEADS.get(str(name))
+    if kind is None:
+        raise GRMPError(
+            f"Expected a head out of {', '.join(_HEADS)}, got {name!r}, which is none of this package. Make it "
+            "yourself and hand it in: load(..., head=...)."
+        )
+    try:
+        return kind(**described.get("settings", {}))
+    except TypeError as error:
+        raise GRMPError(f"Expected settings of the head {name!r}, got {described.get('settings')!r}.") from error
+
+
+def check_kept(model: Any) -> None:
+    """Raise where saving a model's adapter would leave out what its head has learnt.
+
+    Args:
+        model: a ``PeftModel``, or a model without adapter.
+
+    Raises:
+        GRMPError: the head has weights, and no adapter that acts holds them.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = getattr(base, "head", None)
+    if head is None or next(head.parameters(), None) is None:
+        return
+    held = [name for name in getattr(head, "modules_to_save", {}) if name in head.active_adapters]
+    if not held:
+        raise GRMPError(
+            f"Expected an adapter that holds the head {describe(head)['name']!r}, whose weights are no part of the "
+            "base, got none. Put one around the model whose config says modules_to_save=['head']."
+        )
+
+
+def require_anchors(model: Any, what: str) -> None:
+    """Raise where something that is about anchors meets a model that has another head.
+
+    Args:
+        model: the base of an adapter, or a model without one.
+        what: what needs anchors.
+
+    Raises:
+        GRMPError: its head is not that of the anchors.
+    """
+    name = describe(model.head)["name"]
+    if name != AnchorHead.__name__:
+        raise GRMPError(f"Expected a model with the head AnchorHead {what}, got {name!r}.")
