@@ -161,6 +161,20 @@ class Scorer:
             raise GRMPError("Expected at least one picture to score, got none.")
         return Scores._make(None if part[0] is None else np.concatenate(part) for part in zip(*found, strict=True))
 
+    def compare(self, first: Picture, second: Picture, *, noise: float | None = None) -> float:
+        """The probability that the first of two pictures is better; see :func:`grmp_hf.preferring.compare`.
+
+        Args:
+            first, second: see :data:`Picture`.
+            noise: of scorers that do not know how sure they are, in quality; .2 if None.
+
+        Raises:
+            ImageError: a picture cannot be read.
+        """
+        from grmp_hf.preferring import NOISE, compare
+
+        return float(compare(self, [first, second], noise=NOISE if noise is None else noise).chance[0, 1])
+
     def iter_scores(
         self,
         paths: Iterable[str | os.PathLike[str]],

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from grmp_hf.cli import adapt, bake, benchmark, convert, data, evaluate, pretrain, push, score, suggest
+from grmp_hf.cli import adapt, bake, benchmark, compare, convert, data, evaluate, pretrain, push, score, suggest
 from grmp_hf.cli.options import check_names, tell
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import asking_nobody
@@ -25,6 +25,7 @@ __all__ = ["build_parser", "main"]
 _COMMANDS = {
     "adapt": adapt,
     "score": score,
+    "compare": compare,
     "suggest": suggest,
     "evaluate": evaluate,
     "pretrain": pretrain,

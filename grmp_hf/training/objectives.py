@@ -23,7 +23,7 @@ Batch = dict[str, Tensor]
 data set.
 """
 
-_NOT_SHOWN = ("labels", "certainty", "teacher_logits", "groups", "mos_std", "dataset")
+_NOT_SHOWN = ("labels", "certainty", "teacher_logits", "groups", "mos_std", "dataset", "index")
 
 
 class Term(NamedTuple):
@@ -93,6 +93,7 @@ def pairwise(
     fixed: float = CASE_V,
     margin: float | None = MARGIN,
     across: bool = False,
+    wins: Tensor | None = None,
 ) -> Objective:
     """Which picture of a pair is better, for all pairs within a group, as channel ``"fidelity"``; and the order of
     sigmas as channel ``"hinge"``, where sigmas are learnt and ``mos_std`` is known of both pictures.
@@ -109,6 +110,9 @@ def pairwise(
             :data:`~grmp_hf.modeling.pairwise.RELEASED`.
         margin: of the hinge; None for no hinge.
         across: let a group hold pictures of several data sets, whose ratings then have to mean the same.
+        wins: ``(n, n)``, how often each picture was chosen before each other one, a tie being half a choice for either,
+            in the place of ratings: a pair counts as often as it was compared, and its label is the share of its
+            choices. Batches then hold ``index`` ``(B,)``, each picture's number from 0.
 
     Raises:
         GRMPError: a sigma that does not exist, or, when the objective is asked, a group with pictures of several data
@@ -123,14 +127,12 @@ def pairwise(
         first, second = pairs_within(batch["groups"])
         if not across:
             _refuse_across(batch, first, second)
-        output = student(shown(batch))
+        output, stds = student(shown(batch)), batch.get("mos_std")
         values, sigmas = values_of(output, levels), _sigmas(output, sigma, fixed)
-        labels, stds = batch["labels"].flatten().to(values), batch.get("mos_std")
+        label, counts = _rated(batch, first, second) if wins is None else _chosen(batch["index"], wins, first, second)
         spread = sigmas.detach() if sigma == "detached" else sigmas
         chance = chance_better(values[first], values[second], spread[first], spread[second])
-        known = (None, None) if stds is None else (stds[first], stds[second])
-        told = fidelity(chance, better_labels(labels[first], labels[second], *known))
-        found = {"fidelity": _mean(told)}
+        found = {"fidelity": _mean(fidelity(chance, label.to(chance)), counts)}
         if sigma != "fixed" and margin is not None and stds is not None:
             both = (stds[first].isfinite() & stds[second].isfinite()).nonzero(as_tuple=True)[0]
             first, second = first[both], second[both]
@@ -179,9 +181,27 @@ def _refuse_across(batch: Batch, first: Tensor, second: Tensor) -> None:
         )
 
 
-def _mean(losses: Tensor) -> Term:
-    """The mean over pairs; of none, a zero that counts nothing."""
-    return Term(losses.mean() if len(losses) else losses.sum(), len(losses))
+def _rated(batch: Batch, first: Tensor, second: Tensor) -> tuple[Tensor, None]:
+    """Labels of pairs by ratings; each counts once."""
+    labels, stds = batch["labels"].flatten(), batch.get("mos_std")
+    known = (None, None) if stds is None else (stds[first], stds[second])
+    return better_labels(labels[first], labels[second], *known), None
+
+
+def _chosen(index: Tensor, wins: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels of pairs by choices, and how many there were; .5 and 0 of pairs that nobody has compared."""
+    wins = wins.to(index.device)
+    won, lost = wins[index[first], index[second]], wins[index[second], index[first]]
+    counts = won + lost
+    return torch.where(counts > 0, won / counts.clamp(min=0.5), 0.5), counts
+
+
+def _mean(losses: Tensor, counts: Tensor | None = None) -> Term:
+    """The mean over pairs, each as often as it counts; of none, a zero that counts nothing."""
+    if counts is None:
+        return Term(losses.mean() if len(losses) else losses.sum(), len(losses))
+    total = float(counts.sum())
+    return Term((losses * counts.to(losses)).sum() / max(total, 1.0), total)
 
 
 def shown(batch: Batch, *, labels: bool = False) -> Batch:
