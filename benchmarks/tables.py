@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import RESULTS, ROOT, make_parser
-from world_tables import at_fifty, beside_simple, sure, unlike
+from world_tables import at_fifty, beside_simple, compared, reliable, sure, unlike
 
 DOCUMENTS = ("README.md", "model_card.md", "benchmarks/README.md")
 _BLOCK = re.compile(r"<!-- table: ([a-z_0-9]+) -->\n.*?<!-- end of table -->", re.DOTALL)
@@ -299,6 +299,8 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "data": ("data", data_sets),
     "suggest": ("suggest", suggested),
     "foretold": ("suggest", foretold),
+    "compare": ("compare", lambda result: markdown(compared(result))),
+    "compare_reliable": ("compare", lambda result: markdown(reliable(result))),
     "import": ("import", imports),
     "worlds_50": ("worlds", lambda result: markdown(at_fifty(result))),
     "worlds": ("worlds", lambda result: markdown(beside_simple(result))),

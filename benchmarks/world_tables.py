@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import mean, median
 from typing import Any
 
-__all__ = ["at_fifty", "beside_simple", "sure", "unlike"]
+__all__ = ["at_fifty", "beside_simple", "compared", "reliable", "sure", "unlike"]
 
 Rows = list[dict[str, Any]]
 
@@ -76,4 +76,41 @@ def unlike(result: dict[str, Any], labels: int = 50) -> list[list[str]]:
         found = [row for row in _of(result, world, labels) if f"unlike_{world}" in row]
         others = ["" if kind == world else f"{mean(row[f'unlike_{kind}'] for row in found):.2f}" for kind in kinds]
         rows.append([title, f"{mean(row[f'unlike_{world}'] for row in found):.3f}", *others])
+    return rows
+
+
+COMPARED = {
+    "zero_shot": "the base alone, noise .2 assumed",
+    "ratings": "50 ratings",
+    "ratings_fidelity": "50 ratings, `--recipe fidelity`",
+    "choices": "150 choices",
+    "choices_fidelity": "150 choices, `--recipe fidelity`",
+}
+
+
+def compared(result: dict[str, Any]) -> list[list[str]]:
+    """Means over draws of `bench_compare.py`, for each world and way to learn."""
+    figures = {"srcc": "SRCC", "accuracy": "pairs right", "said": "said", "gap": "gap", "log_loss": "log loss"}
+    rows = [["photographs", "learnt from", *figures.values()]]
+    for world in sorted({row["world"] for row in result["rows"]}):
+        for method, title in COMPARED.items():
+            found = [row for row in result["rows"] if (row["world"], row["method"]) == (world, method)]
+            rows.append([WORLDS[world], title, *(f"{mean(row[name] for row in found):.3f}" for name in figures)])
+    return rows
+
+
+def reliable(result: dict[str, Any]) -> list[list[str]]:
+    """Of pairs by the probability that was said: their share, and how many of them it was right for."""
+    ends = [(0.5 + step / 10, 0.6 + step / 10) for step in range(5)]
+    rows = [["pairs right (share of all pairs) where it says", *(f"{low:.1f} to {high:.1f}" for low, high in ends)]]
+    for world in sorted({row["world"] for row in result["rows"]}):
+        for method in ("zero_shot", "ratings", "ratings_fidelity"):
+            bins = [row["bins"] for row in result["rows"] if (row["world"], row["method"]) == (world, method)]
+            total = sum(part[0] for row in bins for part in row)
+            cells = []
+            for at in range(5):
+                parts = [part for row in bins for part in row[2 * at : 2 * at + 2]]
+                count = sum(part[0] for part in parts)
+                cells.append(f"{sum(part[2] for part in parts) / count:.2f} ({count / total:.2f})" if count else "")
+            rows.append([f"{WORLDS[world]}: {COMPARED[method]}", *cells])
     return rows

@@ -16,11 +16,10 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from peft import PeftModel
-from torch import Tensor
 from transformers import TrainerCallback
 
 from grmp_hf.claims import WorkFolder
-from grmp_hf.data import RatedTable, Row, Split, relative_noise, split_rows
+from grmp_hf.data import RatedTable, Split, relative_noise, split_rows
 from grmp_hf.data.distortions import Pixels
 from grmp_hf.embedded import find_start
 from grmp_hf.errors import GRMPError
@@ -34,11 +33,10 @@ from grmp_hf.scoring import Scorer
 from grmp_hf.scratch import scratch_folder
 from grmp_hf.storing import TEMPORARY, writing
 from grmp_hf.tasks import Source, Tasks, divide
+from grmp_hf.teaching import compare_rows, rated_pictures
 from grmp_hf.training import few_shot, pretraining
-from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe
 from grmp_hf.training.starts import read_start
-from grmp_hf.views import as_image_error
 
 __all__ = ["JUDGED", "Pretrained", "adapt", "check_bare", "judge", "pretrain"]
 
@@ -105,17 +103,21 @@ def adapt(
     decides = {**_base_of(scorer), **origin, "contents": [*split.contents.values()]}
     if noise is not None:
         decides["noise"] = noise.tolist()
+    compared = compare_rows(table, rows) if recipe.objective == "fidelity" else None
+    if compared is not None:
+        decides["compared"] = compared.digest()
     with _working(scorer, work, decides) as folder:
         if not (folder / _TRAINED).is_dir():
             model = few_shot.adapt(
                 cast(GRMPForImageQualityAssessment, scorer.model),
-                _rated(scorer, rows),
+                rated_pictures(scorer, rows),
                 noise=None if noise is None else torch.from_numpy(noise),
                 recipe=recipe,
                 start=begun,
                 seed=seed,
                 output_dir=folder / "training",
                 progress=tell,
+                compared=compared,
             )
             said = {"data": table.name, "shots": len(rows), "split_rule": split.rule}
             _keep(dataclasses.replace(scorer, model=model, scale=table.scale, taught=split), {**origin, **said}, folder)
@@ -252,22 +254,6 @@ def _working(scorer: Scorer, work: WorkFolder | None, settings: Mapping[str, Any
         broadcast_object_list(shared)
         yield Path(shared[0])
         processes.wait_for_everyone()
-
-
-def _rated(scorer: Scorer, rows: Sequence[Row]) -> RatedPictures:
-    """The pictures that teach; one that cannot be read is an error when it is first looked at, before any training."""
-
-    def load(index: int) -> Tensor:
-        try:
-            return scorer.views(rows[index])
-        except Exception as error:
-            found = as_image_error(error)
-            raise GRMPError(
-                f"{rows[index].name}, drawn to learn from: {found}; or remove it from the ratings"
-            ) from error
-
-    quality = torch.tensor([row.quality for row in rows], dtype=torch.float32)
-    return RatedPictures(load, quality, scorer.processor.image_mean, scorer.processor.image_std)
 
 
 def _base_of(scorer: Scorer) -> dict[str, Any]:

@@ -42,8 +42,8 @@ ALLOWED: dict[str, set[str]] = {
             "scratch",
             "storing",
             "tasks",
+            "teaching",
             "training",
-            "views",
         ),
     },
     "modeling": {"embedded", "record"},
@@ -61,6 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "storing": set(),
     "suggesting": {"data", "modeling", "pictures", "scoring", "training", "views"},
     "tasks": {"data", "modeling", "training"},
+    "teaching": {"data", "scoring", "training", "views"},
     "training": {"record", "claims", "modeling", "recipe_files"},
     "views": {"data"},
 }

@@ -20,6 +20,7 @@ from grmp_hf.data import RatedTable, read_pairs
 from grmp_hf.errors import GRMPError
 from grmp_hf.recipe_files import recipe_names
 from grmp_hf.scoring import Scorer
+from grmp_hf.teaching import compare_rows
 from grmp_hf.training import few_shot
 from grmp_hf.training.recipes import FewShotRecipe
 
@@ -96,14 +97,38 @@ def test_surer_ratings_count_more(base: Scorer, table: RatedTable) -> None:
     assert any(not torch.equal(plain[name], weight) for name, weight in differing.items())
 
 
-def test_choices_teach_without_any_score(base: Scorer, photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", ["default", "fidelity"])
+def test_choices_teach_without_any_score(recipe: str, base: Scorer, photos: Path, tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.csv"
     lines = [f"{at}.png,{at + step}.png" for step in (1, 4) for at in range(16 - step)]
     pairs.write_text("better,worse\n" + "\n".join(lines))
-    scorer = grmp_hf.adapt(base, read_pairs(pairs, images=photos), recipe=short())
+    scorer = grmp_hf.adapt(base, read_pairs(pairs, images=photos), recipe=short(recipe))
     found = scorer.score([str(photos / "0.png"), str(photos / "15.png")])
     assert scorer.taught is not None and len(scorer.taught.train) == 16
     assert 0 < found.score[1] < found.score[0] < 1
+
+
+def test_what_compares_pictures_follows_from_the_table(table: RatedTable, photos: Path, tmp_path: Path) -> None:
+    scale, rows = table.scale, [*table.rows[:3]]
+    rows[1] = dataclasses.replace(rows[1], mos_std=(scale.high - scale.low) / 4, dataset="other")
+    rated = compare_rows(table, rows)
+    assert rated.wins is None and rated.sets == [rows[0].dataset, "other", rows[0].dataset]
+    assert rated.stds is not None and rated.stds[1] == 0.25 and rated.stds[[0, 2]].isnan().all()
+    assert compare_rows(table, table.rows).stds is None
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("a,b,choice\n0.png,1.png,a\n0.png,1.png,tie\n2.png,0.png,b\n2.png,3.png,a\n4.png,3.png,a\n")
+    chosen = read_pairs(pairs, images=photos)
+    named = {row.name: row for row in chosen.rows}
+    wins = compare_rows(chosen, [named[f"{at}.png"] for at in (1, 0, 2)]).wins
+    assert wins is not None and wins.tolist() == [[0, 0.5, 0], [1.5, 0, 1], [0, 0, 0]]
+    with pytest.raises(GRMPError, match="Expected choices between pictures that teach, got none"):
+        compare_rows(chosen, [named["1.png"], named["4.png"]])
+
+
+def test_a_data_set_of_one_picture_cannot_be_compared(base: Scorer, table: RatedTable) -> None:
+    alone = dataclasses.replace(table, rows=(*table.rows[:-1], dataclasses.replace(table.rows[-1], dataset="other")))
+    with pytest.raises(GRMPError, match=r"at least 2 pictures of each data set, .* got 1 of other"):
+        grmp_hf.adapt(base, alone, recipe=short("fidelity"))
 
 
 def test_two_tastes_on_one_base_do_not_touch_each_other(base: Scorer, table: RatedTable) -> None:

@@ -32,7 +32,7 @@ def base(tiny_clip_config: Any) -> GRMPForImageQualityAssessment:
 
 
 def test_there_are_recipes_for_the_default_and_the_authors() -> None:
-    kinds = {"default", "authors", "visual"}, {"default", "authors", "paper"}
+    kinds = {"default", "authors", "fidelity", "visual"}, {"default", "authors", "paper"}
     for stage, paths, names in zip(("adapt", "pretrain"), (ADAPT, PRETRAIN), kinds, strict=True):
         assert {f"{stage}_{name}.yaml" for name in names} == {path.name for path in paths}
     assert len(ADAPT) + len(PRETRAIN) == len(RECIPES)

@@ -115,6 +115,8 @@ class RatedTable:
         notes: what was found and assumed, a sentence each, to be shown to the user.
         content: the column whose value pictures of one content share: "reference", or "scene" where that holds the
             prompt of a generated picture.
+        choices: (name, name, share) of each choice between two pictures that the ratings were made of, where they were:
+            the share is the first one's, 1, 0, or .5 for a tie.
     """
 
     name: str
@@ -122,6 +124,7 @@ class RatedTable:
     scale: RatingScale
     notes: tuple[str, ...] = ()
     content: str = "reference"
+    choices: tuple[tuple[str, str, float], ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -80,7 +80,9 @@ def read_pairs(source: str | os.PathLike[str], *, images: str | os.PathLike[str]
         Row(pictures[at], written[at], float(q), float(q), float(s), dataset=path.resolve().name)
         for at, q, s in zip(kept, quality, deviations, strict=True)
     )
-    return RatedTable(path.resolve().name, rows, RatingScale(0.0, 1.0), tuple(notes))
+    names = [row.name for row in rows]
+    choices = tuple((names[a], names[b], float(s)) for a, b, s in zip(one, other, share, strict=True))
+    return RatedTable(path.resolve().name, rows, RatingScale(0.0, 1.0), tuple(notes), choices=choices)
 
 
 def fit_choices(
@@ -247,6 +249,15 @@ def _describe(where: str, first: Places, second: Places, share: Floats, pictures
     parts = int(connected_components(pairs, directed=False, return_labels=False))
     ties = int((share == 0.5).sum())
     notes = [f"{where}: {len(share)} choices between {pictures} pictures, {ties} of them ties, give values from 0 to 1"]
+    decided = share != 0.5
+    winners, losers = np.where(share > 0.5, first, second)[decided], np.where(share > 0.5, second, first)[decided]
+    graph = coo_array((np.ones(len(winners)), (winners, losers)), shape=(pictures, pictures))
+    _, member = connected_components(graph, directed=True, connection="strong")
+    circled = int((np.bincount(member)[member] > 1).sum())
+    if circled:
+        notes.append(
+            f"{where}: choices go in circles among {circled} pictures, which is allowed: values lie between them"
+        )
     if parts > 1:
         notes.append(f"{where}: {parts} groups of pictures that no choice connects: their middles are taken for equal")
     return notes

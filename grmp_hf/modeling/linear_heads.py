@@ -52,8 +52,8 @@ class MeanSigma(Head):
         mean, s = W embedding + b,   sigma = softplus(s),   quality = sigmoid(scale mean + offset)
 
     Pairs of pictures fix differences of means alone, in units of sigma; where the axis lies on the scale of ratings is
-    said by two buffers, scale and offset, 1 and 0 until :func:`~grmp_hf.training.calibration.place_means` sets them. It
-    begins with all means 0 and all sigmas 1.
+    said by two buffers, scale and offset, 1 and 0 until :meth:`place` sets them. It begins with all means 0 and all
+    sigmas 1.
 
     Args:
         width: D, ``config.clip_config.projection_dim`` of the model.
@@ -72,6 +72,11 @@ class MeanSigma(Head):
             self.last.bias.copy_(torch.tensor([0.0, math.log(math.e - 1)]))  # softplus of it is 1
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("offset", torch.zeros(()))
+
+    def place(self, scale: float, offset: float) -> None:
+        """Say where the axis lies on the scale; see :func:`~grmp_hf.training.calibration.place_means`."""
+        self.scale.fill_(scale)
+        self.offset.fill_(offset)
 
     def forward(self, features: Features, text: Text) -> GRMPOutput:
         """``mean``, ``sigma`` and ``quality``, each ``(B,)``."""

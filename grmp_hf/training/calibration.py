@@ -80,7 +80,7 @@ def place_means(means: Tensor, quality: Tensor) -> tuple[float, float]:
         quality: ``(n,)`` in [0, 1], their ratings.
 
     Returns:
-        scale and offset, for the buffers of :class:`~grmp_hf.modeling.linear_heads.MeanSigma`.
+        scale and offset, for :meth:`~grmp_hf.modeling.linear_heads.MeanSigma.place`.
 
     Raises:
         GRMPError: a value that is not finite, or means that are all alike.

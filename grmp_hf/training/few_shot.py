@@ -33,10 +33,11 @@ from grmp_hf.training.evidence import Belief
 from grmp_hf.training.expecting import ExpectedGain
 from grmp_hf.training.feature_fitting import agreement, fit_features, pull_of_map
 from grmp_hf.training.fitting import fitting
+from grmp_hf.training.pairing import Compared
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.recipes import FewShotRecipe
 from grmp_hf.training.rules import Rule
-from grmp_hf.training.shots import Columns, Known, describe
+from grmp_hf.training.shots import Columns, Known, certainty_of, check_quality, describe
 from grmp_hf.training.starts import load_start, read_start
 from grmp_hf.training.trainer import GRMPTrainer
 
@@ -79,6 +80,7 @@ def adapt(
     progress: Progress | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     rule: Rule | None = None,
+    compared: Compared | None = None,
 ) -> PeftModel:
     """Adapt a model to rated pictures.
 
@@ -98,6 +100,7 @@ def adapt(
         progress: told what is being done and which share of it is done.
         callbacks: of the Trainer, for whoever watches the training.
         rule: replaces the recipe's, where training moves the embeddings and a rule has something to act on.
+        compared: what says which of two shots is better, for recipes that learn from pairs; None for the ratings alone.
 
     Returns:
         The adapted model in evaluation mode, its adapter named "default".
@@ -109,9 +112,10 @@ def adapt(
     """
     tell = progress or _silent
     quality = pictures.columns["labels"]
-    _check_quality(quality, len(quality))
+    check_quality(quality, len(quality))
     recipe, begun = _sizes(recipe, start, model.device)
-    rated = {"labels": quality, **_certainty(noise, len(quality), recipe)}
+    pairs = (compared or Compared()) if recipe.objective == "fidelity" else None
+    rated = {"labels": quality, **certainty_of(noise, len(quality), recipe), **_columns(pairs, len(quality))}
     if pictures.crop is not None and not recipe.moves_embeddings:
         raise GRMPError(
             "Expected the same views in every epoch for a recipe that embeds each picture once, got random crops. Take "
@@ -124,9 +128,9 @@ def adapt(
         shots: RatedPictures | Columns = pictures.taught(views=recipe.views, **rated, **beside)
     else:
         shots = Columns({**rated, **known.columns})
-    run = _run(adapted, recipe, seed, known.digest, rated)
+    run = _run(adapted, recipe, seed, known.digest, rated, pairs)
     given = {"rule": rule if recipe.moves_embeddings else None, "callbacks": [_Teller(tell), *callbacks]}
-    with _fitting(adapted, shots, known, recipe, Path(output_dir), run, **given) as trainer:
+    with _fitting(adapted, shots, known, recipe, Path(output_dir), run, pairs, **given) as trainer:
         trainer.train(resume_from_checkpoint=True)
     return adapted
 
@@ -144,6 +148,7 @@ def adapt_embeds(
     output_dir: str | Path,
     progress: Progress | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    compared: Compared | None = None,
 ) -> PeftModel:
     """:func:`adapt` from embeddings that were computed before, for many runs over the same pictures.
 
@@ -152,12 +157,12 @@ def adapt_embeds(
         embeds: ``(n, D)`` from the ``get_image_embeds`` of the model, or of the model with the visual prompts of the
             start, where it has some.
         side: ``(n, F)``, what the base's side network says, where it has one and the recipe maps features.
-        quality, noise, recipe, start, seed, output_dir, progress, callbacks: as for :func:`adapt`.
+        quality, noise, recipe, start, seed, output_dir, progress, callbacks, compared: as for :func:`adapt`.
 
     Raises:
         GRMPError: as for :func:`adapt`, or a recipe that would change the embeddings.
     """
-    _check_quality(quality, len(embeds))
+    check_quality(quality, len(embeds))
     recipe, begun = _sizes(recipe, start, model.device)
     if recipe.moves_embeddings:
         raise GRMPError(
@@ -172,33 +177,15 @@ def adapt_embeds(
         shown = {name: column.to(adapted.device) for name, column in columns.items()}
         logits = adapted(**shown).quality_logits.cpu()
     known = Known(columns, logits, None, digest(list(columns.values())))
-    rated = {"labels": quality, **_certainty(noise, len(quality), recipe)}
-    run = _run(adapted, recipe, seed, known.digest, rated)
+    pairs = (compared or Compared()) if recipe.objective == "fidelity" else None
+    rated = {"labels": quality, **certainty_of(noise, len(quality), recipe), **_columns(pairs, len(quality))}
+    run = _run(adapted, recipe, seed, known.digest, rated, pairs)
     watching = {"callbacks": [_Teller(progress or _silent), *callbacks]}
-    with _fitting(adapted, Columns({**rated, **columns}), known, recipe, Path(output_dir), run, **watching) as trainer:
+    with _fitting(
+        adapted, Columns({**rated, **columns}), known, recipe, Path(output_dir), run, pairs, **watching
+    ) as trainer:
         trainer.train(resume_from_checkpoint=True)
     return adapted
-
-
-def _check_quality(quality: Tensor, pictures: int) -> None:
-    if not pictures or quality.shape != (pictures,) or not bool(((quality >= 0) & (quality <= 1)).all()):
-        raise GRMPError(
-            f"Expected a quality in [0, 1] for each of {pictures} pictures, got {tuple(quality.shape)} numbers"
-            + (f" from {quality.min():g} to {quality.max():g}" if quality.numel() else "")
-            + ". Map ratings with RatingScale.to_quality."
-        )
-    if bool((quality == quality[0]).all()):
-        raise GRMPError(f"Expected pictures with different ratings, got {len(quality)} that are all alike. Rate more.")
-
-
-def _certainty(noise: Tensor | None, pictures: int, recipe: FewShotRecipe) -> dict[str, Tensor]:
-    """The column by which losses are weighted, 1 / noise with a mean noise of 1; none for equal noise."""
-    if noise is None or not recipe.features:
-        return {}
-    if noise.shape != (pictures,) or not bool(((noise > 0) & noise.isfinite()).all()):
-        raise GRMPError(f"Expected a noise above 0 for each of {pictures} pictures, got others. Look for NaN in it.")
-    noise = noise.double()
-    return {} if bool((noise == noise[0]).all()) else {"certainty": (noise.mean() / noise).float()}
 
 
 def _sizes(
@@ -239,11 +226,15 @@ def _fitting(
     recipe: FewShotRecipe,
     output: Path,
     run: dict[str, Any],
+    pairs: Compared | None,
     **given: Any,
 ) -> AbstractContextManager[GRMPTrainer]:
     """A trainer of a new adapter, calibrated by what is known of the shots at its start."""
     quality = shots.columns["labels"]
     arguments = _arguments(recipe, model.device, len(quality), run["seed"], output)
+    if pairs is not None:
+        levels = anchor_levels(model.config)
+        given |= pairs.settings(levels, len(quality), recipe.batch_size, run["seed"])
     if recipe.calibrate:
         fit_calibration(model, known.logits, quality)
     if recipe.features:
@@ -270,7 +261,13 @@ def _record_evidence(model: PeftModel, belief: Belief, gain: ExpectedGain, quali
     dataclasses.replace(record, provenance={**(record.provenance or {}), "evidence": decided}).attach(config)
 
 
-def _run(model: PeftModel, recipe: FewShotRecipe, seed: int, seen: str, rated: dict[str, Tensor]) -> dict[str, Any]:
+def _columns(pairs: Compared | None, shots: int) -> dict[str, Tensor]:
+    return {} if pairs is None else pairs.columns(shots)
+
+
+def _run(
+    model: PeftModel, recipe: FewShotRecipe, seed: int, seen: str, rated: dict[str, Tensor], pairs: Compared | None
+) -> dict[str, Any]:
     """All that decides about the trained weights of a model at its start."""
     start = [value for name, value in sorted(model.state_dict().items()) if ".grmp_" in name]
     return {
@@ -278,7 +275,7 @@ def _run(model: PeftModel, recipe: FewShotRecipe, seed: int, seen: str, rated: d
         "seed": seed,
         "base": Record.of(model.active_peft_config).fingerprint,
         "start": digest(start),
-        "shots": [seen, digest(list(rated.values()))],
+        "shots": [seen, digest(list(rated.values())), *([] if pairs is None else pairs.digest())],
     }
 
 
@@ -345,6 +342,7 @@ def _arguments(
         logging_strategy="no",
         disable_tqdm=True,
     )
-    arguments.joint_batch_size = min(recipe.batch_size, shots)
-    arguments.per_device_train_batch_size = math.ceil(arguments.joint_batch_size / arguments.world_size)
+    joint = min(recipe.batch_size, shots)
+    arguments.joint_batch_size = None if recipe.objective == "fidelity" else joint  # there a plan says it
+    arguments.per_device_train_batch_size = math.ceil(joint / arguments.world_size)
     return arguments

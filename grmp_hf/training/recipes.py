@@ -62,6 +62,7 @@ def _word(hint: Any) -> str:
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "train": ("prompts", "authors"),
+    "objective": ("quality", "fidelity"),
     "text_start": ("placeholder", "random"),
     "meta_algorithm": ("fomaml", "maml", "reptile", "authors"),
     "inner_optimizer": ("sgd", "adam"),
@@ -117,6 +118,9 @@ class FewShotRecipe(_Recipe):
     Attributes:
         train: ``"prompts"``, or ``"authors"``: text tokens, the last blocks of both towers and the final norms, as in
             the reference (the adapter then holds copies of those blocks; visual prompts are frozen).
+        objective: ``"quality"``, the cross-entropy of each rating, or ``"fidelity"``: which picture of a pair is
+            better, for all pairs of a data set, see :func:`~grmp_hf.training.objectives.pairwise`. Embeddings then stay
+            what they are.
         text_prompts: learned tokens of the quality anchors.
         visual_prompts: prompts of each vision layer, which begin at random and are trained; with 0 the pictures are
             embedded once and training takes seconds.
@@ -150,6 +154,7 @@ class FewShotRecipe(_Recipe):
     stage: ClassVar[str] = "adapt"
 
     train: Literal["prompts", "authors"] = "prompts"
+    objective: Literal["quality", "fidelity"] = "quality"
     text_prompts: int = 4
     visual_prompts: int = 0
     train_visual: bool = False
@@ -177,6 +182,11 @@ class FewShotRecipe(_Recipe):
         for name, least in lowest.items():
             if not getattr(self, name) >= least:
                 raise GRMPError(f"Expected {name} of at least {least}, got {getattr(self, name)}.")
+        if self.objective == "fidelity" and self.moves_embeddings:
+            raise GRMPError(
+                "Expected a recipe for pairs that leaves the embeddings as they are, got one that trains the vision "
+                "tower. Take train='prompts' without visual_prompts, or GRMPTrainer with objectives.pairwise."
+            )
         if self.calibrate and self.features:
             raise GRMPError("Expected calibrate or features, which calibrate too, got both. Leave calibrate out.")
 

@@ -12,13 +12,14 @@ from peft import PeftModel
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.training.checkpoints import digest
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.recipes import FewShotRecipe
 
-__all__ = ["Columns", "Known", "describe"]
+__all__ = ["Columns", "Known", "certainty_of", "check_quality", "describe"]
 
 _TOGETHER = 8  # pictures that are embedded at once
 
@@ -57,6 +58,32 @@ class Known(NamedTuple):
             return {}
         side = {name: column for name, column in self.columns.items() if name == "side"}
         return side if self.teacher is None else {**side, "teacher_logits": self.teacher}
+
+
+def check_quality(quality: Tensor, pictures: int) -> None:
+    """Raise unless each of some pictures has a quality in [0, 1], and these differ.
+
+    Raises:
+        GRMPError: they do not.
+    """
+    if not pictures or quality.shape != (pictures,) or not bool(((quality >= 0) & (quality <= 1)).all()):
+        raise GRMPError(
+            f"Expected a quality in [0, 1] for each of {pictures} pictures, got {tuple(quality.shape)} numbers"
+            + (f" from {quality.min():g} to {quality.max():g}" if quality.numel() else "")
+            + ". Map ratings with RatingScale.to_quality."
+        )
+    if bool((quality == quality[0]).all()):
+        raise GRMPError(f"Expected pictures with different ratings, got {len(quality)} that are all alike. Rate more.")
+
+
+def certainty_of(noise: Tensor | None, pictures: int, recipe: FewShotRecipe) -> dict[str, Tensor]:
+    """The column by which losses are weighted, 1 / noise with a mean noise of 1; none for equal noise."""
+    if noise is None or not recipe.features:
+        return {}
+    if noise.shape != (pictures,) or not bool(((noise > 0) & noise.isfinite()).all()):
+        raise GRMPError(f"Expected a noise above 0 for each of {pictures} pictures, got others. Look for NaN in it.")
+    noise = noise.double()
+    return {} if bool((noise == noise[0]).all()) else {"certainty": (noise.mean() / noise).float()}
 
 
 def describe(

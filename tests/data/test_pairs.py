@@ -101,6 +101,15 @@ def test_pictures_of_many_choices_are_surer(folder: Path) -> None:
     assert noise["c.png"] < noise["a.png"] and noise["d.png"] < noise["f.png"]
 
 
+def test_circles_are_allowed_and_told(folder: Path) -> None:
+    (folder / "pairs.csv").write_text(CHAIN + "c.png,a.png\n")
+    read = read_pairs(folder / "pairs.csv")
+    assert any("choices go in circles among 3 pictures, which is allowed" in note for note in read.notes)
+    assert ("c.png", "a.png", 1.0) in read.choices and len(read.choices) == 6
+    (folder / "pairs.csv").write_text(CHAIN)
+    assert not any("go in circles" in note for note in read_pairs(folder / "pairs.csv").notes)
+
+
 def test_ties_and_separate_groups_are_told(folder: Path) -> None:
     (folder / "pairs.csv").write_text("a,b,choice\na.png,b.png,a\nb.png,c.png,tie\nd.png,e.png,=\n")
     read = read_pairs(folder / "pairs.csv", images=folder)

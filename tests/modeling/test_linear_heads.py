@@ -69,7 +69,7 @@ def test_mean_and_sigma_begin_at_nothing_and_one() -> None:
     torch.testing.assert_close(found.sigma, torch.ones(2))
     torch.testing.assert_close(found.quality, torch.full((2,), 0.5))
     head.last.weight.data = torch.tensor([[1.0, 2.0], [-3.0, 0.0]])
-    head.scale.fill_(0.5), head.offset.fill_(1.0)
+    head.place(0.5, 1.0)
     found = head(shown, texts)
     torch.testing.assert_close(found.mean, torch.tensor([2.2, 1.0]))
     torch.testing.assert_close(found.sigma, nn.functional.softplus(torch.tensor([-1.8, -3.0]) + 0.5413248))

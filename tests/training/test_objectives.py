@@ -223,6 +223,21 @@ def test_pairs_that_cannot_be_compared_are_refused() -> None:
             pairwise(LEVELS, **wrong)
 
 
+def test_choices_take_the_place_of_ratings() -> None:
+    """Three choices between 2 and 0, one of them a tie; none between the others of the group."""
+    wins, mean = torch.zeros(5, 5), torch.tensor([0.3, 0.1, 0.9, 0.2], requires_grad=True)
+    wins[2, 0], wins[0, 2], wins[4, 1] = 2.5, 0.5, 1.0
+    given = batch(groups=torch.tensor([0, 0, 0, 1]), index=torch.tensor([0, 1, 2, 4]))
+    term = pairwise(LEVELS, wins=wins)(lambda inputs: MeanAndSigma(mean), silent, given)["fidelity"]
+    expected = fidelity(chance_better(mean[2:3], mean[:1], 1.0, 1.0), torch.tensor([2.5 / 3])).sum()
+    assert term.weight == 3
+    torch.testing.assert_close(term.mean, expected)
+    (gradient,) = torch.autograd.grad(term.mean, mean)
+    assert gradient.isfinite().all() and gradient[1] == gradient[3] == 0
+    nothing = pairwise(LEVELS, wins=torch.zeros(5, 5))(lambda inputs: MeanAndSigma(mean), silent, given)["fidelity"]
+    assert nothing.weight == 0 and nothing.mean.item() == 0
+
+
 def test_losses_that_add_up() -> None:
     parameters = {"w": torch.zeros(2)}
     gradients = {"fidelity": {"w": torch.tensor([1.0, 2.0])}, "hinge": {"w": torch.tensor([10.0, 0.0])}}
