@@ -109,11 +109,12 @@ def test_choices_teach_without_any_score(recipe: str, base: Scorer, photos: Path
 
 
 def test_what_compares_pictures_follows_from_the_table(table: RatedTable, photos: Path, tmp_path: Path) -> None:
-    scale, rows = table.scale, [*table.rows[:3]]
+    scale, rows = table.scale, [*table.rows[:4]]
     rows[1] = dataclasses.replace(rows[1], mos_std=(scale.high - scale.low) / 4, dataset="other")
+    rows[3] = dataclasses.replace(rows[3], dataset="other")
     rated = compare_rows(table, rows)
-    assert rated.wins is None and rated.sets == [rows[0].dataset, "other", rows[0].dataset]
-    assert rated.stds is not None and rated.stds[1] == 0.25 and rated.stds[[0, 2]].isnan().all()
+    assert rated.wins is None and rated.sets == [rows[0].dataset, "other"] * 2
+    assert rated.stds is not None and rated.stds[1] == 0.25 and rated.stds[[0, 2, 3]].isnan().all()
     assert compare_rows(table, table.rows).stds is None
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("a,b,choice\n0.png,1.png,a\n0.png,1.png,tie\n2.png,0.png,b\n2.png,3.png,a\n4.png,3.png,a\n")

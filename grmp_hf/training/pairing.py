@@ -28,7 +28,7 @@ class Compared:
             choice for either. None for ratings.
 
     Raises:
-        GRMPError: sizes that differ, or no choice among the shots.
+        GRMPError: sizes that differ, a data set of a single shot, or no choice among the shots.
     """
 
     sets: Sequence[str] | None = None
@@ -41,6 +41,8 @@ class Compared:
             raise GRMPError(
                 f"Expected data sets, deviations and choices of the same shots, got {sorted(sizes)} of them."
             )
+        if self.sets is not None:
+            within(self.sets, 2)  # which refuses those that leave no pair, before anything is looked at
         if self.wins is not None and not bool(self.wins.any()):
             raise GRMPError(
                 "Expected choices between pictures that teach, got none: each is with a picture that tests. Let more "
@@ -48,7 +50,14 @@ class Compared:
             )
 
     def columns(self, shots: int) -> dict[str, Tensor]:
-        """What each shot's row holds for the objective."""
+        """What each shot's row holds for the objective.
+
+        Raises:
+            GRMPError: another number of shots.
+        """
+        sizes = {len(part) for part in (self.sets, self.stds, self.wins) if part is not None}
+        if not sizes <= {shots}:
+            raise GRMPError(f"Expected what compares {shots} shots, got that of {sizes.pop()}. Give that of the shots.")
         known = {} if self.stds is None or self.wins is not None else {"mos_std": self.stds}
         return {**known, "index": torch.arange(shots)}
 

@@ -16,7 +16,7 @@ def test_rows_hold_what_the_objective_reads() -> None:
     stds = torch.tensor([0.1, float("nan")])
     assert list(Compared(stds=stds).columns(2)) == ["mos_std", "index"]
     assert list(Compared(stds=stds, wins=torch.ones(2, 2)).columns(2)) == ["index"]
-    assert Compared(["a", "b"]).digest() == ["a", "b"]
+    assert Compared(["a", "a"]).digest() == ["a", "a"]
     assert Compared(wins=torch.ones(2, 2)).digest() != Compared(wins=torch.eye(2)).digest()
 
 
@@ -37,6 +37,10 @@ def test_choices_are_learnt_from_all_at_once() -> None:
 def test_what_cannot_be_compared() -> None:
     with pytest.raises(GRMPError, match=r"of the same shots, got \[2, 3\]"):
         Compared(["a"] * 3, torch.zeros(2))
+    with pytest.raises(GRMPError, match="at least 2 pictures of each data set"):
+        Compared(["a", "a", "b"])
+    with pytest.raises(GRMPError, match="Expected what compares 4 shots, got that of 3"):
+        Compared(wins=torch.ones(3, 3)).columns(4)
     with pytest.raises(GRMPError, match="Expected choices between pictures that teach, got none"):
         Compared(wins=torch.zeros(3, 3))
 
