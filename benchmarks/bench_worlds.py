@@ -40,7 +40,7 @@ from grmp_hf.training.few_shot import adapt_embeds
 
 LABELS = (10, 20, 50, 100, 200)
 SPARED = 60  # pictures of a small world that are never labels
-FLAT = Prior(agreement=0.0, modesty=0.0, caution=0.0)
+FLAT = Prior(agreement=0.0, modesty=0.0)
 ROWS = CACHE / "worlds" / "rows.jsonl"
 
 

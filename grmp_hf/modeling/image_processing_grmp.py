@@ -105,7 +105,7 @@ class GRMPImageProcessor(BaseImageProcessor):
         views: V names.
         view_weights: summing to 1, with which the model averages the views, ``tiles`` apart; None for equal ones.
         shortest_edge_limit: largest shorter side that is not shrunk before native crops; None for no limit.
-        side_size: side of the square that ``tiles`` hold, a multiple of 32; None for ten sevenths of ``size``.
+        side_size: side of the square that ``tiles`` hold, a multiple of 32; None for twelve sevenths of ``size``.
         image_mean: of the three channels; CLIP's by default.
         image_std: likewise.
     """
@@ -138,7 +138,7 @@ class GRMPImageProcessor(BaseImageProcessor):
         self.view_weights = None if view_weights is None else list(view_weights)
         self.shortest_edge_limit = shortest_edge_limit
         self.image_mean, self.image_std = list(image_mean), list(image_std)
-        self.side_size = max(32 * round(size / 22.4), 32) if side_size is None else int(side_size)
+        self.side_size = max(32 * round(size * 3 / 56), 32) if side_size is None else int(side_size)
         if self.side_size < 32 or self.side_size % 32:
             raise GRMPError(f"Expected a side_size that is a multiple of 32, got {side_size}.")
 

@@ -40,17 +40,15 @@ class Prior:
 
     Attributes:
         agreement: how much more a slope of 1 is believed than one of 0, as a logarithm.
-        modesty: how strongly large strengths are disbelieved.
+        modesty: how strongly large strengths are disbelieved, by the sum over groups.
         freedom: tau, of the slope around m.
         pseudo_shots: what the unit of the ratings counts against what is left of them.
-        caution: shots at which a strength counts half of what the evidence gives it: evidence from few of them is luck.
     """
 
-    agreement: float = 6.0
-    modesty: float = 0.2
+    agreement: float = 1.0
+    modesty: float = 0.5
     freedom: float = 0.05
     pseudo_shots: float = 1.0
-    caution: float = 20.0
 
 
 _STRENGTHS = (0.0, 0.1, 0.3, 1.0, 3.0)
@@ -203,7 +201,6 @@ def weigh(
         ratings: ``(n,)``, mean 0 and deviation 1.
         prior: see :class:`Prior`.
     """
-    shots = len(base)
     at = np.unique(np.linspace(0, len(base) - 1, min(len(base), _JUDGED)).round().astype(int))
     base, ratings, noise = base[at], ratings[at], noise[at]
     kernels = [x[at] @ x[at].T / max(x.shape[1], 1) for x in groups.values()]
@@ -211,12 +208,11 @@ def weigh(
     fixed = np.diag(noise) + prior.freedom * np.outer(base, base)
     known = np.column_stack([np.ones(len(base)), ratings, base])
     logs = np.array([_evidence(fixed, kernels, strengths, known, prior) for strengths in grid])
-    logs -= prior.modesty * np.log1p(10 * grid).sum(1)[:, None]
+    logs -= prior.modesty * np.log1p(10 * grid.sum(1))[:, None]
     logs += prior.agreement * np.array(_SLOPES)
     shares = np.exp(logs - logs.max())
     shares /= shares.sum()
-    strengths = shares.sum(1) @ grid * shots / (shots + prior.caution)
-    return strengths, float(shares.sum(0) @ np.array(_SLOPES))
+    return shares.sum(1) @ grid, float(shares.sum(0) @ np.array(_SLOPES))
 
 
 def _levels(groups: int) -> Sequence[float]:

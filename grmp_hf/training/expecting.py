@@ -112,15 +112,10 @@ def slope_of_curve(
         order = np.random.RandomState(seed).permutation(shots)  # whose stream is frozen for good
         for place, size in enumerate(sizes):
             taught, tests = order[:size], order[-held:]
-            less = _caution(int(size)) / _caution(shots)
-            predicted = _predict(less * kernel, base, y, relative, belief.slope, taught, tests)
+            predicted = _predict(kernel, base, y, relative, belief.slope, taught, tests)
             found[seed, place] = _correlation(predicted, y[tests])
     curve = np.column_stack([np.ones(len(sizes)), -1 / np.sqrt(sizes)])
     return float(np.linalg.lstsq(curve, found.mean(0), rcond=None)[0][1])
-
-
-def _caution(shots: int) -> float:
-    return shots / (shots + Prior().caution)
 
 
 def _predict(

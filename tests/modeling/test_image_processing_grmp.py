@@ -198,7 +198,7 @@ def test_tiles_come_last_and_once(views: list[str]) -> None:
 
 def test_tiles_are_as_many_as_the_square_needs() -> None:
     processor = GRMPImageProcessor(224, ["center", TILES])
-    assert processor.side_size == 320 and processor.count == 4 and processor.settings()["side_size"] == 320
+    assert processor.side_size == 384 and processor.count == 4 and processor.settings()["side_size"] == 384
     assert "side_size" not in GRMPImageProcessor(224).settings()
     with pytest.raises(GRMPError, match="a side_size that is a multiple of 32, got 100"):
         GRMPImageProcessor(224, side_size=100)

@@ -137,10 +137,13 @@ def test_many_groups_and_many_shots_take_a_coarser_look() -> None:
     assert len(belief.strengths) == 7 and max(belief.strengths.values()) < 1
 
 
-def test_the_caution_holds_back_few_shots() -> None:
-    data = world(20, 0.0, 1.5)
-    bold = believe(*data, prior=dataclasses.replace(Prior(), caution=0.0))
-    assert believe(*data).strengths["embeds"] == pytest.approx(bold.strengths["embeds"] / 2)
+def test_modesty_holds_few_shots_back_and_gives_way_to_many() -> None:
+    def shrunk(shots: int) -> float:
+        data = world(shots, 0.0, 1.5)
+        free, modest = (believe(*data, prior=Prior(modesty=modesty)) for modesty in (0.0, 2.0))
+        return modest.strengths["embeds"] / free.strengths["embeds"]
+
+    assert shrunk(12) < 0.8 and shrunk(12) < shrunk(200) <= 1
 
 
 def test_standardised_features_are_held() -> None:
