@@ -8,8 +8,8 @@ pictures are scored; no rating of a test picture chooses anything. On split `tra
 pictures into half for labels and half to score: settings are chosen there.
 
 Methods: zero-shot (the base alone), adapted (`grmp_hf.training.few_shot.adapt_embeds` with the default recipe, the same
-computation as `adapt`, from embeddings that are computed once) from the start inside the package and from none, ridge
-on the base's frozen embedding, 14 hand-made statistics with ridge, and one of them, sharpness, alone.
+computation as `adapt`, from features that are computed once), ridge on the base's frozen embedding, 14 hand-made
+statistics with ridge, and one of them, sharpness, alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import argparse
 import copy
 import csv
 import dataclasses
-import json
 import subprocess
 import sys
 import tempfile
@@ -32,23 +31,19 @@ import numpy as np
 import torch
 from measuring import CACHE, ROOT, add_folder, make_parser, need_folder, summary, write_result
 from numpy.typing import NDArray
-from peft import PeftModel
 
 import grmp_hf
 from grmp_hf import GRMPForImageQualityAssessment
-from grmp_hf.data import Row, decode_row, draw_shots, read_ratings
-from grmp_hf.embedded import EMBEDDED_PROMPTS
-from grmp_hf.evaluation.baselines import STATISTICS, fit_ridge, handmade_statistics
+from grmp_hf.data import Row, draw_shots, read_ratings
+from grmp_hf.evaluation.baselines import STATISTICS, fit_ridge
 from grmp_hf.evaluation.metrics import plcc, plcc_logistic, srcc
-from grmp_hf.saving import adapter_sha256
+from grmp_hf.features import FeatureStore
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe, adapt_embeds
-from grmp_hf.views import all_views
 
 SHOTS = (20, 50, 100, 200)
 SUBSETS = ("ss01", "ss02", "ss03")
 MARGIN = 0.02
-BATCH = 16
 ADAPT = ("-m", "grmp_hf.cli.main", "adapt", "--quiet")
 
 Floats = NDArray[np.float64]
@@ -64,16 +59,16 @@ class Pictures:
     Attributes:
         rows: N rated rows.
         embeds: `(N, D)` of the base.
+        side: `(N, F)` of the base's side network, None of a base without one.
         zero_shot: `(N,)` quality by the base.
         statistics: `(N, 14)`.
-        begun: `(N, D)` of the base with the visual prompts of the start, None without one.
     """
 
     rows: tuple[Row, ...]
     embeds: Floats
+    side: Floats | None
     zero_shot: Floats
     statistics: Floats
-    begun: Floats | None = None
 
     @property
     def mos(self) -> Floats:
@@ -91,49 +86,19 @@ class Pictures:
             [at for at, row in enumerate(self.rows) if all(getattr(row, k) == v for k, v in wanted.items())]
         )
 
-
-def kept(name: str, settings: list[Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Arrays that an earlier run with the same settings left in `runs/`, or else computed and left there."""
-    cache, wanted = CACHE / f"biq2021-{name}.npz", json.dumps(settings)
-    if cache.is_file():
-        with np.load(cache) as found:
-            if str(found["settings"]) == wanted:
-                return {key: found[key] for key in found.files if key != "settings"}
-    arrays = compute()
-    cache.parent.mkdir(exist_ok=True)
-    np.savez(cache, settings=np.array(wanted), **arrays)
-    return arrays
+    def shown(self, at: Indices) -> dict[str, torch.Tensor]:
+        """What the model's readout sees of some of them."""
+        columns = {"image_embeds": self.embeds, "side": self.side}
+        return {name: torch.from_numpy(x[at]).float() for name, x in columns.items() if x is not None}
 
 
-def embed(scorer: Scorer, rows: tuple[Row, ...], split: str) -> dict[str, Any]:
-    """`embeds` `(N, D)` and `zero_shot` `(N,)` quality by a scorer."""
-    identity = scorer.identity
-    decides = [identity["base_fingerprint"], identity["preprocessing"], identity.get("adapter_sha256")]
-
-    def compute() -> dict[str, Any]:
-        embeds, quality = [], []
-        for number, pixels in enumerate(all_views(rows, scorer.views, batch_size=BATCH)):
-            output = scorer.outputs(pixels)
-            embeds.append(output.image_embeds.double().numpy())
-            quality.append(output.quality.double().numpy())
-            print(f"\rembedded {number * BATCH + len(pixels)} of {len(rows)}", end="", file=sys.stderr, flush=True)
-        print(file=sys.stderr)
-        return {"embeds": np.concatenate(embeds), "zero_shot": np.concatenate(quality)}
-
-    start = "-start" if identity.get("adapter_sha256") else ""
-    name = f"{split}-{identity['base_fingerprint']}{start}"
-    return kept(name, [*filter(None, decides), [row.name for row in rows]], compute)
-
-
-def describe(scorer: Scorer, rows: tuple[Row, ...], split: str) -> Pictures:
-    """All that the methods see of pictures."""
-
-    def compute() -> dict[str, Any]:
-        return {"statistics": np.stack([handmade_statistics(np.asarray(decode_row(row))) for row in rows])}
-
-    seen = embed(scorer, rows, split)
-    statistics = kept(f"{split}-statistics", [list(STATISTICS), [row.name for row in rows]], compute)
-    return Pictures(rows, seen["embeds"], seen["zero_shot"], statistics["statistics"])
+def describe(scorer: Scorer, rows: tuple[Row, ...]) -> Pictures:
+    """All that the methods see of pictures; what an earlier run has seen is not looked at again."""
+    store = FeatureStore(CACHE / "biq2021" / "features", scorer)
+    store.describe(rows, lambda text, share: print(f"\r{share:.0%}", end="", file=sys.stderr, flush=True))
+    found = store.pictures(rows)
+    columns = {name: np.asarray(found[name], dtype=np.float64) for name in store.usual}
+    return Pictures(rows, columns["embeds"], columns.get("side"), columns["zero_shot"], columns["statistics"])
 
 
 def draw(pictures: Pictures, split: str, seed: int) -> tuple[Indices, Indices]:
@@ -146,13 +111,6 @@ def draw(pictures: Pictures, split: str, seed: int) -> tuple[Indices, Indices]:
     return pool[draw_shots(len(pool), len(pool), seed=seed)], scored
 
 
-def from_start(scorer: Scorer) -> Scorer:
-    """The base with the prompts that are inside the package."""
-    model = PeftModel.from_pretrained(fresh_base(scorer), str(EMBEDDED_PROMPTS)).eval()
-    identity = {**scorer.identity, "adapter_sha256": adapter_sha256(EMBEDDED_PROMPTS)}
-    return dataclasses.replace(scorer, model=model, identity=identity)
-
-
 def fresh_base(scorer: Scorer) -> GRMPForImageQualityAssessment:
     """A copy of the base for one adapter to be put around."""
     return cast(GRMPForImageQualityAssessment, copy.deepcopy(scorer.model))
@@ -161,35 +119,26 @@ def fresh_base(scorer: Scorer) -> GRMPForImageQualityAssessment:
 def make_methods(scorer: Scorer, pictures: Pictures) -> dict[str, Predict]:
     """The methods of the table."""
 
-    def adapted(values: Floats, start: Path | None) -> Predict:
-        embeds = torch.from_numpy(values).float()
-
-        def predict(taught: Indices, scored: Indices, seed: int) -> Floats:
-            with tempfile.TemporaryDirectory() as folder:
-                model = adapt_embeds(
-                    fresh_base(scorer),
-                    embeds[taught],
-                    pictures.quality[taught],
-                    start=start,
-                    seed=seed,
-                    output_dir=folder,
-                )
-            with torch.inference_mode():
-                scores: Floats = model(image_embeds=embeds[scored]).quality.double().numpy()
-            return scores
-
-        return predict
+    def adapted(taught: Indices, scored: Indices, seed: int) -> Floats:
+        seen = pictures.shown(taught)
+        with tempfile.TemporaryDirectory() as folder:
+            model = adapt_embeds(
+                fresh_base(scorer),
+                seen["image_embeds"],
+                pictures.quality[taught],
+                side=seen.get("side"),
+                seed=seed,
+                output_dir=folder,
+            )
+        with torch.inference_mode():
+            scores: Floats = model(**pictures.shown(scored)).quality.double().numpy()
+        return scores
 
     def ridge_on(features: Floats) -> Predict:
         return lambda taught, scored, _: fit_ridge(features[taught], pictures.mos[taught]).predict(features[scored])
 
-    alone = adapted(pictures.embeds, None)
-    if pictures.begun is None:
-        first = {"adapted": alone}
-    else:
-        first = {"adapted": adapted(pictures.begun, EMBEDDED_PROMPTS), "adapted_no_start": alone}
     return {
-        **first,
+        "adapted": adapted,
         "ridge": ridge_on(pictures.embeds),
         "statistics": ridge_on(pictures.statistics),
         "zero_shot": lambda taught, scored, seed: pictures.zero_shot[scored],
@@ -269,10 +218,7 @@ def main() -> None:
     data = need_folder(parser, arguments.data, "--data")
     scorer, table = grmp_hf.load(arguments.model), read_ratings(data, scale=(0, 1))
     rows = tuple(row for row in table.rows if arguments.split == "test" or row.split == "train")
-    pictures = describe(scorer, rows, arguments.split)
-    if arguments.model == "default":
-        begun = embed(from_start(scorer), rows, arguments.split)["embeds"]
-        pictures = dataclasses.replace(pictures, begun=begun)
+    pictures = describe(scorer, rows)
     figures: dict[str, Any] = {
         "split": arguments.split,
         "draws": arguments.draws,

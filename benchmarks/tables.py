@@ -23,7 +23,6 @@ DOCUMENTS = ("README.md", "model_card.md", "benchmarks/README.md")
 _BLOCK = re.compile(r"<!-- table: ([a-z_0-9]+) -->\n.*?<!-- end of table -->", re.DOTALL)
 _METHODS = {
     "adapted": "adapted (`grmp-iqa adapt`)",
-    "adapted_no_start": "the same with `--start none`",
     "ridge": "ridge on the same embedding",
     "statistics": "14 hand-made statistics, ridge",
 }
