@@ -43,12 +43,15 @@ class Prior:
         modesty: how strongly large strengths are disbelieved, by the sum over groups.
         freedom: tau, of the slope around m.
         pseudo_shots: what the unit of the ratings counts against what is left of them.
+        caution: what n shots say is luck more often the fewer they are: agreement and modesty count
+            ``1 + (caution / n)^2`` times.
     """
 
     agreement: float = 1.0
     modesty: float = 0.5
     freedom: float = 0.05
     pseudo_shots: float = 1.0
+    caution: float = 14.0
 
 
 _STRENGTHS = (0.0, 0.1, 0.3, 1.0, 3.0)
@@ -201,15 +204,16 @@ def weigh(
         ratings: ``(n,)``, mean 0 and deviation 1.
         prior: see :class:`Prior`.
     """
-    at = np.unique(np.linspace(0, len(base) - 1, min(len(base), _JUDGED)).round().astype(int))
+    shots = len(base)
+    at = np.unique(np.linspace(0, shots - 1, min(shots, _JUDGED)).round().astype(int))
     base, ratings, noise = base[at], ratings[at], noise[at]
     kernels = [x[at] @ x[at].T / max(x.shape[1], 1) for x in groups.values()]
     grid = np.array(list(itertools.product(_levels(len(kernels)), repeat=len(kernels))))
     fixed = np.diag(noise) + prior.freedom * np.outer(base, base)
     known = np.column_stack([np.ones(len(base)), ratings, base])
     logs = np.array([_evidence(fixed, kernels, strengths, known, prior) for strengths in grid])
-    logs -= prior.modesty * np.log1p(10 * grid.sum(1))[:, None]
-    logs += prior.agreement * np.array(_SLOPES)
+    believed = prior.agreement * np.array(_SLOPES) - prior.modesty * np.log1p(10 * grid.sum(1))[:, None]
+    logs += (1 + (prior.caution / shots) ** 2) * believed
     shares = np.exp(logs - logs.max())
     shares /= shares.sum()
     return shares.sum(1) @ grid, float(shares.sum(0) @ np.array(_SLOPES))

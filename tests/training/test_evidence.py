@@ -146,6 +146,14 @@ def test_modesty_holds_few_shots_back_and_gives_way_to_many() -> None:
     assert shrunk(12) < 0.8 and shrunk(12) < shrunk(200) <= 1
 
 
+def test_a_handful_of_shots_changes_little() -> None:
+    groups, base, ratings = world(5, 1.0, 1.0)
+    belief = believe(groups, base, ratings)
+    bold = believe(groups, base, ratings, prior=dataclasses.replace(Prior(), caution=0.0))
+    assert sum(belief.strengths.values()) < 0.1 < sum(bold.strengths.values())
+    assert belief.slope > bold.slope
+
+
 def test_standardised_features_are_held() -> None:
     assert standardise(np.array([[100.0, -9.0, 1.0]]), np.zeros(3), np.ones(3)).tolist() == [[5.0, -5.0, 1.0]]
 
