@@ -304,7 +304,15 @@ class GRMPTrainer(Trainer):
         return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """Train; ``resume_from_checkpoint=True`` goes on from the last checkpoint that was written completely."""
+        """Train; ``resume_from_checkpoint=True`` goes on from the last checkpoint that was written completely.
+
+        Raises:
+            GRMPError: called under ``torch.inference_mode``, which knows no gradients.
+        """
+        if torch.is_inference_mode_enabled():
+            raise GRMPError(
+                "Expected training to be called outside torch.inference_mode, got it inside. Leave it first."
+            )
         if resume_from_checkpoint is True:
             found = last_complete_checkpoint(self.args.output_dir)
             if found is not None:
@@ -313,7 +321,8 @@ class GRMPTrainer(Trainer):
                     return self._finish_again(found, state)
             resume_from_checkpoint = None if found is None else str(found)
         self._long_run = LongRun()
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        with torch.enable_grad():  # whatever surrounds the call: without gradients nothing would be learnt in silence
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _finish_again(self, checkpoint: Path, state: TrainerState) -> TrainOutput:
         """End a run that had taken all its steps; transformers would take one more if they end within an epoch."""

@@ -509,6 +509,14 @@ def test_a_checkpoint_cut_off_while_it_was_written_is_passed_over(make_adapted: 
     assert distance(trained(model), expected) == 0
 
 
+def test_training_where_gradients_are_off(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+    expected = train(make_adapted(), tmp_path / "on", Pictures(6), max_steps=2)
+    with torch.no_grad():
+        assert distance(train(make_adapted(), tmp_path / "off", Pictures(6), max_steps=2), expected) == 0
+    with torch.inference_mode(), pytest.raises(GRMPError, match=r"outside torch.inference_mode"):
+        GRMPTrainer(make_adapted(), arguments(tmp_path, max_steps=2), train_dataset=Pictures(6)).train()
+
+
 def test_nothing_to_resume_is_a_fresh_start(make_adapted: MakeAdapted, tmp_path: Path) -> None:
     (tmp_path / "checkpoint-last").mkdir()
     assert last_complete_checkpoint(tmp_path) is None
