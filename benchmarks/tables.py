@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from explain_tables import confused, named
 from measuring import RESULTS, ROOT, make_parser
 from world_tables import at_fifty, beside_simple, compared, reliable, sure, unlike
 
@@ -305,6 +306,8 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "worlds": ("worlds", lambda result: markdown(beside_simple(result))),
     "worlds_sure": ("worlds", lambda result: markdown(sure(result))),
     "worlds_unlike": ("worlds", lambda result: markdown(unlike(result))),
+    "explain": ("explain", lambda result: markdown(named(result))),
+    "explain_confused": ("explain", lambda result: markdown(confused(result))),
 }
 
 
@@ -337,9 +340,8 @@ def main() -> None:
             stale.append(name)
             if not arguments.check:
                 path.write_text(after, encoding="utf-8")
-    print(
-        f"not up to date: {', '.join(stale) or 'none'}" if arguments.check else f"written: {', '.join(stale) or 'none'}"
-    )
+    names = ", ".join(stale) or "none"
+    print(f"not up to date: {names}" if arguments.check else f"written: {names}")
     if arguments.check and stale:
         sys.exit(1)
 

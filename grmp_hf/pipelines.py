@@ -11,8 +11,10 @@ from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from grmp_hf.data.scales import RatingScale
+from grmp_hf.explaining import explainer_for, most_likely
 from grmp_hf.hub import load
 from grmp_hf.modeling.configuration_grmp import image_size, match_views
+from grmp_hf.modeling.explaining import EXPLAINED, Explainer
 from grmp_hf.modeling.feature_map import quality_interval
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.pictures import each_picture, is_data_set, is_picture, read_picture
@@ -22,6 +24,8 @@ from grmp_hf.scoring import INTERVAL, warn_of
 __all__ = ["TASK", "ImageQualityAssessmentPipeline", "register"]
 
 TASK = "image-quality-assessment"
+
+_SAID = "probabilities_of_"
 
 
 class _AnyScorer:
@@ -44,6 +48,8 @@ class ImageQualityAssessmentPipeline(Pipeline):
     one, such as ``grmp_hf.load(...).model``; the preprocessing is ``image_processor=`` if given, else the adapter's,
     else that of the model's folder.
 
+    With ``explain=True`` there are also ``distortion`` and ``scene``, each name -> probability, the most likely first.
+
     A picture that cannot be read raises ``grmp_hf.data.ImageError``; for many files ``Scorer.iter_scores`` reports it
     as a row instead.
     """
@@ -63,10 +69,12 @@ class ImageQualityAssessmentPipeline(Pipeline):
         self.image_processor = processor or _preprocessing(self.model, record.preprocessing)
         match_views(self.model.config, self.image_processor)
 
-    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def _sanitize_parameters(
+        self, explain: bool | None = None, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if kwargs:
-            raise TypeError(f"{TASK} takes no options, got {sorted(kwargs)}")
-        return {}, {}, {}
+            raise TypeError(f"{TASK} takes no options but explain, got {sorted(kwargs)}")
+        return {}, {} if explain is None else {"explain": explain}, {}
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """A dictionary for one picture, an iterator of them for an iterator or torch data set, else a list."""
@@ -82,15 +90,26 @@ class ImageQualityAssessmentPipeline(Pipeline):
         """Views of one picture."""
         return self.image_processor(read_picture(input_, warn=functools.partial(warn_of, input_)))
 
-    def _forward(self, input_tensors: Any, **_: Any) -> Any:
-        found = self.model(**input_tensors)
+    @functools.cached_property
+    def _explainer(self) -> Explainer:
+        return explainer_for(self.model)
+
+    def _forward(self, input_tensors: Any, explain: bool = False, **_: Any) -> Any:
+        aside = {"output_side": True} if explain and self._explainer.needs_side else {}
+        found = self.model(**input_tensors, **aside)
         names = ("quality", "deviation", "degrees", "novelty")
-        return {name: found[name] for name in names if name in found}
+        said = {name: found[name] for name in names if name in found}
+        return (
+            {**said, **{f"{_SAID}{name}": part for name, part in self._explainer(found).items()}} if explain else said
+        )
 
     def postprocess(self, model_outputs: Any, **_: Any) -> dict[str, Any]:
         """Quality and score of one picture, and how sure they are where the adapter knows."""
         quality = float(model_outputs["quality"])
         said: dict[str, Any] = {"quality": quality, "score": self.scale.to_score(quality)}
+        for name in EXPLAINED:
+            if f"{_SAID}{name}" in model_outputs:
+                said[name] = most_likely(self._explainer.values[name], model_outputs[f"{_SAID}{name}"][0].tolist())
         if "deviation" not in model_outputs:
             return said
         known = (model_outputs["quality"], model_outputs["deviation"], model_outputs["degrees"])

@@ -12,7 +12,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,10 +26,13 @@ from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.sources import decode_row
 from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
+from grmp_hf.explaining import explain_output, explainer_for
+from grmp_hf.modeling.explaining import Explainer
 from grmp_hf.modeling.feature_map import quality_interval
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 from grmp_hf.pictures import Picture, each_picture, is_picture, read_picture
 from grmp_hf.record import Record
+from grmp_hf.scores import ScoredPicture, Scores
 from grmp_hf.views import all_views, iter_views, large_alone
 
 __all__ = [
@@ -47,52 +50,6 @@ INTERVAL = 0.9
 
 _UNIT = RatingScale(0.0, 1.0)
 _ON_CPU = 4  # pictures of one pass, which fit its caches: 16 take longer (benchmarks/bench_scoring_profile.py)
-
-
-class Scores(NamedTuple):
-    """Scores of B pictures.
-
-    Attributes:
-        quality: ``(B,)`` in [0, 1], 1 = best.
-        score: ``(B,)``, the same on the scorer's scale.
-        low, high: ``(B,)``, on that scale: between them a new rating lies, in 90 of 100 cases unless told otherwise;
-            None where the scorer does not know how sure it is.
-        unlike: ``(B,)`` of bool, pictures that are unlike those that have taught it; None likewise.
-    """
-
-    quality: NDArray[np.float64]
-    score: NDArray[np.float64]
-    low: NDArray[np.float64] | None = None
-    high: NDArray[np.float64] | None = None
-    unlike: NDArray[np.bool_] | None = None
-
-    def of(self, at: int) -> Scores:
-        """Those of one picture."""
-        return Scores._make(None if column is None else column[at] for column in self)
-
-
-class ScoredPicture(NamedTuple):
-    """One row of a table of scores.
-
-    Attributes:
-        path: as it was given.
-        score: on the scorer's scale, rounded to six digits; None for a bad picture.
-        quality: in [0, 1], 1 = best, rounded to six digits; None for a bad picture.
-        status: "ok", "not_finite", or one of ``grmp_hf.data.IMAGE_ERROR_CODES``.
-        message: what is wrong and what to do; empty for a good picture.
-        warning: "damaged" for a picture that was scored although a part of its data is lost; else empty.
-        low, high, unlike: see :class:`Scores`; None where they are not known.
-    """
-
-    path: str
-    score: float | None
-    quality: float | None
-    status: str
-    message: str
-    warning: str = ""
-    low: float | None = None
-    high: float | None = None
-    unlike: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +96,12 @@ class Scorer:
         save(self, folder)
 
     def score(
-        self, pictures: Picture | Iterable[Picture], *, batch_size: int = 16, interval: float = INTERVAL
+        self,
+        pictures: Picture | Iterable[Picture],
+        *,
+        batch_size: int = 16,
+        interval: float = INTERVAL,
+        explain: bool = False,
     ) -> Scores:
         """Score one picture or any number of them.
 
@@ -148,15 +110,18 @@ class Scorer:
                 array, a column of a `datasets.Dataset` or a data set with one column of pictures.
             batch_size: pictures that go through the model at once; changes nothing but speed.
             interval: share of new ratings that lie between ``low`` and ``high``, in (0, 1).
+            explain: say which distortion and scene each picture shows, from the same pass.
 
         Returns:
             Arrays ``(B,)``, with B = 1 for a single picture.
 
         Raises:
             ImageError: a picture cannot be read; :meth:`iter_scores` reports it instead.
+            GRMPError: it is to explain, and cannot; see :attr:`explainer`.
         """
+        judge = self._judging(interval, explain)
         parts = all_views(each_picture(pictures), self.views, batch_size=batch_size)
-        found = [self.judge(pixels, interval) for pixels in parts]
+        found = [judge(pixels) for pixels in parts]
         if not found:
             raise GRMPError("Expected at least one picture to score, got none.")
         return Scores._make(None if part[0] is None else np.concatenate(part) for part in zip(*found, strict=True))
@@ -182,6 +147,7 @@ class Scorer:
         batch_size: int = 16,
         workers: int | None = None,
         interval: float = INTERVAL,
+        explain: bool = False,
     ) -> Iterator[list[ScoredPicture]]:
         """Score files as a stream: a list of ``batch_size`` rows at a time, in the order of the paths.
 
@@ -191,17 +157,21 @@ class Scorer:
             paths: any number of files.
             batch_size: rows of each list (the last may be shorter).
             workers: decoding threads; the number of cores, at most 8, if None.
-            interval: as for :meth:`score`.
+            interval, explain: as for :meth:`score`.
 
         Raises:
-            GRMPError: a single file or picture instead.
+            GRMPError: a single file or picture instead, or it is to explain, and cannot.
         """
         if is_picture(paths):
             raise GRMPError(f"Expected an iterable of files, got one: {paths!r}. Put it into a list, or use score().")
-        return self._iter_scores(paths, batch_size, workers, interval)
+        return self._iter_scores(paths, batch_size, workers, self._judging(interval, explain))
 
     def _iter_scores(
-        self, paths: Iterable[str | os.PathLike[str]], batch_size: int, workers: int | None, interval: float
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        batch_size: int,
+        workers: int | None,
+        judge: Callable[[Tensor], Scores],
     ) -> Iterator[list[ScoredPicture]]:
         warned: dict[int, str] = {}
 
@@ -210,7 +180,7 @@ class Scorer:
 
         for part in iter_views(enumerate(paths), look, batch_size=batch_size, workers=workers):
             good = [views for _, views in part if isinstance(views, Tensor)]
-            judged = map(self.judge(torch.stack(good), interval).of, itertools.count()) if good else iter(())
+            judged = map(judge(torch.stack(good)).of, itertools.count()) if good else iter(())
             rows = []
             for (at, path), views in part:
                 row = self.row(os.fspath(path), views if isinstance(views, ImageError) else next(judged))
@@ -226,6 +196,8 @@ class Scorer:
         if not math.isfinite(quality):
             return ScoredPicture(path, None, None, "not_finite", "the model gave no number; use --dtype fp32")
         row = ScoredPicture(path, round(self.unit.to_score(quality), 6), round(quality, 6), "ok", "")
+        if scores is not None and scores.explained is not None:
+            row = row._replace(**scores.explained.cells())  # type: ignore[attr-defined]
         if scores is None or scores.low is None or scores.high is None:
             return row
         low, high = round(float(scores.low), 6), round(float(scores.high), 6)
@@ -261,11 +233,29 @@ class Scorer:
         """Quality ``(B,)`` of views, uint8 ``(B, V, 3, S, S)``."""
         return _array(self.outputs(pixels).quality)
 
-    def judge(self, pixels: Tensor, interval: float = INTERVAL) -> Scores:
+    @functools.cached_property
+    def explainer(self) -> Explainer:
+        """What tells which distortion and scene a picture shows.
+
+        Raises:
+            GRMPError: the model has nothing that could.
+        """
+        return explainer_for(self.model)
+
+    def _judging(self, interval: float, explain: bool) -> Callable[[Tensor], Scores]:
+        """:meth:`judge`; what cannot be explained is refused here, before the first picture."""
+        _ = self.explainer if explain else None
+        return functools.partial(self.judge, interval=interval, explain=explain)
+
+    def judge(self, pixels: Tensor, interval: float = INTERVAL, *, explain: bool = False) -> Scores:
         """Scores of views, uint8 ``(B, V, 3, S, S)``; see :meth:`score`."""
         if not 0 < interval < 1:
             raise GRMPError(f"Expected an interval that holds a share of new ratings, in (0, 1), got {interval}.")
-        return self.scores(self.outputs(pixels), interval)
+        found = self.outputs(pixels, side=explain and self.explainer.needs_side)
+        scores = self.scores(found, interval)
+        if not explain:
+            return scores
+        return scores._replace(explained=np.array(explain_output(self.explainer, found), dtype=object))
 
     def scores(self, found: Any, interval: float = INTERVAL) -> Scores:
         """Scores from the model's ``GRMPOutput``; see :meth:`score`."""
@@ -277,10 +267,16 @@ class Scorer:
         low, high = np.sort([self.unit.to_score(_array(bound)) for bound in bounds], axis=0)
         return Scores(quality, score, low, high, _array(found.novelty) > 0)
 
-    def outputs(self, pixels: Tensor) -> Any:
-        """The model's ``GRMPOutput`` for views, uint8 ``(B, V, 3, S, S)``, nothing recorded, nothing rounded."""
+    def outputs(self, pixels: Tensor, *, side: bool = False) -> Any:
+        """The model's ``GRMPOutput`` for views, uint8 ``(B, V, 3, S, S)``, nothing recorded, nothing rounded.
+
+        Args:
+            pixels: the views.
+            side: also give what the side network says.
+        """
+        options = {"output_side": True} if side else {}
         with torch.inference_mode():
-            return joined([self.model(pixel_values=part) for part in self.passes(pixels)])
+            return joined([self.model(pixel_values=part, **options) for part in self.passes(pixels)])
 
     def passes(self, pixels: Tensor) -> Iterator[Tensor]:
         """Views, uint8 ``(B, V, 3, S, S)``, normalised, as many pictures at once as the device takes best."""
@@ -292,7 +288,13 @@ def joined(parts: Sequence[Any]) -> Any:
     """One ``GRMPOutput`` of several."""
     if len(parts) == 1:
         return parts[0]
-    return type(parts[0])(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+    return type(parts[0])(**{name: _cat([part[name] for part in parts]) for name in parts[0]})
+
+
+def _cat(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], dict):
+        return {name: torch.cat([value[name] for value in values]) for name in values[0]}
+    return torch.cat(list(values))
 
 
 def _array(values: Tensor) -> NDArray[np.float64]:

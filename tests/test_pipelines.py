@@ -50,7 +50,7 @@ def test_bad_pictures_and_options(clip_folder: Path, tmp_path: Path) -> None:
     scores = pipeline(TASK, model=str(clip_folder))
     with pytest.raises(ImageError, match="does not exist"):
         scores(str(tmp_path / "gone.jpg"))
-    with pytest.raises(TypeError, match="takes no options, got \\['top_k'\\]"):
+    with pytest.raises(TypeError, match="takes no options but explain, got \\['top_k'\\]"):
         scores(str(tmp_path / "gone.jpg"), top_k=2)
 
 

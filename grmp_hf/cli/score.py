@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from grmp_hf.cli.options import add_model_options, listed, load_scorer, say
 from grmp_hf.cli.progress import Progress
-from grmp_hf.cli.writing import FORMATS, SCORES, about_path, choose_format, describe_scorer, write_table
+from grmp_hf.cli.writing import (
+    COLUMNS,
+    EXPLAINED,
+    FORMATS,
+    SCORES,
+    about_path,
+    choose_format,
+    describe_scorer,
+    write_table,
+)
 from grmp_hf.errors import GRMPError
 from grmp_hf.storing import read_json
 
@@ -44,6 +53,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--interval", type=float, default=0.9, metavar="SHARE", help="of new ratings between low and high (default: .9)"
     )
+    parser.add_argument("--explain", action="store_true", help="say which distortion and scene each picture shows")
     add_model_options(parser)
     return parser
 
@@ -86,6 +96,8 @@ def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> 
         "identity": scorer.identity,
         "pictures": len(paths),
     }
+    if args.explain:
+        about["explained"] = dict(scorer.explainer.sources)
     if os.path.isdir(args.adapter or args.model):  # where evaluate finds which pictures taught
         about["adapter_folder"] = os.path.abspath(args.adapter or args.model)
     quiet = args.quiet or (args.output is None and not args.json and sys.stdout.isatty())
@@ -94,6 +106,8 @@ def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> 
     else:
         failed, seconds = _to_stdout(scorer, paths, kind, about, args, quiet)
     say(args, f"scale {about['scale']}; scored by {about['scorer']}")
+    if args.explain:
+        say(args, "explained: " + "; ".join(f"{name} by {source}" for name, source in about["explained"].items()))
     if failed:
         say(args, f"{failed} of {len(paths)} pictures could not be scored: see their status")
     if args.json and args.output is not None:
@@ -113,18 +127,20 @@ def _to_file(
     """Score what an earlier run has not, then turn all rows into the table; pictures that failed, and seconds."""
     from grmp_hf.cli.resuming import run_key
 
-    run = run_key(paths, {**scorer.identity, "interval": args.interval}, args.batch_size)
+    decided = {**scorer.identity, "interval": args.interval, **({"explained": True} if args.explain else {})}
+    run = run_key(paths, decided, args.batch_size)
     partial.begin(run, args.batch_size)
     failed = partial.failed
     if partial.damaged:
         say(args, f"{partial.path}: damaged after {partial.done} rows; the rest is scored again")
     with Progress("score", len(paths), done=partial.done, quiet=quiet) as progress:
-        for rows in scorer.iter_scores(paths[partial.done :], batch_size=args.batch_size, interval=args.interval):
+        for rows in scorer.iter_scores(paths[partial.done :], **_options(args)):
             partial.add(rows)
             failed += sum(row.status != "ok" for row in rows)
             progress.advance(len(rows))
     about["failed"] = failed
-    write_table((_row(row, about) for row in partial.read()), kind, args.output, about, via=partial.table, run=run)
+    whole = (_row(row, about) for row in partial.read())
+    write_table(whole, kind, args.output, about, _columns(about), via=partial.table, run=run)
     partial.remove()
     return failed, progress.seconds
 
@@ -138,7 +154,7 @@ def _to_stdout(
 
         def stream() -> Iterator[dict[str, Any]]:
             nonlocal failed
-            for rows in scorer.iter_scores(paths, batch_size=args.batch_size, interval=args.interval):
+            for rows in scorer.iter_scores(paths, **_options(args)):
                 failed += sum(row.status != "ok" for row in rows)
                 progress.advance(len(rows))
                 yield from (_row(row, about) for row in rows)
@@ -147,9 +163,19 @@ def _to_stdout(
             rows = list(stream())
             print(json.dumps({**about, "failed": failed, "seconds": progress.seconds, "rows": rows}))
         else:
-            write_table(stream(), kind, None, about)
+            write_table(stream(), kind, None, about, _columns(about))
     return failed, progress.seconds
 
 
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    return {"batch_size": args.batch_size, "interval": args.interval, "explain": args.explain}
+
+
+def _columns(about: dict[str, Any]) -> tuple[str, ...]:
+    """Those of a table, with what explains the scores before the last two where it was asked for."""
+    return (*COLUMNS[:-2], *EXPLAINED, *COLUMNS[-2:]) if "explained" in about else COLUMNS
+
+
 def _row(row: ScoredPicture, about: dict[str, Any]) -> dict[str, Any]:
-    return {**row._asdict(), "scale": about["scale"], "scorer": about["scorer"]}
+    known = {**row._asdict(), "scale": about["scale"], "scorer": about["scorer"]}
+    return {name: known[name] for name in _columns(about)}

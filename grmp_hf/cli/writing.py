@@ -1,7 +1,8 @@
 """Tables of scores in four formats, written whole or not at all.
 
 Columns: ``path, score, quality, low, high, unlike, status, message, warning, scale, scorer``, and those that a command
-adds before ``scale``. The last two stand in every row, so that rows of different runs can be put together and still be
+adds before ``scale``, such as what explains a score.
+The last two stand in every row, so that rows of different runs can be put together and still be
 told apart; the whole identity of the scorer lies beside the table as ``<table>.json`` and, for parquet, in the file's
 own metadata.
 """
@@ -19,9 +20,11 @@ from typing import Any, TextIO
 from grmp_hf.errors import GRMPError, printable
 from grmp_hf.storing import atomic_path, to_json
 
-__all__ = ["COLUMNS", "FORMATS", "SCORES", "about_path", "choose_format", "describe_scorer", "write_table"]
+__all__ = ["COLUMNS", "EXPLAINED", "FORMATS", "SCORES", "about_path", "choose_format", "describe_scorer", "write_table"]
 
 COLUMNS = ("path", "score", "quality", "low", "high", "unlike", "status", "message", "warning", "scale", "scorer")
+EXPLAINED = ("distortion", "distortion_probability", "scene", "scene_probability", "explanation")
+"""Columns that explain a score, where they are asked for."""
 SCORES = "grmp_hf.scores/1"
 """What the file beside a table of ours says that it is."""
 FORMATS = ("table", "csv", "jsonl", "parquet")
@@ -75,7 +78,7 @@ def write_table(
     """Write rows as they come to a file, or to stdout where ``output`` is None.
 
     Args:
-        rows: with the keys ``columns``.
+        rows: with the keys ``columns``; others are left out.
         kind: one of ``FORMATS``.
         output: takes its place when all rows are written.
         about: scale, identity and counts; goes beside a file, and in front of a table.
@@ -101,8 +104,11 @@ def write_table(
 
 
 def _write_csv(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], columns: tuple[str, ...]) -> None:
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
-    quoted = csv.DictWriter(file, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    options: dict[str, Any] = {"lineterminator": "\n", "extrasaction": "ignore"}
+    writer, quoted = (
+        csv.DictWriter(file, columns, **options),
+        csv.DictWriter(file, columns, quoting=csv.QUOTE_ALL, **options),
+    )
     writer.writeheader()
     for row in rows:  # the library quotes what ends its own lines, but a reader may take \r for an end as well
         (quoted if any("\r" in str(cell) for cell in row.values()) else writer).writerow(row)
@@ -122,6 +128,7 @@ def _write_plain(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], co
         known = row.get("low") is not None
         numbers = f"{numbers:<19} {row['low']:>8.4f} {row['high']:>8.4f}" if known else f"{numbers:<37}"
         said = row["message"] or row["warning"] or (UNLIKE if row.get("unlike") else "")
+        said = "; ".join(part for part in (row.get("explanation"), said) if part)
         message = f"  # {printable(said)}" if said else ""
         file.write(f"{numbers}  {row['status']:<8} {printable(row['path'])}{message}\n")
 
@@ -137,15 +144,16 @@ def _write_parquet(rows: Iterable[Row], path: Path, about: Mapping[str, Any], co
     import pyarrow
     import pyarrow.parquet
 
-    kinds = dict.fromkeys(("path", "status", "message", "warning", "scale", "scorer"), pyarrow.string())
+    texts = ("path", "status", "message", "warning", "scale", "scorer", "distortion", "scene", "explanation")
+    kinds = dict.fromkeys(texts, pyarrow.string())
     kinds["unlike"] = pyarrow.bool_()
     fields = [(name, kinds.get(name, pyarrow.float64())) for name in columns]
     schema = pyarrow.schema(fields, metadata={"grmp_hf": json.dumps(about)})
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         group: list[dict[str, Any]] = []
         for row in rows:
-            texts = {name: v for name, v in row.items() if kinds.get(name) == pyarrow.string()}
-            clean = {**row, **{name: v.encode("utf-8", "backslashreplace").decode() for name, v in texts.items()}}
+            written = {name: v for name, v in row.items() if name in texts and v is not None}
+            clean = {**row, **{name: v.encode("utf-8", "backslashreplace").decode() for name, v in written.items()}}
             group.append(clean)
             if len(group) == _ROW_GROUP:
                 writer.write_table(pyarrow.Table.from_pylist(group, schema))

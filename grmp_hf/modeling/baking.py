@@ -170,6 +170,7 @@ class GRMPBakedScorer(PreTrainedModel):
         pixel_values: Tensor,
         labels: Tensor | None = None,
         output_semantic: bool = False,
+        output_side: bool = False,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -180,7 +181,8 @@ class GRMPBakedScorer(PreTrainedModel):
             lambda: self.quality_embeds, self._quality_logits, self.config.quality_levels, axis_sizes(self.config)
         )
         semantic = self._semantic_logits if output_semantic else None
-        found = judge(self.head, self.get_features(pixel_values), text, labels, semantic)
+        features = self.get_features(pixel_values)
+        found = judge(self.head, features, text, labels, semantic, output_side=output_side)
         return found.to_tuple() if as_tuple(return_dict, self.config) else found
 
     def _quality_logits(self, features: Features) -> tuple[Tensor, Sureness | None]:

@@ -29,12 +29,13 @@ __all__ = [
     "image_size",
     "match_views",
     "model_place",
+    "read_tokenizer",
 ]
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of the pixels that a CLIP sees."""
 
-IGNORED = ("quality_logits", "semantic_logits", "image_embeds", "axis_logits", "deviation", "degrees", "novelty")
+IGNORED = tuple("quality_logits semantic_logits image_embeds axis_logits deviation degrees novelty side".split())
 """What a Trainer does not gather of a model's outputs."""
 
 PLACEHOLDER = "X"
@@ -277,7 +278,7 @@ class GRMPConfig(PreTrainedConfig):
         if clip.text_config.vocab_size == _CLIP_VOCABULARY:
             config = cls(clip_config=clip, **seen)
         else:
-            config = cls.from_clip(clip, _tokenizer(pretrained_model_name_or_path, hub_kwargs), **seen)
+            config = cls.from_clip(clip, read_tokenizer(pretrained_model_name_or_path, hub_kwargs), **seen)
         nested = cls._with_own(config.to_dict(), own, pretrained_model_name_or_path, hub_kwargs)
         nested["_commit_hash"] = values.get("_commit_hash")
         return nested, rest
@@ -313,7 +314,7 @@ class GRMPConfig(PreTrainedConfig):
             texts = {f"{kind}_anchors": own[f"{kind}_anchors"] for kind in untold}
             levels = {key: own[key] for key in ("quality_levels", "quality_axes") if key in own}
             clip = CLIPConfig(**{k: v for k, v in values["clip_config"].items() if k != "model_type"})
-            read = cls.from_clip(clip, _tokenizer(name, hub_kwargs), **texts, **levels)
+            read = cls.from_clip(clip, read_tokenizer(name, hub_kwargs), **texts, **levels)
             own = own | {f"{kind}_input_ids": getattr(read, f"{kind}_input_ids") for kind in untold}
             own["placeholder_token_id"] = read.placeholder_token_id
         return values | own
@@ -326,7 +327,8 @@ _OWN = (
 _DEFAULT_ANCHORS = {"quality": QUALITY_ANCHORS, "semantic": SEMANTIC_ANCHORS}
 
 
-def _tokenizer(name: Any, hub_kwargs: dict[str, Any]) -> Any:
+def read_tokenizer(name: Any, hub_kwargs: dict[str, Any]) -> Any:
+    """The tokenizer beside a CLIP; it comes up empty where its files are missing."""
     try:
         return CLIPTokenizer.from_pretrained(name, **hub_kwargs)
     except (OSError, ValueError, TypeError) as error:

@@ -55,6 +55,7 @@ class GRMPOutput(ModelOutput):
             better, and quality rises with it; sigma above 0 is how far a value may be off, where the head says it.
         deviation, degrees, novelty: ``(B,)``, how sure an adapter is that has learnt it; see
             :class:`~grmp_hf.modeling.feature_map.Sureness`.
+        side: ``(B, F)``, what the side network says, where asked for.
     """
 
     loss: Tensor | None = None
@@ -68,6 +69,7 @@ class GRMPOutput(ModelOutput):
     deviation: Tensor | None = None
     degrees: Tensor | None = None
     novelty: Tensor | None = None
+    side: Tensor | None = None
 
     @property
     def logits(self) -> Tensor | None:
@@ -165,7 +167,13 @@ class Readout(nn.Module):
 
 
 def judge(
-    head: nn.Module, features: Features, text: Text, labels: Tensor | None, semantic: Callable[[Tensor], Tensor] | None
+    head: nn.Module,
+    features: Features,
+    text: Text,
+    labels: Tensor | None,
+    semantic: Callable[[Tensor], Tensor] | None,
+    *,
+    output_side: bool = False,
 ) -> GRMPOutput:
     """All that a model says of features.
 
@@ -175,6 +183,7 @@ def judge(
         labels: ``(B,)`` or ``(B, 1)`` in [0, 1], for the loss; see
             :func:`~grmp_hf.modeling.functional.quality_loss`.
         semantic: maps ``(B, D)`` to the scene logits ``(B, S)``; None where they are not asked for.
+        output_side: also give ``features.side``.
 
     Raises:
         GRMPError: labels outside [0, 1], or a head that needs more than was given.
@@ -183,6 +192,8 @@ def judge(
         raise GRMPError("Expected pixel_values, got image_embeds: this head reads the tokens of the vision tower.")
     found, pooled = head(features, text), features.pooled()
     more = {"image_embeds": pooled, "semantic_logits": None if semantic is None else semantic(pooled)}
+    if output_side:
+        more["side"] = features.side
     if labels is not None:
         more["loss"] = quality_loss(cast(Tensor, found.quality), found.quality_logits, labels, text.levels)
     return type(found)(**{**found, **more})  # type: ignore[no-any-return]

@@ -41,6 +41,8 @@ __all__ = [
     "check_loaded",
 ]
 
+_TEXTS = 64  # that go through the text tower at once
+
 
 def as_tuple(return_dict: bool | None, config: Any) -> bool:
     """Whether ``forward`` is to give a tuple: by its argument, else by the configuration."""
@@ -85,7 +87,9 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         self.side = None if config.side is None else make_side(config.side)
         self.readout = Readout()
         self.head: Head = AnchorHead()
-        self._anchors: dict[str, WeightCache[Tensor]] = {"quality": WeightCache(), "semantic": WeightCache()}
+        self._anchors: dict[str, WeightCache[Tensor]] = {
+            kind: WeightCache() for kind in ("quality", "semantic", "others")
+        }
         self._before_rounding: dict[str, str] = {}  # fingerprint of rounded weights -> of what they were
         self.post_init()
 
@@ -165,6 +169,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         output_semantic: bool = False,
         image_embeds: Tensor | None = None,
         side: Tensor | None = None,
+        output_side: bool = False,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -178,6 +183,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
                 :meth:`get_features`, instead of ``pixel_values``.
             side: ``(B, F)``, the ``side`` of :meth:`get_features` where it is known; needed beside ``image_embeds`` by
                 an adapter that reads it.
+            output_side: also give what the side network says, of the same pass.
 
         Raises:
             GRMPError: labels outside [0, 1], such as ratings from 1 to 5, or NaN.
@@ -187,15 +193,15 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         if (pixel_values is None) == (image_embeds is None):
             raise TypeError("forward() takes either pixel_values or image_embeds.")
         if image_embeds is None:
-            wanted = side is None and (self.head.needs_side or self.readout.needs_side)
-            features = self.get_features(cast(Tensor, pixel_values), tokens=self.head.needs_tokens, side=bool(wanted))
+            wanted = side is None and bool(self.head.needs_side or self.readout.needs_side or output_side)
+            features = self.get_features(cast(Tensor, pixel_values), tokens=self.head.needs_tokens, side=wanted)
             features = features if side is None else features._replace(side=side)
         else:
             embeds = image_embeds if image_embeds.ndim == 3 else image_embeds.unsqueeze(1)
             weights = weights_of(embeds.shape[1], self.config.view_weights if image_embeds.ndim == 3 else None)
             features = Features(embeds, embeds.new_tensor(weights), side=side)
         semantic = self._semantic_logits if output_semantic else None
-        found = judge(self.head, features, self._text(), labels, semantic)
+        found = judge(self.head, features, self._text(), labels, semantic, output_side=output_side)
         return found.to_tuple() if as_tuple(return_dict, self.config) else found
 
     def _text(self) -> Text:
@@ -250,8 +256,14 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
 
         They are computed once for as long as nothing that they depend on changes and no gradient is wanted of it.
         """
+        return self._text_embeds(self._anchor_ids(kind), self._anchors[kind])
+
+    def get_text_embeds(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Unit embeddings ``(T, D)`` of other texts, from their token ids, kept as those of anchors are."""
+        return self._text_embeds([list(row) for row in ids], self._anchors["others"])
+
+    def _text_embeds(self, ids: list[list[int]], cache: WeightCache[Tensor]) -> Tensor:
         text, projection = self.clip.text_model, self.clip.text_projection
-        ids = self._anchor_ids(kind)
         if self.training and text.config.attention_dropout > 0:
             return self._encode(ids)
         # Scenes hold no placeholder: text prompts do not reach them, and they are the teacher's too.
@@ -263,7 +275,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         state = (*adapter_state(text, without=without), *adapter_state(projection))
         extra = (tuple(map(tuple, ids)), state, self.config.clip_config.text_config._attn_implementation)
         with torch.set_grad_enabled(record):
-            return self._anchors[kind].get(weights, extra, lambda: self._encode(ids))
+            return cache.get(weights, extra, lambda: self._encode(ids))
 
     def _anchor_ids(self, kind: str) -> list[list[int]]:
         ids = getattr(self.config, f"{kind}_input_ids")
@@ -271,7 +283,11 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         return ids if expand is None else [expand(row) for row in ids]
 
     def _encode(self, ids: Sequence[Sequence[int]]) -> Tensor:
-        """Text embeddings; the tower runs no further than the longest text's end, which is exact under its mask."""
+        """Unit embeddings of texts, of some at a time, so that memory does not depend on their number."""
+        return torch.cat([self._encode_part(ids[at : at + _TEXTS]) for at in range(0, len(ids), _TEXTS)])
+
+    def _encode_part(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """The tower runs no further than the longest text's end, which is exact under its mask."""
         ends = [anchor_length(row, self.clip.text_model.eos_token_id) for row in ids]
         padded = [[*row[:end], *[row[end - 1]] * (max(ends) - end)] for row, end in zip(ids, ends, strict=True)]
         pooled = self.clip.text_model(input_ids=torch.tensor(padded, device=self.device)).pooler_output

@@ -13,17 +13,28 @@ from grmp_hf.modeling.feature_map import level_logit
 from grmp_hf.modeling.functional import quality_loss, semantic_cross_entropy
 from grmp_hf.modeling.pairwise import CASE_V, MARGIN, better_labels, chance_better, fidelity, pairs_within, sigma_hinge
 
-__all__ = ["Batch", "Forward", "Objective", "Term", "pairwise", "quality", "quality_and_semantic", "shown", "values_of"]
+__all__ = [
+    "Batch",
+    "Forward",
+    "Objective",
+    "Term",
+    "pairwise",
+    "quality",
+    "quality_and_semantic",
+    "refuse_across",
+    "shown",
+    "values_of",
+]
 
 Batch = dict[str, Tensor]
 """Columns, one row a picture: ``labels`` and ``pixel_values`` or ``image_embeds``, and whatever an objective reads.
 
 ``certainty`` ``(B,)``, if there, is how much each picture's quality loss counts, with a mean near 1. ``mos_std``
 ``(B,)`` is the deviation of its ratings, in quality, NaN where nobody says it; ``dataset`` ``(B,)`` the number of its
-data set.
+data set; ``scene`` and ``distortion`` ``(B, A)`` what it shows, zeros where nobody says it.
 """
 
-_NOT_SHOWN = ("labels", "certainty", "teacher_logits", "groups", "mos_std", "dataset", "index")
+_NOT_SHOWN = ("labels", "certainty", "teacher_logits", "groups", "mos_std", "dataset", "index", "scene", "distortion")
 
 
 class Term(NamedTuple):
@@ -126,7 +137,7 @@ def pairwise(
     def terms(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:
         first, second = pairs_within(batch["groups"])
         if not across:
-            _refuse_across(batch, first, second)
+            refuse_across(batch, first, second)
         output, stds = student(shown(batch)), batch.get("mos_std")
         values, sigmas = values_of(output, levels), _sigmas(output, sigma, fixed)
         label, counts = _rated(batch, first, second) if wins is None else _chosen(batch["index"], wins, first, second)
@@ -172,7 +183,12 @@ def _sigmas(output: Any, sigma: str, fixed: float) -> Tensor:
     return found
 
 
-def _refuse_across(batch: Batch, first: Tensor, second: Tensor) -> None:
+def refuse_across(batch: Batch, first: Tensor, second: Tensor) -> None:
+    """Raise where pairs ``(P,)``, ``(P,)`` of a batch's pictures are of two data sets.
+
+    Raises:
+        GRMPError: with the way out.
+    """
     sets = batch.get("dataset")
     if sets is not None and bool((sets[first] != sets[second]).any()):
         raise GRMPError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.modeling.bases import check_base
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.training.arguments import GRMPTrainingArguments
+from grmp_hf.training.balancing import Watching
 from grmp_hf.training.checkpoints import last_complete_checkpoint
 from grmp_hf.training.episodes import Episode, Episodes, collate_episodes
 from grmp_hf.training.finite import FiniteWeights, check_counted, check_gradients, check_loss, check_pictures
@@ -38,7 +40,7 @@ from grmp_hf.training.sampling import EpochLoader, Grouped, Plan, PlanSampler, c
 
 __all__ = ["GRMPTrainer", "last_complete_checkpoint"]
 
-_LONG_RUN = "inner_run.safetensors"
+_LONG_RUN, _RULE = "inner_run.safetensors", "rule.json"
 
 
 class GRMPTrainer(Trainer):
@@ -64,7 +66,8 @@ class GRMPTrainer(Trainer):
             the semantic loss where a rule asks for it.
         rule: from gradients by channel to the step, a :data:`~grmp_hf.training.rules.Rule`, after which the pull of
             ``args`` is added; None for the one that ``args`` describe, or, with an objective of one's own, for the
-            gradient of its only channel.
+            gradient of its only channel. One that depends on the losses so far is a
+            :class:`~grmp_hf.training.balancing.Watching`.
         plan: which rows a step learns from, a :data:`~grmp_hf.training.sampling.Plan`; None for the one that ``args``
             describe: shuffled joint batches, or episodes in their order. Batches hold the number of each row's group
             as ``groups`` ``(B,)``.
@@ -120,6 +123,7 @@ class GRMPTrainer(Trainer):
         else:
             self._objective = self._inner_objective = objective
         self._rule = rule or only
+        self._watching = rule if isinstance(rule, Watching) else None
         if args.pull_to_start > 0:
             exempt = tuple(args.pull_exempt)
             pulled = {name: p for name, p in self._trained().items() if not name.endswith(exempt)}
@@ -184,6 +188,9 @@ class GRMPTrainer(Trainer):
             parameters, self._meet(), functools.partial(self.accelerator.reduce, reduction="sum")
         )
         check_counted(means, self.state.global_step + 1)
+        if self._watching is not None:
+            losses = {channel: mean.loss.item() for channel, mean in means.items()}
+            self._watching.watch(losses, int(self.state.epoch or 0))
         gradients = self._rule({channel: mean.gradients for channel, mean in means.items()}, parameters)
         check_gradients(means, gradients, self.state.global_step + 1)
         for name, parameter in parameters.items():
@@ -293,11 +300,15 @@ class GRMPTrainer(Trainer):
         super()._save_optimizer_and_scheduler(output_dir)
         if self._long_run.state is not None:
             save_file(self._long_run.state_dict(), Path(output_dir) / _LONG_RUN)
+        if self._watching is not None and self.args.should_save:
+            (Path(output_dir) / _RULE).write_text(json.dumps(self._watching.state_dict()), encoding="utf-8")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and (Path(checkpoint) / _LONG_RUN).is_file():
             self._long_run.load_state_dict(load_file(Path(checkpoint) / _LONG_RUN, device=str(self.args.device)))
+        if checkpoint is not None and self._watching is not None and (Path(checkpoint) / _RULE).is_file():
+            self._watching.load_state_dict(json.loads((Path(checkpoint) / _RULE).read_text(encoding="utf-8")))
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Every trained tensor, norms and biases too: ``weight_decay`` acts as in the reference's SGD."""
@@ -321,6 +332,8 @@ class GRMPTrainer(Trainer):
                     return self._finish_again(found, state)
             resume_from_checkpoint = None if found is None else str(found)
         self._long_run = LongRun()
+        if self._watching is not None:
+            self._watching.load_state_dict({})
         with torch.enable_grad():  # whatever surrounds the call: without gradients nothing would be learnt in silence
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
