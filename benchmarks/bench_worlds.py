@@ -247,9 +247,13 @@ def flat(row: dict[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in row.items() if name != "unlike"}, **shares}
 
 
-def read_options(description: str | None) -> tuple[argparse.Namespace, list[Path]]:
+def read_options(
+    description: str | None, add: Callable[[argparse.ArgumentParser], None] | None = None
+) -> tuple[argparse.Namespace, list[Path]]:
     """Options of a benchmark over the worlds, and the folders of those that are not made here."""
     parser = make_parser(description)
+    if add is not None:
+        add(parser)
     add_folder(parser, "--data", "GRMP_HF_TEST_BIQ2021", "BIQ2021")
     add_folder(parser, "--livec", "GRMP_HF_TEST_LIVEC", "the part of LIVE Challenge")
     add_folder(parser, "--webpages", "GRMP_HF_TEST_WEBPAGES", "the web pages")

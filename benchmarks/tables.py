@@ -18,6 +18,7 @@ from typing import Any
 
 from explain_tables import confused, named
 from measuring import RESULTS, ROOT, make_parser
+from stream_tables import STREAM
 from world_tables import at_fifty, beside_simple, compared, reliable, sure, unlike
 
 DOCUMENTS = ("README.md", "model_card.md", "benchmarks/README.md")
@@ -302,6 +303,7 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "compare": ("compare", lambda result: markdown(compared(result))),
     "compare_reliable": ("compare", lambda result: markdown(reliable(result))),
     "import": ("import", imports),
+    **{name: ("stream", lambda result, rows=rows: markdown(rows(result))) for name, rows in STREAM.items()},  # type: ignore[misc]
     "worlds_50": ("worlds", lambda result: markdown(at_fifty(result))),
     "worlds": ("worlds", lambda result: markdown(beside_simple(result))),
     "worlds_sure": ("worlds", lambda result: markdown(sure(result))),
@@ -317,8 +319,7 @@ def render(name: str) -> str:
     path = RESULTS / f"{file}.json"
     if not path.is_file():
         return "Not measured yet."
-    result = json.loads(path.read_text(encoding="utf-8"))
-    return f"{table(result)}\n\n{source(result)}"
+    return f"{table(result := json.loads(path.read_text(encoding='utf-8')))}\n\n{source(result)}"
 
 
 def filled(text: str) -> str:
@@ -334,8 +335,7 @@ def main() -> None:
     stale = []
     for name in DOCUMENTS:
         path = Path(ROOT, name)
-        before = path.read_text(encoding="utf-8")
-        after = filled(before)
+        after = filled(before := path.read_text(encoding="utf-8"))
         if after != before:
             stale.append(name)
             if not arguments.check:

@@ -10,7 +10,7 @@ from typing import Any
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import is_public_id
-from grmp_hf.record import CONFIG_FILE, Record
+from grmp_hf.record import CONFIG_FILE, EXPERTS, EXPERTS_FILE, Record
 
 __all__ = ["CARD", "REPOSITORY", "card_text", "write_card"]
 
@@ -44,7 +44,8 @@ def card_text(
     """The card of a saved adapter or model.
 
     Args:
-        folder: holds ``adapter_config.json`` or ``config.json``, which says scale, preprocessing and provenance.
+        folder: holds ``experts.json``, ``adapter_config.json`` or ``config.json``, which says scale, preprocessing and
+            provenance.
         figures: the content of ``metrics.json``: figures of the adapter, ``n_test``, ``protocol``, ``baselines``, or
             the judgements of held-out tasks; without it the card says that nothing was measured.
         picture: file beside the card that shows the figures.
@@ -52,12 +53,17 @@ def card_text(
     Raises:
         GRMPError: neither is there.
     """
-    path = next((found for name in (CONFIG_FILE, _MODEL) if (found := Path(folder) / name).is_file()), None)
+    names = (EXPERTS_FILE, CONFIG_FILE, _MODEL)
+    path = next((found for name in names if (found := Path(folder) / name).is_file()), None)
     try:
         if path is None:
             raise OSError(f"found neither {CONFIG_FILE} nor {_MODEL}")
         config = json.loads(path.read_text(encoding="utf-8"))
-        if path.name == CONFIG_FILE:
+        if path.name == EXPERTS_FILE:
+            record = Record.load(Path(folder) / EXPERTS / config["experts"][0])
+            config |= {"rating_scale": config["scale"], "preprocessing": record.preprocessing}
+            config["base_model_name_or_path"] = record.base
+        elif path.name == CONFIG_FILE:
             record = Record.load(folder)
             own = {"preprocessing": record.preprocessing, "provenance": record.provenance}
             config |= {**own, "rating_scale": record.scale, "base_model_name_or_path": record.base}
@@ -65,7 +71,7 @@ def card_text(
         raise GRMPError(
             f"Expected an adapter or model in {str(folder)!r}: {error}. Save it before its card."
         ) from error
-    learnt = path.name == CONFIG_FILE or bool(config.get("rating_scale"))
+    learnt = path.name != _MODEL or bool(config.get("rating_scale"))
     shown = [f"![scores and ratings of the test pictures]({picture})"] if picture else []
     parts = (
         _header(config, figures),
@@ -83,7 +89,7 @@ def _is_start(config: Mapping[str, Any]) -> bool:
 
 
 def _is_adapter(config: Mapping[str, Any]) -> bool:
-    return "peft_type" in config
+    return "peft_type" in config or "experts" in config
 
 
 def _header(config: Mapping[str, Any], figures: Mapping[str, Any] | None) -> str:
@@ -98,7 +104,7 @@ def _header(config: Mapping[str, Any], figures: Mapping[str, Any] | None) -> str
         license="other",
         license_name="see-card",
         license_link=CARD,
-        library_name="peft" if _is_adapter(config) else "grmp_hf",
+        library_name="peft" if "peft_type" in config else "grmp_hf",
         pipeline_tag="image-classification",
         tags=["image-quality-assessment", "grmp_hf", "few-shot"],
         base_model=base if is_public_id(base) else None,
@@ -131,6 +137,13 @@ def _summary(config: Mapping[str, Any]) -> str:
             "# Start for image quality adapters\n\n"
             f"Soft prompts for `{base}`, learnt from {len(provenance['tasks'])} tasks so that a few rated pictures are "
             "enough to adapt them. They have learnt no taste of their own yet."
+        )
+    if "experts" in config:
+        return (
+            f"# Image quality experts\n\n{len(config['experts'])} adapters for `{base}`, each of which has learnt from "
+            f"other pictures: {', '.join(config['experts'])}. Every picture is judged by all of them, and those count "
+            "most that have learnt from pictures like it. The ends of the scale are those of each expert's own "
+            f"ratings: {_scale(config.get('rating_scale'))}."
         )
     shots = provenance.get("shots")
     taught = f"learnt from {shots} rated pictures" if shots else "learnt from pictures"
@@ -165,13 +178,18 @@ def _usage(config: Mapping[str, Any]) -> str:
             "grmp-iqa adapt --data ratings.csv --shots 50 --start start --output my-adapter\n```"
         )
     option = "adapter" if _is_adapter(config) else "model"
-    return (
+    ours = (
         f"{lead}grmp-iqa score photos/ --{option} {REPOSITORY} --output scores.csv\n```\n\n"
         f'```python\nimport grmp_hf\n\nscorer = grmp_hf.load({option}="{REPOSITORY}")\n'
-        'print(scorer.score(["a.jpg", "b.jpg"]).score)\n```\n\n'
-        f'With transformers: `pipeline("image-quality-assessment", model="{REPOSITORY}")`. `import grmp_hf` comes '
-        "first where peft or transformers are to load it: it makes the method known to them, which without it say "
-        "`KeyError: 'GRMP'` or that the architecture is not recognised. In the place of the name a folder can be given."
+        'print(scorer.score(["a.jpg", "b.jpg"]).score)\n```'
+    )
+    if "experts" in config:
+        return ours
+    return (
+        f'{ours}\n\nWith transformers: `pipeline("image-quality-assessment", model="{REPOSITORY}")`. `import grmp_hf` '
+        "comes first where peft or transformers are to load it: it makes the method known to them, which without it "
+        "say `KeyError: 'GRMP'` or that the architecture is not recognised. In the place of the name a folder can be "
+        "given."
     )
 
 

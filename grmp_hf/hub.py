@@ -2,52 +2,62 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig
 
+from grmp_hf.adapter_files import (
+    HUB_ERRORS,
+    AdapterFiles,
+    adapter_config,
+    base_of,
+    choose_adapter,
+    folder_of_split,
+    recorded_base,
+)
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling import peft_prompts  # noqa: F401 (makes PEFT know the method, whatever was imported first)
+from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer
 from grmp_hf.modeling.bases import base_fingerprint, check_base
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, image_size, match_views, model_place
+from grmp_hf.modeling.experts import Experts
+from grmp_hf.modeling.gating import KMeansGate
 from grmp_hf.modeling.image_processing_grmp import TILES, GRMPImageProcessor
 from grmp_hf.modeling.known_heads import rebuild
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.side import backbone_side
 from grmp_hf.outputs import check_source
-from grmp_hf.places import cached_only, check_place, hub_errors, spelling
+from grmp_hf.places import cached_only, check_place, spelling
 from grmp_hf.pushing import push
-from grmp_hf.record import CONFIG_FILE, RECORD, SPLIT_FILE, WEIGHTS_FILE, Record, origin_of
+from grmp_hf.record import SPLIT_FILE, WEIGHTS_FILE, Record, origin_of, read_experts
 from grmp_hf.saving import adapter_sha256, package_versions, recorded_name, save
 from grmp_hf.scoring import Scorer
 
-__all__ = ["EMBEDDED", "adapter_sha256", "load", "package_versions", "push", "recorded_name", "save"]
+__all__ = [
+    "EMBEDDED",
+    "adapter_sha256",
+    "attach",
+    "gather",
+    "load",
+    "package_versions",
+    "push",
+    "recorded_name",
+    "save",
+]
 
-_METHODS = ("GRMP", "LN_TUNING", "LORA")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_HUB_ERRORS: tuple[type[Exception], ...] = (*hub_errors(), SafetensorError)
-
-
-class _AdapterFiles(NamedTuple):
-    """An adapter on this machine: its folder, how to call it, and its commit if it came from the Hub."""
-
-    folder: Path
-    name: str
-    revision: str | None
 
 
 def load(
@@ -69,7 +79,7 @@ def load(
         model: folder or Hub id of a plain CLIP, a GRMP model, a baked scorer or an adapter (its base is the one
             recorded with it); "default" or None is the base inside the package or, with ``adapter``, the one
             recorded there.
-        adapter: folder or Hub id of an adapter.
+        adapter: folder or Hub id of an adapter, or of several with a gate (:class:`~grmp_hf.modeling.experts.Experts`).
         revision: branch, tag or commit of ``model``.
         adapter_revision: likewise of ``adapter``.
         device: "cuda" where there is one, else "cpu", if None.
@@ -94,16 +104,17 @@ def load(
     place = _as_device(device)
     for source in (adapter, name):
         check_source(source)
-    found = _choose_adapter(
+    found = choose_adapter(
         name, adapter, adapter_revision if adapter is not None else adapter_revision or revision, offline
     )
     if found is not None and adapter is None:
         name, revision = "default", None
-    config = None if found is None else _adapter_config(found)
-    if found is not None and config is not None and name == "default":
-        name, revision = _recorded_base(found, config), revision or config.revision
+    parts = [] if found is None else [*found.experts.values()] or [found]
+    configs = [adapter_config(part) for part in parts]
+    if configs and name == "default":
+        name, revision = recorded_base(parts[0], configs[0]), revision or configs[0].revision
     base, processor = _load_base(name, revision, wanted, offline)
-    wanted_side = side or _side_source(config)
+    wanted_side = side or next(filter(None, map(_side_source, configs)), None)
     if wanted_side is not None:
         processor = _put_side(base, processor, wanted_side, offline)
     fingerprint = base_fingerprint(base)
@@ -111,14 +122,15 @@ def load(
     network, scale = base.to(place), None
     baked = isinstance(base, GRMPBakedScorer)
     if baked:
-        if found is not None and config is not None:
+        if found is not None:
             raise GRMPError(
                 f"Expected a base for adapter {found.name!r}, got the baked scorer {name!r}, which has its own. Leave "
-                f"the adapter out, or name its base, {_base_of(found, config)!r}."
+                f"the adapter out, or name its base, {base_of(parts[0], configs[0])!r}."
             )
         scale = _scale(Record.of(base.config))
-    elif found is not None and config is not None:
-        network, record = _attach(base, found, config, head), Record.of(config)
+    elif found is not None:
+        network = _gathered(base, found) if found.experts else attach(base, found, configs[0], head)
+        record = Record.of(getattr(network, "active_peft_config", network.config))
         scale = _scale(record)
         if record.preprocessing is not None:
             processor = GRMPImageProcessor(**record.preprocessing)
@@ -134,26 +146,9 @@ def load(
         "dtype": str(wanted).removeprefix("torch."),
         "versions": package_versions(),
     }
-    beside = found.folder if found else _beside(name, commit if baked else None, offline)
+    beside = found.folder if found else folder_of_split(name, commit if baked else None, offline)
     taught = Split.load_own(beside / SPLIT_FILE, origin_of(beside).get("split_hash"))
     return Scorer(network.eval(), processor, scale, identity, taught)
-
-
-def _choose_adapter(
-    model: str, adapter: str | os.PathLike[str] | None, revision: str | None, offline: bool
-) -> _AdapterFiles | None:
-    """The adapter that was asked for, or the one that a model's name stands for; None for a base alone."""
-    if adapter is None:
-        return None if model in ("default", EMBEDDED) else _find_adapter(model, revision, offline)
-    name = os.fspath(adapter)
-    check_place(name, "adapter")
-    found = _find_adapter(name, revision, offline)
-    if found is None:
-        raise GRMPError(
-            f"Expected an adapter ({CONFIG_FILE}, {WEIGHTS_FILE}) at {name!r}, found none or could not reach it. "
-            f"{spelling(name)} Without a network it has to be a folder or in the cache."
-        )
-    return found
 
 
 def _as_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
@@ -180,73 +175,6 @@ def _as_device(device: str | torch.device | None) -> torch.device:
 
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _find_adapter(name: str, revision: str | None, offline: bool) -> _AdapterFiles | None:
-    """The adapter of that name, or None where there is none or it cannot be reached."""
-    if os.path.isdir(name):
-        folder = Path(name)
-        if not (folder / CONFIG_FILE).is_file():
-            return None
-        if not (folder / WEIGHTS_FILE).is_file():
-            raise GRMPError(
-                f"Expected {WEIGHTS_FILE} beside {CONFIG_FILE} in {name!r}, found none. Save it again as safetensors."
-            )
-        return _AdapterFiles(folder, folder.resolve().name, None)
-    try:
-        offline = cached_only(name, revision, offline=offline)
-        path = Path(hf_hub_download(name, CONFIG_FILE, revision=revision, local_files_only=offline))
-        hf_hub_download(name, WEIGHTS_FILE, revision=path.parent.name, local_files_only=offline)
-        with suppress(EntryNotFoundError):  # earlier versions kept the same in the settings
-            hf_hub_download(name, RECORD, revision=path.parent.name, local_files_only=offline)
-    except _HUB_ERRORS:
-        return None
-    with suppress(*_HUB_ERRORS):  # not every adapter has one
-        hf_hub_download(name, SPLIT_FILE, revision=path.parent.name, local_files_only=offline)
-    return _AdapterFiles(path.parent, name, path.parent.name)
-
-
-def _adapter_config(adapter: _AdapterFiles) -> PeftConfig:
-    try:
-        values = json.loads((adapter.folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        kind = values.get("peft_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise GRMPError(
-            f"Expected settings in {CONFIG_FILE} of adapter {adapter.name!r}, got {error}. Copy it again."
-        ) from error
-    if kind not in _METHODS:
-        raise GRMPError(
-            f"Expected an adapter of a method out of {', '.join(_METHODS)}, got {kind!r} in {adapter.name!r}. Load it "
-            "with peft itself."
-        )
-    config: PeftConfig = PeftConfig.from_pretrained(str(adapter.folder))
-    Record.load(adapter.folder).attach(config)
-    return config
-
-
-def _beside(name: str, commit: str | None, offline: bool) -> Path:
-    """The folder of a baked scorer, with the split beside it where there is one."""
-    if commit is None:
-        return Path(name)
-    with suppress(*_HUB_ERRORS):
-        offline = cached_only(name, commit, offline=offline)
-        return Path(hf_hub_download(name, SPLIT_FILE, revision=commit, local_files_only=offline)).parent
-    return Path(name)
-
-
-def _base_of(adapter: _AdapterFiles, config: PeftConfig) -> str:
-    recorded = config.base_model_name_or_path or EMBEDDED
-    inside = adapter.folder / recorded
-    return str(inside) if recorded != EMBEDDED and inside.is_dir() else str(recorded)
-
-
-def _recorded_base(adapter: _AdapterFiles, config: PeftConfig) -> str:
-    recorded = _base_of(adapter, config)
-    try:
-        check_place(recorded, f"the base of adapter {adapter.name!r}")
-    except GRMPError as error:
-        raise GRMPError(f"{error} Name the base beside the adapter (--model, or model=).") from error
-    return recorded
 
 
 def _load_base(
@@ -276,7 +204,7 @@ def _clear_errors(name: str, place: str) -> Iterator[None]:
         yield
     except GRMPError:
         raise
-    except _HUB_ERRORS as error:
+    except HUB_ERRORS as error:
         if os.path.isdir(place):
             raise GRMPError(
                 f"Expected a complete CLIP or GRMP model in the folder {name!r}, got: {_first_line(error)}. Copy the "
@@ -295,7 +223,18 @@ def _commit(name: str, revision: str | None) -> str | None:
     return Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=True)).parent.name
 
 
-def _attach(base: Any, adapter: _AdapterFiles, config: PeftConfig, head: nn.Module | None) -> PeftModel:
+def attach(base: Any, adapter: AdapterFiles, config: PeftConfig, head: nn.Module | None = None) -> PeftModel:
+    """Put an adapter around its base.
+
+    Args:
+        base: model without an adapter; it gets the head of the record.
+        adapter: its files.
+        config: of :func:`~grmp_hf.adapter_files.adapter_config`.
+        head: see :func:`load`.
+
+    Raises:
+        GRMPError: the two do not belong together, or a file is damaged.
+    """
     kept = Record.of(config).head
     try:
         if kept is not None and "name" in kept:
@@ -317,9 +256,43 @@ def _attach(base: Any, adapter: _AdapterFiles, config: PeftConfig, head: nn.Modu
         ) from error
 
 
-def _side_source(config: PeftConfig | None) -> str | None:
+def gather(base: Any, parts: Mapping[str, AdapterFiles], gate: KMeansGate, common: Record) -> Experts:
+    """Experts around copies of a base that share its weights.
+
+    Args:
+        base: model without an adapter; its view weights become those of the experts.
+        parts: name -> files of an adapter.
+        gate: of the same names.
+        common: scale and origin of all together.
+
+    Raises:
+        GRMPError: an adapter of another base, or adapters that see pictures differently.
+    """
+    configs = {name: adapter_config(part) for name, part in parts.items()}
+    experts = {name: attach(copy_base(base), parts[name], config).eval() for name, config in configs.items()}
+    records = [Record.of(config) for config in configs.values()]
+    if any(record.preprocessing != records[0].preprocessing for record in records):
+        raise GRMPError(
+            f"Expected experts that see pictures alike, got different preprocessing in {', '.join(parts)}. Adapt them "
+            "again on one base with the same views."
+        )
+    if records[0].preprocessing is not None:
+        for model in (base, *(expert.get_base_model() for expert in experts.values())):
+            match_views(model.config, GRMPImageProcessor(**records[0].preprocessing))
+    kept = dataclasses.replace(records[0], head=None, scale=common.scale, provenance=common.provenance)
+    return Experts(base, experts, gate, kept)
+
+
+def _gathered(base: Any, found: AdapterFiles) -> Experts:
+    """The experts in a folder."""
+    kept = read_experts(found.folder) or {}
+    common = Record(scale=kept.get("scale"), provenance=kept.get("provenance"))
+    return gather(base, found.experts, KMeansGate.load(found.folder, tuple(found.experts)), common)
+
+
+def _side_source(config: PeftConfig) -> str | None:
     """Where the side network comes from that an adapter was learnt with; None where its base has it."""
-    kept = None if config is None else Record.of(config).side
+    kept = Record.of(config).side
     return None if kept is None else kept["settings"].get("source")
 
 

@@ -38,11 +38,10 @@ from grmp_hf.training import few_shot, pretraining
 from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe
 from grmp_hf.training.starts import read_start
 
-__all__ = ["JUDGED", "Pretrained", "adapt", "check_bare", "judge", "pretrain"]
+__all__ = ["JUDGED", "Pretrained", "adapt", "check_bare", "judge", "pretrain", "processes_of", "working"]
 
 Tell = Callable[[str, float], None]
 """Told what is being done and which share of it is done."""
-
 JUDGED = 64
 """Photographs that a process judges at once."""
 
@@ -106,7 +105,7 @@ def adapt(
     compared = compare_rows(table, rows) if recipe.objective == "fidelity" else None
     if compared is not None:
         decides["compared"] = compared.digest()
-    with _working(scorer, work, decides) as folder:
+    with working(scorer, work, decides) as folder:
         if not (folder / _TRAINED).is_dir():
             model = few_shot.adapt(
                 cast(GRMPForImageQualityAssessment, scorer.model),
@@ -178,7 +177,7 @@ def pretrain(
     pretraining.check_recipe(recipe, use_cpu=scorer.device.type == "cpu")
     origin = _task_origin(tasks, seed, recipe)
     tell, say = tell or _silent, say or _silent
-    with _working(scorer, work, {**_base_of(scorer), **origin}) as folder:
+    with working(scorer, work, {**_base_of(scorer), **origin}) as folder:
         say(f"{len(tasks.learning)} tasks to learn from; held out: {', '.join(tasks.held_out)}")
         if recipe.judge_photographs:  # which takes minutes: after all that may be refused
             judged = [source.judged(functools.partial(judge, scorer, tell=tell)) for source in sources]
@@ -226,8 +225,8 @@ def judge(scorer: Scorer, photographs: Sequence[Pixels], *, tell: Tell) -> list[
         photographs: as arrays.
         tell: see :data:`Tell`.
     """
-    processes = _processes(scorer)
-    own = range(processes.process_index * JUDGED, len(photographs), processes.num_processes * JUDGED)
+    processes = processes_of(scorer)
+    own = range(processes.process_index * JUDGED, len(photographs), processes.numprocesses_of * JUDGED)
     found: list[tuple[int, list[float]]] = []
     for done, at in enumerate(own, start=1):
         found.append((at, scorer.score(photographs[at : at + JUDGED]).quality.tolist()))
@@ -235,14 +234,15 @@ def judge(scorer: Scorer, photographs: Sequence[Pixels], *, tell: Tell) -> list[
     return [quality for _, part in sorted(gather_object(found)) for quality in part]
 
 
-def _processes(scorer: Scorer) -> PartialState:
+def processes_of(scorer: Scorer) -> PartialState:
+    """The processes of this run, on the kind of device that a scorer is on."""
     return PartialState(cpu=scorer.device.type == "cpu")
 
 
 @contextmanager
-def _working(scorer: Scorer, work: WorkFolder | None, settings: Mapping[str, Any]) -> Iterator[Path]:
+def working(scorer: Scorer, work: WorkFolder | None, settings: Mapping[str, Any]) -> Iterator[Path]:
     """The folder of an unfinished run with these settings, or a new one; without ``work``, one that goes in the end."""
-    processes = _processes(scorer)
+    processes = processes_of(scorer)
     if work is not None:
         with processes.main_process_first(), writing(work.what):
             work.begin(settings)
@@ -286,7 +286,7 @@ def _task_origin(tasks: Tasks, seed: int, recipe: PretrainRecipe) -> dict[str, A
 
 def _keep(scorer: Scorer, origin: Mapping[str, Any], folder: Path) -> None:
     """Save what was learnt, by the first process, so that it is there whole or not at all."""
-    if _processes(scorer).is_main_process and not (folder / _TRAINED).is_dir():
+    if processes_of(scorer).is_main_process and not (folder / _TRAINED).is_dir():
         config: Any = cast(PeftModel, scorer.model).active_peft_config
         record = Record.of(config)
         dataclasses.replace(record, provenance={**(record.provenance or {}), **origin}).attach(config)
@@ -294,7 +294,7 @@ def _keep(scorer: Scorer, origin: Mapping[str, Any], folder: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)  # of a run that was killed here
         save(scorer, part)
         part.replace(folder / _TRAINED)
-    _processes(scorer).wait_for_everyone()
+    processes_of(scorer).wait_for_everyone()
 
 
 def _trained(base: Scorer, name: str, folder: Path) -> Scorer:

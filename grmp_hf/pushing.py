@@ -14,7 +14,7 @@ from grmp_hf.cards import CARD, REPOSITORY, card_text
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import hub_errors, is_hub_id
-from grmp_hf.record import CONFIG_FILE, RECORD, Record
+from grmp_hf.record import CONFIG_FILE, EXPERTS, EXPERTS_FILE, RECORD, Record, read_experts
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -25,7 +25,8 @@ _MODEL = "config.json"
 _PUSHED = (
     "*.safetensors",
     "*config.json",
-    RECORD,
+    f"*{RECORD}",
+    EXPERTS_FILE,
     "*.safetensors.index.json",
     "tokenizer*",
     CARD,
@@ -100,23 +101,30 @@ def repository(api: HfApi, repo_id: str, *, private: bool, dataset: bool = False
 
 def _check(source: Path, repo_id: str) -> None:
     """Refuse what cannot be pushed, before anybody is asked."""
-    if not any((source / name).is_file() for name in (CONFIG_FILE, _MODEL)):
+    if not any((source / name).is_file() for name in (CONFIG_FILE, _MODEL, EXPERTS_FILE)):
         raise GRMPError(
             f"Expected {CONFIG_FILE} or {_MODEL} in the folder {str(source)!r}, found neither. Save there first."
         )
     if not is_hub_id(repo_id if "/" in repo_id else f"me/{repo_id}"):
         raise GRMPError(f"Expected the name of a repository, owner/name, got {repo_id!r}. Use letters, digits, - . _")
+    for expert in (read_experts(source) or {}).get("experts", ()):
+        _check_base(source / EXPERTS / expert)
     if (source / CONFIG_FILE).is_file():
-        try:
-            recorded = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
-        except (OSError, ValueError, AttributeError) as error:
-            raise GRMPError(f"Expected settings in {CONFIG_FILE} of {str(source)!r}, got {error}.") from error
-        inside = bool(recorded) and re.fullmatch(r"[\w-]+", recorded) and (source / recorded).is_dir()
-        if recorded != EMBEDDED and not inside and not is_hub_id(recorded or ""):
-            raise GRMPError(
-                f"Expected an adapter of a base that others can load, got one of {recorded!r} on this machine. Push "
-                f"the base first and write its id as base_model_name_or_path into {CONFIG_FILE}."
-            )
+        _check_base(source)
+
+
+def _check_base(source: Path) -> None:
+    """Refuse an adapter of a base that nobody else could load."""
+    try:
+        recorded = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise GRMPError(f"Expected settings in {CONFIG_FILE} of {str(source)!r}, got {error}.") from error
+    inside = bool(recorded) and re.fullmatch(r"[\w-]+", recorded) and (source / recorded).is_dir()
+    if recorded != EMBEDDED and not inside and not is_hub_id(recorded or ""):
+        raise GRMPError(
+            f"Expected an adapter of a base that others can load, got one of {recorded!r} on this machine. Push "
+            f"the base first and write its id as base_model_name_or_path into {CONFIG_FILE}."
+        )
 
 
 def _names(source: Path) -> list[str]:

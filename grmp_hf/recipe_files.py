@@ -14,7 +14,7 @@ __all__ = ["find_recipe", "read_yaml", "recipe_names"]
 
 
 def recipe_names(stage: str) -> list[str]:
-    """Names of the recipes inside the package for "adapt" or "pretrain"."""
+    """Names of the recipes inside the package for "adapt", "pretrain" or "stream"."""
     found = (path.name for path in files("grmp_hf").joinpath("recipes").iterdir())
     return sorted(n.removeprefix(f"{stage}_").removesuffix(".yaml") for n in found if n.startswith(f"{stage}_"))
 
@@ -23,7 +23,7 @@ def find_recipe(stage: str, wanted: str | Path) -> Path:
     """The file of a recipe.
 
     Args:
-        stage: "adapt" or "pretrain".
+        stage: "adapt", "pretrain" or "stream".
         wanted: name of a recipe inside the package, or a file.
 
     Raises:

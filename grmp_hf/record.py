@@ -5,13 +5,28 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from grmp_hf.errors import GRMPError
 
-__all__ = ["ADAPTER_FILES", "CONFIG_FILE", "RECORD", "SPLIT_FILE", "WEIGHTS_FILE", "Record", "origin_of"]
+__all__ = [
+    "ADAPTER_FILES",
+    "CONFIG_FILE",
+    "EXPERTS",
+    "EXPERTS_FILE",
+    "EXPERT_NAME",
+    "RECORD",
+    "SPLIT_FILE",
+    "WEIGHTS_FILE",
+    "Record",
+    "experts_text",
+    "origin_of",
+    "read_experts",
+]
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 """Of an adapter, as PEFT calls them."""
@@ -20,6 +35,14 @@ SPLIT_FILE = "split.json"
 """Which pictures have taught an adapter or a baked scorer, and which test it."""
 
 RECORD = "record.json"
+
+EXPERTS_FILE, EXPERTS = "experts.json", "experts"
+"""Of several adapters with a gate: their names in order, scale and origin; and the folder of their folders."""
+
+EXPERT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What an expert may be called, since its folder is called so."""
+
+_EXPERTS = "grmp_hf.experts/1"
 
 ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE, RECORD, "README.md")
 
@@ -93,9 +116,39 @@ class Record:
 def origin_of(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """What an adapter, or a model that holds one, says of what has taught it; empty where it says nothing."""
     try:
+        gathered = read_experts(folder)
+        if gathered is not None:
+            return dict(gathered.get("provenance") or {})
         return dict(Record.load(folder).provenance or _read(Path(folder) / "config.json").get("provenance") or {})
     except (GRMPError, TypeError, ValueError):
         return {}
+
+
+def read_experts(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """What several adapters with a gate have in common: ``experts``, ``scale``, ``provenance``.
+
+    Returns:
+        None where a folder holds no experts.
+
+    Raises:
+        GRMPError: a file that is damaged, or names experts that cannot be folders.
+    """
+    found = _read(Path(folder) / EXPERTS_FILE)
+    if not found:
+        return None
+    names = found.get("experts")
+    whole = isinstance(names, list) and all(isinstance(n, str) and EXPERT_NAME.fullmatch(n) for n in names)
+    if found.get("schema") != _EXPERTS or not whole:
+        raise GRMPError(
+            f"Expected names of experts in {str(Path(folder) / EXPERTS_FILE)!r}, got {names!r}. Copy it again."
+        )
+    return found
+
+
+def experts_text(names: Sequence[str], scale: Any, provenance: Any) -> str:
+    """The content of ``experts.json``."""
+    content = {"schema": _EXPERTS, "experts": list(names), "scale": scale, "provenance": provenance}
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _read(path: Path) -> dict[str, Any]:

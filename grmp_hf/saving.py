@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import os
 import shutil
@@ -16,13 +17,16 @@ from grmp_hf.cards import write_card
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.modeling.baking import GRMPBakedScorer
 from grmp_hf.modeling.bases import check_base
+from grmp_hf.modeling.experts import Experts
+from grmp_hf.modeling.gating import GATE_FILE
 from grmp_hf.modeling.known_heads import check_kept
 from grmp_hf.places import is_hub_id
-from grmp_hf.record import SPLIT_FILE, WEIGHTS_FILE, Record
+from grmp_hf.record import EXPERTS, EXPERTS_FILE, SPLIT_FILE, WEIGHTS_FILE, Record, experts_text, read_experts
 from grmp_hf.scratch import scratch_folder
 from grmp_hf.storing import digest_file, writing
 
 if TYPE_CHECKING:
+    from grmp_hf.data.splits import Split
     from grmp_hf.scoring import Scorer
 
 __all__ = ["adapter_sha256", "package_versions", "recorded_name", "save"]
@@ -34,41 +38,74 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
     What the scorer holds is written with it: :func:`grmp_hf.load` gives the same scores on the same scale. Of several
     adapters the active one is written.
 
+    Of experts, each one is written into a folder of its own, and their gate beside them.
+
     Raises:
         GRMPError: the folder cannot be written to, or the model has a head with weights that no adapter holds.
     """
-    target = Path(folder)
-    _record(scorer)
-    with writing(target), scratch_folder() as place:
-        if isinstance(scorer.model, PeftModel):
-            (name,) = scorer.model.active_adapters
-            scorer.model.save_pretrained(str(place), selected_adapters=[name], save_embedding_layers=False)
-            written = place if name == "default" else place / name
-            Record.of(scorer.model.active_peft_config).save(written)
+    target, model = Path(folder), scorer.model
+    with writing(target):
+        if isinstance(model, Experts):
+            for name, expert in model.experts.items():
+                scale = Record.of(expert.active_peft_config).scale
+                _record(dataclasses.replace(scorer, model=expert), scale)
+                _write(expert, target / EXPERTS / name)
+                if scorer.taught is not None:
+                    _own_part(scorer.taught, f"{name}/").save(target / EXPERTS / name / SPLIT_FILE)
+                write_card(target / EXPERTS / name)
+            common = Record.of(model.config)
+            scale = None if scorer.scale is None else scorer.scale.to_dict()
+            model.gate.save(target)
+            text = experts_text(model.names, scale, common.provenance)
+            (target / EXPERTS_FILE).write_text(text, encoding="utf-8")
         else:
-            written = place
-            scorer.model.save_pretrained(place)  # type: ignore[operator]
-            scorer.processor.save_pretrained(place)
-        target.mkdir(parents=True, exist_ok=True)
-        for path in written.iterdir():  # copied, so that the files may be read by whom the user's other files may
-            if path.is_file():
-                shutil.copyfile(path, target / path.name)
+            _record(scorer, None if scorer.scale is None else scorer.scale.to_dict())
+            _write(model, target, scorer.processor)
         if scorer.taught is not None:
             scorer.taught.save(target / SPLIT_FILE)
     write_card(target)
 
 
-def _record(scorer: Scorer) -> None:
-    """Write what a scorer holds beside its model into the settings that are saved."""
+def _own_part(taught: Split, prefix: str) -> Split:
+    """Of the pictures of all experts those of one, whose names begin with its own."""
+    train, test = (
+        tuple(name.removeprefix(prefix) for name in part if name.startswith(prefix))
+        for part in (taught.train, taught.test)
+    )
+    contents = {n.removeprefix(prefix): found for n, found in taught.contents.items() if n.startswith(prefix)}
+    return dataclasses.replace(taught, train=train, test=test, contents=contents)
+
+
+def _write(model: Any, target: Path, processor: Any = None) -> None:
+    """Write an adapter, or a model without one and its preprocessing."""
+    with scratch_folder() as place:
+        written = place
+        if isinstance(model, PeftModel):
+            (name,) = model.active_adapters
+            model.save_pretrained(str(place), selected_adapters=[name], save_embedding_layers=False)
+            written = place if name == "default" else place / name
+            Record.of(model.active_peft_config).save(written)
+        else:
+            model.save_pretrained(place)
+            processor.save_pretrained(place)
+        target.mkdir(parents=True, exist_ok=True)
+        for path in written.iterdir():  # copied, so that the files may be read by whom the user's other files may
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
+
+
+def _record(scorer: Scorer, scale: dict[str, Any] | None) -> None:
+    """Write what a scorer holds beside its model into the settings that are saved, with a scale."""
     model: Any = scorer.model
     check_kept(model)
     seen: dict[str, Any] = {
         "preprocessing": scorer.processor.settings(),
-        "scale": None if scorer.scale is None else scorer.scale.to_dict(),
+        "scale": scale,
     }
     if isinstance(model, PeftModel):
         config: Any = model.active_peft_config
-        config.target_modules = sorted(config.target_modules)  # a set, written in another order each time
+        if not isinstance(config.target_modules, str):  # a pattern
+            config.target_modules = sorted(config.target_modules)  # a set, written in another order each time
         base = model.get_base_model()
         record = check_base(config, base)
         known = {"base": scorer.identity["model"], "revision": scorer.identity["revision"]}
@@ -94,8 +131,12 @@ def recorded_name(model: str | os.PathLike[str] | None) -> str:
 
 
 def adapter_sha256(folder: str | os.PathLike[str]) -> str:
-    """SHA-256 of an adapter's weights file, in hexadecimal."""
-    return digest_file(Path(folder) / WEIGHTS_FILE)
+    """SHA-256 of an adapter's weights file, in hexadecimal; of experts, of those of all of them and of their gate."""
+    gathered = read_experts(folder)
+    if gathered is None:
+        return digest_file(Path(folder) / WEIGHTS_FILE)
+    files = [GATE_FILE, *(f"{EXPERTS}/{name}/{WEIGHTS_FILE}" for name in gathered["experts"])]
+    return hashlib.sha256("".join(digest_file(Path(folder) / file) for file in files).encode()).hexdigest()
 
 
 def package_versions() -> dict[str, str]:
@@ -108,6 +149,8 @@ def named_base(scorer: Scorer) -> str:
     """The base of an adapter or of a baked scorer, as it can be named again."""
     if isinstance(scorer.model, PeftModel):
         base = Record.of(scorer.model.active_peft_config).base
+    elif isinstance(scorer.model, Experts):
+        base = Record.of(scorer.model.config).base
     else:
         base = scorer.origin.get("baked_from", {}).get("model")
     if base in (None, EMBEDDED):

@@ -20,6 +20,8 @@ class Scores(NamedTuple):
             None where the scorer does not know how sure it is.
         unlike: ``(B,)`` of bool, pictures that are unlike those that have taught it; None likewise.
         explained: ``(B,)``, an :class:`~grmp_hf.explaining.Explained` of each picture, where asked for; else None.
+        experts: ``(B, E)``, how much each expert counted, rows summing to 1, in the order of the scorer's
+            ``model.names``; None for a scorer without experts.
     """
 
     quality: NDArray[np.float64]
@@ -28,6 +30,7 @@ class Scores(NamedTuple):
     high: NDArray[np.float64] | None = None
     unlike: NDArray[np.bool_] | None = None
     explained: NDArray[np.object_] | None = None
+    experts: NDArray[np.float64] | None = None
 
     def of(self, at: int) -> Scores:
         """Those of one picture."""
@@ -47,6 +50,7 @@ class ScoredPicture(NamedTuple):
         low, high, unlike: see :class:`Scores`; None where they are not known.
         distortion, scene: the most likely ones, with their probabilities; None where nobody asked.
         explanation: the likely ones in words, "blur .71, noise .12; night .80"; None likewise.
+        experts: name -> how much an expert counted, rounded to six digits; None for a scorer without experts.
     """
 
     path: str
@@ -63,3 +67,4 @@ class ScoredPicture(NamedTuple):
     scene: str | None = None
     scene_probability: float | None = None
     explanation: str | None = None
+    experts: dict[str, float] | None = None

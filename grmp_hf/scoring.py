@@ -57,8 +57,8 @@ class Scorer:
     """Scores pictures; made by :func:`grmp_hf.load`.
 
     Attributes:
-        model: ``GRMPForImageQualityAssessment``, alone (zero-shot) or with an adapter as ``PeftModel``, or a
-            ``GRMPBakedScorer``; in eval mode.
+        model: ``GRMPForImageQualityAssessment``, alone (zero-shot) or with an adapter as ``PeftModel``, ``Experts``, or
+            a ``GRMPBakedScorer``; in eval mode.
         processor: makes the views.
         scale: the user's own scale; None without an adapter, or with one that records none: the score is the quality.
         identity: what exactly scores: model, revision, base_fingerprint, adapter, adapter_revision, adapter_sha256,
@@ -198,6 +198,10 @@ class Scorer:
         row = ScoredPicture(path, round(self.unit.to_score(quality), 6), round(quality, 6), "ok", "")
         if scores is not None and scores.explained is not None:
             row = row._replace(**scores.explained.cells())  # type: ignore[attr-defined]
+        if scores is not None and scores.experts is not None:
+            names: Any = self.model.names
+            shares = [round(share, 6) for share in scores.experts.tolist()]
+            row = row._replace(experts=dict(zip(names, shares, strict=True)))
         if scores is None or scores.low is None or scores.high is None:
             return row
         low, high = round(float(scores.low), 6), round(float(scores.high), 6)
@@ -261,8 +265,10 @@ class Scorer:
         """Scores from the model's ``GRMPOutput``; see :meth:`score`."""
         quality = _array(found.quality)
         score = self.unit.to_score(quality)
+        weights = getattr(found, "weights", None)
+        experts = None if weights is None else _array(weights)
         if found.deviation is None:
-            return Scores(quality, score)
+            return Scores(quality, score, experts=experts)
         bounds = quality_interval(found.quality, found.deviation, found.degrees, interval)
         low, high = np.sort([self.unit.to_score(_array(bound)) for bound in bounds], axis=0)
         return Scores(quality, score, low, high, _array(found.novelty) > 0)

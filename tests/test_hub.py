@@ -16,7 +16,7 @@ from peft import get_peft_model
 from transformers import CLIPConfig, CLIPModel
 
 import grmp_hf
-from grmp_hf import hub
+from grmp_hf import adapter_files, hub
 from grmp_hf.cli.main import main
 from grmp_hf.data import RatingScale, Split
 from grmp_hf.errors import GRMPError
@@ -306,8 +306,8 @@ def test_the_split_of_a_baked_scorer_is_fetched_from_the_hub(
             raise LocalEntryNotFoundError("not there")
         return str(place / file)
 
-    monkeypatch.setattr(hub, "hf_hub_download", download)
-    monkeypatch.setattr(hub, "cached_only", lambda *_, offline: offline)
-    assert hub._beside("owner/mine", "abc", False) == place
-    assert not (hub._beside("owner/without", "abc", True) / "split.json").exists()
+    monkeypatch.setattr(adapter_files, "hf_hub_download", download)
+    monkeypatch.setattr(adapter_files, "cached_only", lambda *_, offline: offline)
+    assert adapter_files.folder_of_split("owner/mine", "abc", False) == place
+    assert not (adapter_files.folder_of_split("owner/without", "abc", True) / "split.json").exists()
     assert asked == [("owner/mine", "abc", False), ("owner/without", "abc", True)]

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "grmp_hf"
 
 # part -> the parts of grmp_hf that it may import besides itself and grmp_hf.errors; parts not named here may import all
 ALLOWED: dict[str, set[str]] = {
+    "adapter_files": {"embedded", "modeling", "places", "record"},
     "cards": {"places", "record"},
     "benchmark": {
         *("cards", "claims", "comparing", "data", "embedded", "evaluation", "features"),
@@ -22,6 +23,9 @@ ALLOWED: dict[str, set[str]] = {
         *("scoring", "scratch", "storing", "tasks", "training", "views"),
     },
     "claims": {"storing"},
+    "combining": {
+        *("adapter_files", "data", "hub", "learning", "modeling", "record", "saving", "scoring", "scratch", "views"),
+    },
     "comparing": {"data", "evaluation", "modeling", "scoring", "views"},
     "data": {"places", "scratch"},
     "embedded": set(),
@@ -29,7 +33,8 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": set(),
     "explaining": {"modeling"},
     "features": {"data", "evaluation", "modeling", "saving", "scoring", "storing", "views"},
-    "hub": {"data", "modeling", "outputs", "places", "pushing", "record", "saving", "scoring"},
+    "judging": {"data", "evaluation", "modeling", "scoring", "storing", "views"},
+    "hub": {"adapter_files", "data", "modeling", "outputs", "places", "pushing", "record", "saving", "scoring"},
     "learning": {
         *(
             "claims",
@@ -56,11 +61,15 @@ ALLOWED: dict[str, set[str]] = {
     "pushing": {"cards", "embedded", "places", "record"},
     "recipe_files": set(),
     "record": set(),
-    "saving": {"cards", "embedded", "modeling", "places", "record", "scoring", "scratch", "storing"},
+    "saving": {"cards", "data", "embedded", "modeling", "places", "record", "scoring", "scratch", "storing"},
     "scores": set(),
     "scoring": {"data", "explaining", "modeling", "pictures", "preferring", "record", "saving", "scores", "views"},
     "scratch": {"storing"},
     "storing": set(),
+    "streaming": {
+        *("adapter_files", "claims", "combining", "data", "hub", "judging", "learning", "modeling", "record"),
+        *("saving", "scoring", "storing", "teaching", "training"),
+    },
     "suggesting": {"data", "modeling", "pictures", "scoring", "training", "views"},
     "tasks": {"data", "modeling", "training"},
     "teaching": {"data", "scoring", "training", "views"},

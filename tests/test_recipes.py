@@ -19,10 +19,12 @@ from grmp_hf.training.few_shot import adapt
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.pretraining import pretrain
 from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe
+from grmp_hf.training.stream_recipe import StreamRecipe
 
 RECIPES = sorted((Path(__file__).parent.parent / "grmp_hf" / "recipes").rglob("*.yaml"))
 ADAPT = [path for path in RECIPES if path.name.startswith("adapt_")]
 PRETRAIN = [path for path in RECIPES if path.name.startswith("pretrain_")]
+STREAM = [path for path in RECIPES if path.name.startswith("stream_")]
 
 
 @pytest.fixture
@@ -32,13 +34,15 @@ def base(tiny_clip_config: Any) -> GRMPForImageQualityAssessment:
 
 
 def test_there_are_recipes_for_the_default_and_the_authors() -> None:
-    kinds = {"default", "authors", "fidelity", "visual"}, {"default", "authors", "paper"}
-    for stage, paths, names in zip(("adapt", "pretrain"), (ADAPT, PRETRAIN), kinds, strict=True):
+    kinds = {"default", "authors", "fidelity", "visual"}, {"default", "authors", "paper"}, {"default", "distillation"}
+    for stage, paths, names in zip(("adapt", "pretrain", "stream"), (ADAPT, PRETRAIN, STREAM), kinds, strict=True):
         assert {f"{stage}_{name}.yaml" for name in names} == {path.name for path in paths}
-    assert len(ADAPT) + len(PRETRAIN) == len(RECIPES)
+    assert len(ADAPT) + len(PRETRAIN) + len(STREAM) == len(RECIPES)
     default = {path.name: path for path in RECIPES}
     assert FewShotRecipe.from_yaml(default["adapt_default.yaml"]) == FewShotRecipe()
     assert PretrainRecipe.from_yaml(default["pretrain_default.yaml"]) == PretrainRecipe()
+    assert StreamRecipe.from_yaml(default["stream_default.yaml"]) == StreamRecipe()
+    assert StreamRecipe.from_yaml(default["stream_distillation.yaml"]) == StreamRecipe(method="distillation")
 
 
 @pytest.mark.parametrize("path", ADAPT, ids=lambda path: path.stem)

@@ -15,7 +15,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from grmp_hf.cli import adapt, bake, benchmark, compare, convert, data, evaluate, pretrain, push, score, suggest
+from grmp_hf.cli import (
+    adapt,
+    bake,
+    benchmark,
+    combine,
+    compare,
+    convert,
+    data,
+    evaluate,
+    pretrain,
+    push,
+    score,
+    stream,
+    suggest,
+)
 from grmp_hf.cli.options import check_names, tell
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import asking_nobody
@@ -31,11 +45,13 @@ _COMMANDS = {
     "pretrain": pretrain,
     "benchmark": benchmark,
     "data": data,
+    "stream": stream,
+    "combine": combine,
     "convert": convert,
     "bake": bake,
     "push": push,
 }
-_LONG = ("adapt", "pretrain", "benchmark")  # what they have done is kept
+_LONG = ("adapt", "pretrain", "stream", "benchmark")  # what they have done is kept
 _INTERRUPTED, _TERMINATED = 130, 143  # as shells count: 128 and the number of the signal
 _BROKEN_PIPE = 141
 _EPILOG = """examples:
@@ -95,6 +111,7 @@ def _run(argv: list[str]) -> int:
         check_names(args)
         with warnings.catch_warnings():  # of one library about another: nothing that the reader could change
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
+            warnings.filterwarnings("ignore", message="Unsupported layer type", module=r"peft\.")  # that is LayerNorm
             warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
             with asking_nobody(getattr(args, "offline", False)), _terminable():
                 return int(args.run(args))
@@ -161,11 +178,11 @@ def _open_streams() -> None:
 
 def _silence_streams() -> None:
     """Send what could not be printed nowhere, so that the interpreter does not complain when it ends."""
-    for stream in (sys.stdout, sys.stderr):
+    for output in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
+            output.flush()
         except (OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
 
 
 def _show_warning(usual: Any, message: Any, category: type[Warning], *place: Any) -> None:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from grmp_hf.data import RatedTable
     from grmp_hf.scoring import Scorer
     from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe
+    from grmp_hf.training.stream_recipe import StreamRecipe
 
-    Recipe = TypeVar("Recipe", FewShotRecipe, PretrainRecipe)
+    Recipe = TypeVar("Recipe", FewShotRecipe, PretrainRecipe, StreamRecipe)
 
 __all__ = [
     "add_model_options",
@@ -154,7 +155,7 @@ def listed(file: Path | None) -> list[str]:
 
 
 def check_recipe(stage: str, wanted: str | None) -> Path | None:
-    """The file of a recipe of a stage, "adapt" or "pretrain"; None for the defaults.
+    """The file of a recipe of a stage, "adapt", "pretrain" or "stream"; None for the defaults.
 
     Raises:
         GRMPError: no recipe of that name, no such file, or no YAML in it.

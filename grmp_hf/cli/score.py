@@ -98,6 +98,9 @@ def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> 
     }
     if args.explain:
         about["explained"] = dict(scorer.explainer.sources)
+    names = getattr(scorer.model, "names", None)
+    if names is not None:
+        about["experts"] = list(names)
     if os.path.isdir(args.adapter or args.model):  # where evaluate finds which pictures taught
         about["adapter_folder"] = os.path.abspath(args.adapter or args.model)
     quiet = args.quiet or (args.output is None and not args.json and sys.stdout.isatty())
@@ -172,8 +175,9 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _columns(about: dict[str, Any]) -> tuple[str, ...]:
-    """Those of a table, with what explains the scores before the last two where it was asked for."""
-    return (*COLUMNS[:-2], *EXPLAINED, *COLUMNS[-2:]) if "explained" in about else COLUMNS
+    """Those of a table; before the last two, how much experts have counted, and what explains the scores if asked."""
+    more = (*(("experts",) if "experts" in about else ()), *(EXPLAINED if "explained" in about else ()))
+    return (*COLUMNS[:-2], *more, *COLUMNS[-2:])
 
 
 def _row(row: ScoredPicture, about: dict[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.record import SPLIT_FILE, WEIGHTS_FILE, origin_of
-from grmp_hf.storing import digest_file
+from grmp_hf.record import SPLIT_FILE, origin_of
 
 if TYPE_CHECKING:
     from grmp_hf.data import Row, Split
@@ -103,7 +102,9 @@ def _found(split: Split | None, who: str) -> Found:
 
 
 def _weights_sha256(folder: Path) -> str | None:
+    from grmp_hf.saving import adapter_sha256
+
     try:
-        return digest_file(folder / WEIGHTS_FILE)
-    except OSError:
+        return adapter_sha256(folder)
+    except (OSError, GRMPError):
         return None

@@ -111,7 +111,12 @@ def _write_csv(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], colu
     )
     writer.writeheader()
     for row in rows:  # the library quotes what ends its own lines, but a reader may take \r for an end as well
-        (quoted if any("\r" in str(cell) for cell in row.values()) else writer).writerow(row)
+        (quoted if any("\r" in str(cell) for cell in row.values()) else writer).writerow(_plain(row))
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    """A row whose mappings, such as weights of experts by name, are JSON in one cell."""
+    return {name: json.dumps(cell) if isinstance(cell, dict) else cell for name, cell in row.items()}
 
 
 def _write_jsonl(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], columns: tuple[str, ...]) -> None:
@@ -128,9 +133,15 @@ def _write_plain(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], co
         known = row.get("low") is not None
         numbers = f"{numbers:<19} {row['low']:>8.4f} {row['high']:>8.4f}" if known else f"{numbers:<37}"
         said = row["message"] or row["warning"] or (UNLIKE if row.get("unlike") else "")
-        said = "; ".join(part for part in (row.get("explanation"), said) if part)
+        said = "; ".join(part for part in (row.get("explanation"), _shares(row), said) if part)
         message = f"  # {printable(said)}" if said else ""
         file.write(f"{numbers}  {row['status']:<8} {printable(row['path'])}{message}\n")
+
+
+def _shares(row: Row) -> str:
+    """Which experts have judged a picture, the one that counted most first; those under .005 are left out."""
+    shares = sorted((row.get("experts") or {}).items(), key=lambda pair: -pair[1])
+    return ", ".join(f"{name} {share:.2f}" for name, share in shares if share >= 0.005)
 
 
 _TEXT_WRITERS: dict[str, Callable[[Iterable[Row], TextIO, Mapping[str, Any], tuple[str, ...]], None]] = {
@@ -144,7 +155,8 @@ def _write_parquet(rows: Iterable[Row], path: Path, about: Mapping[str, Any], co
     import pyarrow
     import pyarrow.parquet
 
-    texts = ("path", "status", "message", "warning", "scale", "scorer", "distortion", "scene", "explanation")
+    explained = ("experts", "distortion", "scene", "explanation")
+    texts = ("path", "status", "message", "warning", "scale", "scorer", *explained)
     kinds = dict.fromkeys(texts, pyarrow.string())
     kinds["unlike"] = pyarrow.bool_()
     fields = [(name, kinds.get(name, pyarrow.float64())) for name in columns]
@@ -152,8 +164,8 @@ def _write_parquet(rows: Iterable[Row], path: Path, about: Mapping[str, Any], co
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         group: list[dict[str, Any]] = []
         for row in rows:
-            written = {name: v for name, v in row.items() if name in texts and v is not None}
-            clean = {**row, **{name: v.encode("utf-8", "backslashreplace").decode() for name, v in written.items()}}
+            clean = _plain(row)
+            clean |= {n: v.encode("utf-8", "backslashreplace").decode() for n, v in clean.items() if isinstance(v, str)}
             group.append(clean)
             if len(group) == _ROW_GROUP:
                 writer.write_table(pyarrow.Table.from_pylist(group, schema))

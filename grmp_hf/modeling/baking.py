@@ -23,9 +23,11 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.clip.modeling_clip import CLIPVisionModel
 
+from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import adapter_weights, merged_copy
 from grmp_hf.modeling.caching import adapter_state
 from grmp_hf.modeling.configuration_grmp import CLIP_MEAN, CLIP_STD, IGNORED, anchor_levels, axis_sizes
+from grmp_hf.modeling.experts import Experts
 from grmp_hf.modeling.feature_map import FeatureMap, Sureness
 from grmp_hf.modeling.functional import anchor_logits
 from grmp_hf.modeling.heads import AnchorHead, Features, Text, judge, view_features
@@ -217,8 +219,13 @@ def bake(model: PeftModel | GRMPForImageQualityAssessment) -> GRMPBakedScorer:
         A scorer in evaluation mode, on the CPU, equal to ``model`` in evaluation mode up to rounding.
 
     Raises:
-        GRMPError: several adapters are active, or the model has another head than that of the anchors.
+        GRMPError: experts, several adapters that are active, or the model has another head than that of the anchors.
     """
+    if isinstance(model, Experts):
+        raise GRMPError(
+            f"Expected one adapter to bake, got the experts {', '.join(model.names)}, which have a tower each. Load "
+            "them as they are (they share the base), or bake each of them: its folder is in experts/."
+        )
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     require_anchors(base, "to bake, for a baked scorer holds anchors alone")
     active = {name for names, _ in adapter_state(base) for name in names}

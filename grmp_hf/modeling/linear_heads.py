@@ -1,11 +1,12 @@
-"""Heads that are linear in the embedding of a picture: a cosine with a direction, and a mean with its sigma.
+"""Heads that are linear in the embedding of a picture: cosines with directions, and a mean with its sigma.
 
-Letters in shapes: B pictures, D joint width.
+Letters in shapes: B pictures, D joint width, H data sets.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from grmp_hf.modeling.functional import unit_length
 from grmp_hf.modeling.heads import Features, GRMPOutput, Head, Text
 
-__all__ = ["Cosine", "MeanSigma"]
+__all__ = ["Cosine", "Cosines", "MeanSigma", "SeveralMeans"]
 
 
 class Cosine(Head):
@@ -44,6 +45,61 @@ class Cosine(Head):
     def settings(self) -> dict[str, Any]:
         """The width."""
         return {"width": len(self.direction)}
+
+
+@dataclass
+class SeveralMeans(GRMPOutput):
+    """What a head says that has a direction for each of several data sets.
+
+    Attributes:
+        means: ``(B, H)``, the value of a picture on the axis of each data set; ``mean`` is one of them.
+    """
+
+    means: Tensor | None = None
+
+
+class Cosines(Head):
+    """A direction for each data set, as pairs teach them and as ratings place them::
+
+        means = embedding . direction_h = |direction_h| cos_h,   quality = sigmoid(scale_h mean_h + offset_h)
+
+    Directions are not brought to unit length: their lengths say how surely pairs are told apart, and are learnt; no
+    order depends on them. Where an axis lies on the scale of ratings is said by two buffers, as in :class:`MeanSigma`;
+    until they are set, the quality is nearly that of :class:`Cosine`. One data set says what the quality is.
+    Directions begin at random, from torch's own generator.
+
+    Args:
+        width: D, ``config.clip_config.projection_dim`` of the model.
+        sets: H.
+        judge: the number of the data set whose axis gives ``mean`` and ``quality``, from 0; the last if -1.
+
+    Source: the heads of TSN-IQA (arXiv 2107.13429) and CL-BIQA (arXiv 2102.09717), which are normalised at test time
+    alone.
+    """
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, width: int, sets: int = 1, judge: int = -1) -> None:
+        super().__init__()
+        self.judge = judge
+        self.directions = nn.ParameterList(torch.randn(width) / math.sqrt(width) for _ in range(sets))
+        self.register_buffer("scale", torch.full((sets,), 2.0))
+        self.register_buffer("offset", torch.zeros(sets))
+
+    def forward(self, features: Features, text: Text) -> SeveralMeans:
+        """``means`` ``(B, H)``, and ``mean`` and ``quality`` ``(B,)`` of the data set that judges."""
+        pooled = features.pooled()
+        means = torch.stack([pooled @ direction.to(pooled) for direction in self.directions], dim=-1)
+        return SeveralMeans(quality=self.qualities(means)[:, self.judge], mean=means[:, self.judge], means=means)
+
+    def qualities(self, means: Tensor) -> Tensor:
+        """The quality ``(B, H)`` that values ``(B, H)`` on the axes stand for."""
+        return (self.scale * means + self.offset).sigmoid()
+
+    def settings(self) -> dict[str, Any]:
+        """Width, number of data sets, and which of them judges."""
+        return {"width": len(self.directions[0]), "sets": len(self.directions), "judge": self.judge}
 
 
 class MeanSigma(Head):

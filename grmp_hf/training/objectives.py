@@ -34,7 +34,8 @@ Batch = dict[str, Tensor]
 data set; ``scene`` and ``distortion`` ``(B, A)`` what it shows, zeros where nobody says it.
 """
 
-_NOT_SHOWN = ("labels", "certainty", "teacher_logits", "groups", "mos_std", "dataset", "index", "scene", "distortion")
+_COLUMNS = ("certainty", "teacher_logits", "groups", "mos_std", "dataset", "index", "scene", "distortion", "before")
+_NOT_SHOWN = ("labels", *_COLUMNS)
 
 
 class Term(NamedTuple):

@@ -15,7 +15,7 @@ from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.recipe_files import find_recipe, read_yaml
 from grmp_hf.training.precision import BF16, settle_bf16
 
-__all__ = ["FewShotRecipe", "PretrainRecipe", "read_recipe"]
+__all__ = ["FewShotRecipe", "PretrainRecipe", "Recipe", "read_recipe"]
 
 _Kind = TypeVar("_Kind")
 
@@ -82,8 +82,8 @@ def _check_choices(recipe: Any) -> None:
             raise GRMPError(f"Expected {name} out of {', '.join(allowed)}, got {getattr(recipe, name)!r}.")
 
 
-class _Recipe:
-    """What both kinds of recipes can do."""
+class Recipe:
+    """What every kind of recipe can do."""
 
     stage: ClassVar[str]
     bf16: BF16
@@ -112,7 +112,7 @@ class _Recipe:
 
 
 @dataclass(frozen=True)
-class FewShotRecipe(_Recipe):
+class FewShotRecipe(Recipe):
     """What is trained on the shots, and how. The defaults were chosen on BIQ2021's train part (docs/decisions.md).
 
     Attributes:
@@ -206,7 +206,7 @@ class FewShotRecipe(_Recipe):
 
 
 @dataclass(frozen=True)
-class PretrainRecipe(_Recipe):
+class PretrainRecipe(Recipe):
     """What is learnt from episodes, and how.
 
     Attributes:

@@ -27,12 +27,17 @@ BEFORE = int(os.environ.get("GRMP_HF_TEST_MOMENTS", "50"))
 CASES = [
     *("score csv", "score csv overwrite", "score parquet", "score parquet overwrite"),
     *("bake", "bake overwrite", "adapt", "adapt overwrite", "adapt report overwrite", "pretrain"),
+    *("stream", "stream overwrite"),
 ]
+
+TIMED = ("metrics.json", "stream.json")
+"""What says how long something took."""
 
 _SERVER = """
 import gc, json, os, signal, sys
 import datasets, matplotlib.pyplot, pyarrow.parquet, torch, transformers, peft, accelerate
-import grmp_hf.learning, grmp_hf.comparing, grmp_hf.hub, grmp_hf.scoring, grmp_hf.cli.resuming, grmp_hf.cli.joining
+import grmp_hf.learning, grmp_hf.comparing, grmp_hf.hub, grmp_hf.scoring, grmp_hf.streaming
+import grmp_hf.cli.resuming, grmp_hf.cli.joining
 from grmp_hf.cli.main import main
 
 FILES = "open os.rename os.remove os.rmdir os.mkdir os.truncate os.chmod os.link shutil.rmtree shutil.move".split()
@@ -118,14 +123,15 @@ def contents(root: Path) -> dict[str, object]:
     for path in sorted(root.rglob("*")):
         name, content = path.relative_to(root).as_posix(), None if path.is_dir() else path.read_bytes()
         found[name] = None if content is None else hashlib.sha256(content).hexdigest()
-        if content is not None and path.name in ("metrics.json", ".grmp-iqa.json"):
+        if content is not None and path.name in (*TIMED, ".grmp-iqa.json"):
             told: dict[str, Any] = json.loads(content)
-            files = {file: None if file == "metrics.json" else digest for file, digest in told.get("files", {}).items()}
+            files = {file: None if file in TIMED else digest for file, digest in told.get("files", {}).items()}
             found[name] = {**told, "files": files, "seconds": None, "peak_memory_mib": None, "run": None}
     return found
 
 
 _SHORT = "steps: 3\nsave_steps: 1\n"
+_STREAM = "method: distillation\nmemory: 4\nhead_epochs: 2\nepochs: 2\ngroup: 4\nsave_steps: 2\n"
 _EPISODES = """steps: 2
 eval_steps: 1
 tasks_per_step: 2
@@ -158,6 +164,10 @@ def case(kind: str, clip: Path, adapter: Path, photos: Path) -> Case:
     elif name == "pretrain":
         words = ["pretrain", "--photos", photos, *model, "--recipe", photos / "episodes.yaml", "--output", "mine"]
         words, before = [*words, "--workers", 0, "-q"], [*words, "--workers", 0, "-q", "--seed", 1]
+    elif name == "stream":
+        sets = [f"a={photos / 'labels.csv'}", f"b={photos / 'others.csv'}"]
+        words = ["stream", *sets, *model, "--recipe", photos / "stream.yaml", "--output", "mine", "-q"]
+        before = [*words, "--seed", 1]
     elif name == "adapt":
         words = ["adapt", "--data", photos, *model, "--recipe", photos / "short.yaml", "--output", "mine", "-q"]
         words, before = [*words, "--shots", 6], [*words, "--shots", 5]
@@ -174,7 +184,9 @@ def wanted(request: pytest.FixtureRequest, clip_folder: Path, adapter_folder: Pa
     folder = photos[0].parent
     rows = [f"{photo.name},{1 + index / 3:.2f}" for index, photo in enumerate(photos)]
     (folder / "labels.csv").write_text("\n".join(["image,mos", *rows]))
+    (folder / "others.csv").write_text("\n".join(["image,mos", *(f"{row}1" for row in rows[::-1])]))
     (folder / "short.yaml").write_text(_SHORT)
+    (folder / "stream.yaml").write_text(_STREAM)
     (folder / "episodes.yaml").write_text(_EPISODES)
     return case(request.param, clip_folder, adapter_folder, folder)
 
@@ -239,11 +251,11 @@ def spread(events: list[str], before: int, after: int) -> list[int]:
     return [*range(1, last, step), *range(last, len(events) + 1, late)]
 
 
-@pytest.mark.parametrize("wanted", ["score csv overwrite", "bake overwrite"], indirect=True)
+@pytest.mark.parametrize("wanted", ["score csv overwrite", "bake overwrite", "stream"], indirect=True)
 def test_a_command_killed_at_some_moments_ends_as_if_nothing_had_happened(
     wanted: Case, start: Start, tmp_path: Path
 ) -> None:
-    few = (4, 4) if wanted.words[0] == "score" else (1, 3)
+    few = {"score": (4, 4), "bake": (1, 3), "stream": (3, 1)}[str(wanted.words[0])]
     assert kill_everywhere(start, wanted, lambda events, _: spread(events, *few), tmp_path) >= 3
 
 
@@ -258,7 +270,7 @@ def test_a_command_killed_at_any_moment_ends_as_if_nothing_had_happened(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wanted", ["score csv", "adapt", "bake overwrite", "evaluate"], indirect=True)
+@pytest.mark.parametrize("wanted", ["score csv", "adapt", "bake overwrite", "evaluate", "stream"], indirect=True)
 def test_a_command_killed_at_random_ends_as_if_nothing_had_happened(
     wanted: Case, start: Start, photos: list[Path], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
