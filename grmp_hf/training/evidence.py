@@ -32,6 +32,7 @@ Floats = NDArray[np.float64]
 _LARGEST = 5.0  # standardised features beyond it are outliers of few pictures
 _JUDGED = 300  # shots that decide about strengths: more of them say the same and take longer
 _POINTS = 1000  # of the grid, at most
+_KNOWN = 20  # shots whose spreads count as much as those that are known beforehand
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,17 @@ class Standard:
         """Of features ``(n, d)``."""
         mean, spread = features.mean(0), features.std(0)
         return cls(mean, np.where(spread > 1e-6 * np.abs(features).max(0, initial=0), spread, np.inf))
+
+    def believed(self, known: Standard, shots: int) -> Standard:
+        """Between the standard of few shots and one that is known beforehand, whose spread counts as much at 20 shots.
+
+        Args:
+            known: of many other pictures.
+            shots: n, of which this is the standard.
+        """
+        own = np.where(np.isfinite(self.spread), self.spread, 0)
+        share = shots / (shots + _KNOWN)
+        return Standard(self.mean, known.spread ** (1 - share) * np.maximum(own, 1e-3 * known.spread) ** share)
 
     def __call__(self, features: Floats) -> Floats:
         """Features ``(N, d)`` standardised, and held to +-5."""

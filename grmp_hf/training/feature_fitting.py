@@ -62,7 +62,8 @@ def fit_features(
     features = dict(zip(found.groups, np.split(np.column_stack(columns), _ends(found.groups), 1), strict=True))
     said = _numbers(level_logit(logits.double(), found.levels))[:, None]
     known = _known(base.side)
-    standards = {group: known.get(group) or Standard.of(values) for group, values in features.items()}
+    standards = {group: Standard.of(values) for group, values in features.items()}
+    standards |= {group: standards[group].believed(standard, len(quality)) for group, standard in known.items()}
     standards["base"] = Standard.of(said)
     standard = {group: standards[group](values) for group, values in features.items()}
     z, ratings = standards["base"](said)[:, 0], _numbers(quality)

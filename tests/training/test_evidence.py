@@ -171,3 +171,10 @@ def test_standardised_features_are_held() -> None:
 def test_what_does_not_fit_is_refused(spoil: object, message: str) -> None:
     with pytest.raises(GRMPError, match=message):
         believe(*spoil(*world(10, 1.0, 1.0)))  # type: ignore[operator]
+
+
+def test_a_known_standard_counts_as_much_as_twenty_shots() -> None:
+    own, known = Standard(np.array([1.0, 2.0, 3.0]), np.array([4.0, 1.0, np.inf])), Standard(np.zeros(3), np.ones(3))
+    between = own.believed(known, 20)
+    assert between.mean.tolist() == [1, 2, 3] and between.spread[:2] == pytest.approx([2, 1])
+    assert own.believed(known, 2000).spread[0] == pytest.approx(4, rel=0.02) and np.isfinite(between.spread).all()
