@@ -50,7 +50,8 @@ def _add_config(configuration_auto: ModuleType) -> None:
 
 
 def _add_method(_: ModuleType) -> None:
-    importlib.import_module("grmp_hf.modeling.peft_prompts")
+    for method in ("peft_prompts", "peft_injection"):
+        importlib.import_module(f"grmp_hf.modeling.{method}")
 
 
 def _add_pipeline(_: ModuleType) -> None:

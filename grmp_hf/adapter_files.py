@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling import peft_prompts  # noqa: F401 (makes PEFT know the method, whatever was imported first)
+from grmp_hf.modeling import peft_injection, peft_prompts  # noqa: F401 (makes PEFT know them, imported first or not)
 from grmp_hf.modeling.gating import GATE_FILE
 from grmp_hf.places import cached_only, check_place, hub_errors, spelling
 from grmp_hf.record import CONFIG_FILE, EXPERTS, EXPERTS_FILE, RECORD, SPLIT_FILE, WEIGHTS_FILE, Record, read_experts
@@ -30,7 +30,7 @@ __all__ = [
     "recorded_base",
 ]
 
-_METHODS = ("GRMP", "LN_TUNING", "LORA")
+_METHODS = ("GRMP", "LN_TUNING", "LODA", "LORA")
 HUB_ERRORS: tuple[type[Exception], ...] = (*hub_errors(), SafetensorError)
 """What the Hub's client and the libraries raise for files that are not there or damaged."""
 

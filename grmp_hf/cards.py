@@ -23,7 +23,12 @@ INSTALL = "pip install .    # in a clone of the repository of grmp_hf, which is 
 
 _MODEL = "config.json"
 _METHODS = {"adapted": "this adapter", "zero_shot": "zero-shot (base alone)", "ridge": "ridge on the frozen embedding"}
-_ADAPTERS = {"GRMP": "Soft prompts", "LORA": "A LoRA adapter", "LN_TUNING": "A LayerNorm adapter"}
+_ADAPTERS = {
+    "GRMP": "Soft prompts",
+    "LODA": "Injected local features (LoDa)",
+    "LORA": "A LoRA adapter",
+    "LN_TUNING": "A LayerNorm adapter",
+}
 _FIGURES = {"srcc": "SRCC", "krcc": "KRCC", "plcc": "PLCC", "plcc_logistic": "PLCC after fit", "rmse": "RMSE after fit"}
 
 

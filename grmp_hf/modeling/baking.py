@@ -219,7 +219,8 @@ def bake(model: PeftModel | GRMPForImageQualityAssessment) -> GRMPBakedScorer:
         A scorer in evaluation mode, on the CPU, equal to ``model`` in evaluation mode up to rounding.
 
     Raises:
-        GRMPError: experts, several adapters that are active, or the model has another head than that of the anchors.
+        GRMPError: experts, several adapters that are active, one that injects local features, or the model has another
+            head than that of the anchors.
     """
     if isinstance(model, Experts):
         raise GRMPError(
@@ -228,6 +229,11 @@ def bake(model: PeftModel | GRMPForImageQualityAssessment) -> GRMPBakedScorer:
         )
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     require_anchors(base, "to bake, for a baked scorer holds anchors alone")
+    if getattr(base.clip.vision_model.encoder, "needs_maps", False):
+        raise GRMPError(
+            "Expected an adapter that folds into constants, got one of LoDa: a baked scorer holds no injected local "
+            "features. Score with the adapter itself: grmp_hf.load(adapter=...), --adapter."
+        )
     active = {name for names, _ in adapter_state(base) for name in names}
     configs = getattr(base, "peft_config", {})
     training = model.training

@@ -19,6 +19,7 @@ __all__ = [
     "count_tiles",
     "expected_quality",
     "join_tiles",
+    "plcc_loss",
     "pool_views",
     "quality_cross_entropy",
     "quality_loss",
@@ -214,3 +215,30 @@ def semantic_cross_entropy(logits: Tensor, teacher_logits: Tensor, temperature: 
     """
     teacher = (teacher_logits.detach() / temperature).softmax(-1).to(logits.dtype)
     return F.cross_entropy(logits / temperature, teacher) * temperature**2
+
+
+def plcc_loss(values: Tensor, labels: Tensor) -> Tensor:
+    """How far values are from rising linearly with labels, whatever their mean and spread::
+
+        v, y standardised,   rho = mean(v y),   loss = (mean((v - y)^2) + mean((rho v - y)^2)) / 8
+
+    0 where they are linear in the labels, .5 where they are linear the wrong way round. Values that are all alike are
+    linear in nothing: .25.
+
+    Args:
+        values, labels: ``(n,)`` of pictures whose labels mean the same.
+
+    Returns:
+        Scalar.
+
+    Source: the authors' code of LoDa (arXiv 2308.12001).
+    """
+    v, y = (_standardised(part.flatten()) for part in (values, labels.to(values)))
+    rho = (v * y).mean()
+    return ((v - y).square().mean() + (rho * v - y).square().mean()) / 8
+
+
+def _standardised(values: Tensor) -> Tensor:
+    centred = values - values.mean()
+    # Bounded below, so that the gradient of values that are all alike is a number.
+    return centred / (centred.square().mean().clamp(min=1e-16).sqrt() + 1e-8)

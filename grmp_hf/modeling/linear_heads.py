@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from grmp_hf.modeling.functional import unit_length
+from grmp_hf.modeling.functional import pool_views, unit_length
 from grmp_hf.modeling.heads import Features, GRMPOutput, Head, Text
 
 __all__ = ["Cosine", "Cosines", "MeanSigma", "SeveralMeans"]
@@ -27,24 +27,48 @@ class Cosine(Head):
     Cosines of one base are comparable whatever data set has taught them. The direction begins at random, from torch's
     own generator.
 
+    A loss such as that of a correlation leaves open where the cosines lie on the scale of ratings. With ``placed``, two
+    buffers say it: ``quality = sigmoid(scale mean + offset)``, 2 and 0 until :meth:`place` sets them.
+
     Args:
-        width: D, ``config.clip_config.projection_dim`` of the model.
+        width: D, ``config.clip_config.projection_dim`` of the model; with ``token``, the width of its vision tower.
+        token: read the class token after the tower's last norm in the place of the joint embedding, as LoDa does.
+        dropout: share of what is read that is dropped in training, for each picture (LoDa: .1).
+        placed: have scale and offset.
 
     Source: the heads of TSN-IQA (arXiv 2107.13429; at test time there) and of LoDa (arXiv 2308.12001).
     """
 
-    def __init__(self, width: int) -> None:
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, width: int, token: bool = False, dropout: float = 0.0, placed: bool = False) -> None:
         super().__init__()
         self.direction = nn.Parameter(torch.randn(width) / math.sqrt(width))
+        self.needs_tokens, self.placed, self.dropout = token, placed, nn.Dropout(dropout)
+        if placed:
+            self.register_buffer("scale", torch.full((), 2.0))
+            self.register_buffer("offset", torch.zeros(()))
+
+    def place(self, scale: float, offset: float) -> None:
+        """Say where the cosines lie on the scale; see :func:`~grmp_hf.training.calibration.place_means`."""
+        self.scale.fill_(scale)
+        self.offset.fill_(offset)
 
     def forward(self, features: Features, text: Text) -> GRMPOutput:
         """``mean`` ``(B,)`` in [-1, 1], and the quality that it stands for."""
-        mean = features.pooled() @ unit_length(self.direction).to(features.embeds)
-        return GRMPOutput(quality=(1 + mean) / 2, mean=mean)
+        views = cast(Tensor, features.tokens)[:, :, 0] if self.needs_tokens else features.embeds
+        if self.needs_tokens or (self.training and self.dropout.p):
+            views = unit_length(self.dropout(views))
+        seen = pool_views(views, features.weights)
+        mean = seen @ unit_length(self.direction).to(seen)
+        quality = (self.scale * mean + self.offset).sigmoid() if self.placed else (1 + mean) / 2
+        return GRMPOutput(quality=quality, mean=mean)
 
     def settings(self) -> dict[str, Any]:
-        """The width."""
-        return {"width": len(self.direction)}
+        """Its arguments; those at their defaults are left out."""
+        more = {"token": self.needs_tokens, "dropout": self.dropout.p, "placed": self.placed}
+        return {"width": len(self.direction), **{name: value for name, value in more.items() if value}}
 
 
 @dataclass

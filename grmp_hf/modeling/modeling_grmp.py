@@ -30,9 +30,9 @@ from grmp_hf.modeling.configuration_grmp import (
 from grmp_hf.modeling.feature_map import Sureness
 from grmp_hf.modeling.functional import anchor_logits, count_tiles, join_tiles, unit_length
 from grmp_hf.modeling.heads import AnchorHead, Features, Head, Readout, Text, judge, view_features, weights_of
-from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, denormalize
 from grmp_hf.modeling.patches import exact_patches
-from grmp_hf.modeling.side import Side, look_aside, make_side, read_side
+from grmp_hf.modeling.side import SIDE_SETTINGS, Side, look_aside, make_side, read_side
 from grmp_hf.record import CONFIG_FILE, Record
 
 __all__ = [
@@ -49,11 +49,13 @@ def as_tuple(return_dict: bool | None, config: Any) -> bool:
     return not (config.return_dict if return_dict is None else return_dict)
 
 
-def _is_adapter_of_embedded(name: Any) -> bool:
+def _base_beside(name: Any) -> str | None:
+    """The base of an adapter's folder where more belongs to it than transformers would load; None of anything else."""
     file = Path(name) / CONFIG_FILE
     if not file.is_file():
-        return False
-    return bool(json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") == EMBEDDED)
+        return None
+    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    return base if base == EMBEDDED or (base and (Path(base) / SIDE_SETTINGS).is_file()) else None
 
 
 class GRMPForImageQualityAssessment(PreTrainedModel):
@@ -112,8 +114,9 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         kwargs["dtype"] = torch.float32 if narrow else wanted
         name, adapter = pretrained_model_name_or_path, None
-        if _is_adapter_of_embedded(name):
-            name, adapter = EMBEDDED, name
+        beneath = _base_beside(name)
+        if beneath is not None:
+            name, adapter = beneath, name
         model, info = super().from_pretrained(model_place(name), *args, **kwargs)
         check_loaded(info, f"a CLIP at {str(name)!r}")
         beside = read_side(model_place(name)) if os.path.isdir(model_place(name)) and model.side is None else None
@@ -247,9 +250,16 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
 
     def _embed(self, pixel_values: Tensor, *, tokens: bool) -> tuple[Tensor, Tensor | None]:
         vision = self.clip.vision_model
-        found = vision(pixel_values=pixel_values)
+        beside = {"maps": self._maps(pixel_values)} if getattr(vision.encoder, "needs_maps", False) else {}
+        found = vision(pixel_values=pixel_values, **beside)
         states = vision.post_layernorm(found.last_hidden_state) if tokens else None
         return self.clip.visual_projection(found.pooler_output), states
+
+    def _maps(self, pixel_values: Tensor) -> list[Tensor]:
+        """Maps of the side network for views ``(B, 3, H, W)``, as the active adapter looks at them."""
+        pixels = denormalize(pixel_values, self.config.image_mean, self.config.image_std)
+        found: list[Tensor] = self.clip.vision_model.encoder.look(self.side, pixels)
+        return found
 
     def get_anchor_embeds(self, kind: str) -> Tensor:
         """Unit embeddings of the ``"quality"`` anchors ``(A, D)`` or the ``"semantic"`` ones ``(S, D)``.

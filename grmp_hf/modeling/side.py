@@ -164,9 +164,18 @@ class Side(nn.Module):
         parts = (torch.split(values, [*self.groups.values()]) for values in (self.mean, self.spread))
         return dict(zip(self.groups, zip(*parts, strict=True), strict=True))
 
+    @property
+    def channels(self) -> list[int]:
+        """C of each map of :meth:`stages`."""
+        raise NotImplementedError
+
     def stages(self, pixels: Tensor) -> list[Tensor]:
         """Maps ``(B, C, ., .)``, in the order of the groups."""
         raise NotImplementedError
+
+    def train(self, mode: bool = True) -> Side:
+        """Stay in evaluation mode: it is frozen, and so are the statistics of its normalisations."""
+        return super().train(False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Features ``(B, F)``."""
@@ -181,6 +190,11 @@ class EmbeddedSide(Side):
         second, third, fifth, sixth, last = (2 * EfficientNetLite0.channels[at] for at in (1, 2, 4, 5, 6))
         super().__init__({"deep": sixth + last, "mid": second + third + fifth})
         self.trunk = EfficientNetLite0()
+
+    @property
+    def channels(self) -> list[int]:
+        """Deep ones first."""
+        return [self.trunk.channels[at] for at in (5, 6, 1, 2, 4)]
 
     def stages(self, pixels: Tensor) -> list[Tensor]:
         """Deep ones first."""
@@ -201,6 +215,11 @@ class BackboneSide(Side):
         backbone = AutoBackbone.from_config(AutoConfig.for_model(values.pop("model_type"), **values))
         super().__init__({name: 2 * c for name, c in zip(backbone.out_features, backbone.channels, strict=True)})
         self.backbone, self.image_mean, self.image_std = backbone, list(image_mean), list(image_std)
+
+    @property
+    def channels(self) -> list[int]:
+        """As the backbone gives them."""
+        return list(self.backbone.channels)
 
     def stages(self, pixels: Tensor) -> list[Tensor]:
         """As the backbone gives them."""

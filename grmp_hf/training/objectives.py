@@ -10,7 +10,7 @@ from torch import Tensor
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.feature_map import level_logit
-from grmp_hf.modeling.functional import quality_loss, semantic_cross_entropy
+from grmp_hf.modeling.functional import plcc_loss, quality_loss, semantic_cross_entropy
 from grmp_hf.modeling.pairwise import CASE_V, MARGIN, better_labels, chance_better, fidelity, pairs_within, sigma_hinge
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Objective",
     "Term",
     "pairwise",
+    "plcc",
     "quality",
     "quality_and_semantic",
     "refuse_across",
@@ -152,6 +153,24 @@ def pairwise(
         return found
 
     return terms
+
+
+def plcc(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:
+    """How far the pictures of a group are from rising linearly with their labels, as channel ``"plcc"``; see
+    :func:`~grmp_hf.modeling.functional.plcc_loss`.
+
+    It is the mean over groups with different labels, each counting once. A plan such as
+    :func:`~grmp_hf.training.sampling.within` makes them, and no process cuts one; a batch of an episode is one group.
+    The value of a picture is the ``mean`` of a head that gives one, else its quality.
+
+    Source: LoDa (arXiv 2308.12001), whose one group is the batch.
+    """
+    output, labels = student(shown(batch)), batch["labels"].flatten()
+    groups = batch.get("groups", torch.zeros_like(labels))
+    values = output.quality if getattr(output, "mean", None) is None else output.mean
+    members = [groups == group for group in dict.fromkeys(groups.tolist())]
+    losses = [plcc_loss(values[at], labels[at]) for at in members if bool((labels[at] != labels[at][0]).any())]
+    return {"plcc": Term(torch.stack(losses).mean() if losses else values.sum() * 0, len(losses))}
 
 
 def values_of(output: Any, levels: Sequence[float]) -> Tensor:

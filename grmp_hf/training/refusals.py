@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from accelerate.utils import DistributedType
@@ -16,6 +17,7 @@ from grmp_hf.training.arguments import GRMPTrainingArguments
 
 __all__ = ["refuse_arguments", "refuse_episodes", "refuse_settings"]
 
+_OF_OURS = re.compile(r"\.(grmp|loda)_")  # outside the layers that are computed again
 _LAYERWISE = ("lomo", "adalomo", "layerwise")
 _OF_DDP = ("ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph")
 
@@ -68,6 +70,9 @@ def _wrong_gradients(trainer: Any) -> dict[str, bool]:
         "Processes cannot share an iterable data set without repeating pictures. Use a data set with a length.": (
             isinstance(trainer.train_dataset, IterableDataset) and args.world_size > 1
         ),
+        "batch_statistics=True uses the statistics of each process's own part, so that several processes would not be "
+        "one. Start one process, or leave it out.": args.world_size > 1
+        and any(getattr(module, "learns_statistics", False) for module in trainer.model.modules()),
         "Nothing is trained: every parameter is frozen. Load the adapter with is_trainable=True.": not any(
             parameter.requires_grad for parameter in trainer.model.parameters()
         ),
@@ -157,7 +162,7 @@ def refuse_episodes(trainer: Any) -> None:
         ),
         "Gradient checkpointing would compute trained layers again with the meta parameters instead of the adapted "
         "ones. Set gradient_checkpointing=False, or train prompts alone.": (
-            args.gradient_checkpointing and any(".grmp_" not in name for name in trainer._trained())
+            args.gradient_checkpointing and any(not _OF_OURS.search(name) for name in trainer._trained())
         ),
     }
     _raise_for(refused)

@@ -21,6 +21,7 @@ __all__ = [
     "PlanSampler",
     "collate_groups",
     "in_order",
+    "repeated",
     "shuffled",
     "within",
 ]
@@ -102,6 +103,19 @@ def within(sets: Sequence[Any], size: int, joint: int = 1, *, seed: int = 0, acr
         return [mixed[at : at + joint] for at in range(0, len(mixed), joint)]
 
     return plan
+
+
+def repeated(plan: Plan, passes: int) -> Plan:
+    """Several passes over the data as one epoch, each asking for rows of its own epoch: crops differ in every pass.
+
+    With one crop a row this is ``passes`` crops of every picture in an epoch, each an example of its own, a function of
+    (seed, epoch, index).
+
+    Args:
+        plan: of one pass; its epochs ``passes * e`` to ``passes * (e + 1) - 1`` are epoch e.
+        passes: at least 1.
+    """
+    return lambda epoch: itertools.chain.from_iterable(plan(passes * epoch + at) for at in range(passes))
 
 
 def _evenly(order: Sequence[int], parts: int) -> list[Sequence[int]]:

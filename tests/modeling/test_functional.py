@@ -9,6 +9,7 @@ from torch import Tensor
 from grmp_hf.modeling.functional import (
     anchor_logits,
     expected_quality,
+    plcc_loss,
     pool_views,
     quality_cross_entropy,
     semantic_cross_entropy,
@@ -106,3 +107,21 @@ def test_unit_length_is_never_taken_in_half_precision(dtype: torch.dtype) -> Non
     features = unit_length(random(3, 8).to(dtype))
     assert features.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(features.norm(dim=-1), torch.ones(3, dtype=features.dtype))
+
+
+def test_values_linear_in_the_labels_lose_nothing_and_the_wrong_way_round_half() -> None:
+    labels = random(9).abs()
+    for scale, offset in ((1.0, 0.0), (0.01, 5.0), (300.0, -2.0)):
+        assert plcc_loss(scale * labels + offset, labels).item() == pytest.approx(0, abs=1e-10)
+        assert plcc_loss(-scale * labels + offset, labels).item() == pytest.approx(0.5, abs=1e-6)
+    values = random(9, seed=1)
+    rho = torch.corrcoef(torch.stack([values, labels]))[0, 1]
+    torch.testing.assert_close(plcc_loss(values, labels), (2 * (1 - rho) + 1 - rho**2) / 8)
+    alike = torch.ones(9, dtype=torch.float64, requires_grad=True)
+    found = plcc_loss(alike, labels)
+    (gradient,) = torch.autograd.grad(found, alike)
+    assert found.item() == pytest.approx(0.25, abs=1e-6) and gradient.isfinite().all()
+
+
+def test_the_gradient_of_the_correlation_is_exact() -> None:
+    assert torch.autograd.gradcheck(lambda values: plcc_loss(values, random(9, seed=2)), (random(9).requires_grad_(),))

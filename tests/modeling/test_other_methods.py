@@ -1,10 +1,11 @@
-"""PEFT's own LayerNorm and LoRA adapters beside the prompts: each learns, is saved, loaded, switched and baked."""
+"""Prompts, LoDa, PEFT's own LayerNorm and LoRA: each learns, is saved, loaded, switched, and baked or refused."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 from peft import LNTuningConfig, LoraConfig, PeftConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
 from torch import Tensor
+from transformers import ResNetConfig
 
 import grmp_hf
 from grmp_hf.cli.main import main
@@ -23,6 +26,8 @@ from grmp_hf.modeling.adapters import changes_embedding, copy_base, teacher_mode
 from grmp_hf.modeling.baking import bake
 from grmp_hf.modeling.bases import base_fingerprint
 from grmp_hf.modeling.heads import Features, GRMPOutput, Head, Text
+from grmp_hf.modeling.peft_injection import LoDaConfig
+from grmp_hf.modeling.side import SIDE_SETTINGS, SIDE_WEIGHTS, make_side
 from grmp_hf.record import CONFIG_FILE, RECORD, Record
 
 PIXELS = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(3))
@@ -45,8 +50,46 @@ METHODS: dict[str, Callable[[], PeftConfig]] = {
     "prompts": lambda: grmp_hf.GRMPPromptConfig(text_prompts=2, visual_prompts=3, prompt_dropout=0.0),
     "layer norm": lambda: LNTuningConfig(target_modules=["layer_norm1", "post_layernorm", "final_layer_norm"]),
     "lora": lambda: LoraConfig(target_modules=EVERY, r=2, init_lora_weights=False),
+    "loda": lambda: LoDaConfig(latent=8, heads=2, grid=2),
 }
+BAKED = ("prompts", "layer norm", "lora")
 TEXT = r".*text_model.*layer_norm1|.*final_layer_norm"
+
+
+RESNET = ResNetConfig(embedding_size=4, hidden_sizes=[4, 6], depths=[1, 1], out_features=["stage1", "stage2"])
+SIDE: dict[str, Any] = {
+    "name": "backbone",
+    "config": json.loads(RESNET.to_json_string(False)),
+    "image_mean": [0.5, 0.4, 0.3],
+    "image_std": [0.2, 0.3, 0.4],
+}
+
+
+@pytest.fixture
+def make_scorer(make_scorer: Callable[..., Any]) -> Callable[..., Any]:
+    """With a small ResNet beside it."""
+
+    def make() -> Any:
+        model = make_scorer()
+        torch.manual_seed(5)
+        side = make_side(SIDE)
+        side.mean.zero_()  # NaN equals nothing
+        side.spread.fill_(1)
+        model.put_beside(SIDE, side)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def clip_folder(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a small ResNet beside it."""
+    folder = tmp_path_factory.mktemp("bases") / "beside"
+    shutil.copytree(clip_folder, folder)
+    (folder / SIDE_SETTINGS).write_text(json.dumps(SIDE), encoding="utf-8")
+    torch.manual_seed(6)
+    save_file(make_side(SIDE).state_dict(), folder / SIDE_WEIGHTS)
+    return folder
 
 
 @pytest.fixture(params=METHODS.values(), ids=METHODS)
@@ -142,12 +185,21 @@ def test_several_are_switched_between(method: Any, make_scorer: Any) -> None:
 
 
 @torch.no_grad()
-def test_baked_it_scores_the_same(method: Any, make_scorer: Any) -> None:
-    model = adapted(make_scorer(), method())
+@pytest.mark.parametrize("name", BAKED)
+def test_baked_it_scores_the_same(name: str, make_scorer: Any) -> None:
+    model = adapted(make_scorer(), METHODS[name]())
     before = logits(model)
     baked = bake(model)
     torch.testing.assert_close(logits(baked), before, rtol=1e-5, atol=2e-5)
     assert torch.equal(logits(model), before)
+    with model.disable_adapter():
+        torch.testing.assert_close(logits(bake(model)), logits(make_scorer()), rtol=1e-5, atol=2e-5)
+
+
+def test_injections_are_not_baked_and_say_what_to_do(make_scorer: Any) -> None:
+    model = adapted(make_scorer(), METHODS["loda"]())
+    with pytest.raises(GRMPError, match=r"no injected local features. Score with the adapter itself"):
+        bake(model)
     with model.disable_adapter():
         torch.testing.assert_close(logits(bake(model)), logits(make_scorer()), rtol=1e-5, atol=2e-5)
 
@@ -285,8 +337,10 @@ def test_the_commands_take_it(method: Any, clip_folder: Path, photos: list[Path]
     scorer = own(clip_folder, method)
     expected = scorer.score(photos).score
     scorer.save(tmp_path / "mine")
-    assert main(["bake", "--adapter", str(tmp_path / "mine"), str(tmp_path / "baked")]) == 0
-    for option, place in (("--adapter", "mine"), ("--model", "baked")):
+    ways = [("--adapter", "mine"), ("--model", "baked")] if method is not METHODS["loda"] else [("--adapter", "mine")]
+    baked = main(["bake", "--adapter", str(tmp_path / "mine"), str(tmp_path / "baked")])
+    assert baked == (0 if len(ways) == 2 else 2)
+    for option, place in ways:
         table = tmp_path / f"{place}.csv"
         files = [str(photo) for photo in photos]
         assert main(["score", *files, option, str(tmp_path / place), "--output", str(table)]) == 0

@@ -14,7 +14,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.modeling import functional
 from grmp_hf.modeling.functional import quality_cross_entropy, semantic_cross_entropy
 from grmp_hf.modeling.pairwise import RELEASED, better_labels, chance_better, fidelity, sigma_hinge
-from grmp_hf.training.objectives import pairwise, quality, quality_and_semantic, values_of
+from grmp_hf.training.objectives import pairwise, plcc, quality, quality_and_semantic, values_of
 from grmp_hf.training.recipes import FewShotRecipe
 from grmp_hf.training.rules import summed
 
@@ -236,6 +236,33 @@ def test_choices_take_the_place_of_ratings() -> None:
     assert gradient.isfinite().all() and gradient[1] == gradient[3] == 0
     nothing = pairwise(LEVELS, wins=torch.zeros(5, 5))(lambda inputs: MeanAndSigma(mean), silent, given)["fidelity"]
     assert nothing.weight == 0 and nothing.mean.item() == 0
+
+
+def test_correlation_is_the_mean_over_groups_whose_labels_differ() -> None:
+    mean, labels = torch.tensor([0.3, 1.3, 0.5, 0.9, 0.7, 0.1, 0.0]), torch.tensor([0.1, 0.9, 0.4, 0.6, 0.5, 0.5, 0.2])
+    groups, asked = torch.tensor([0, 0, 0, 1, 2, 2, 0]), set()
+
+    def student(inputs: Any) -> Output:
+        asked.update(inputs)
+        return MeanAndSigma(mean)
+
+    given = {"pixel_values": torch.zeros(7, 3, 2, 2), "labels": labels, "groups": groups}
+    found, first = plcc(student, silent, given), groups == 0
+    assert list(found) == ["plcc"] and asked == {"pixel_values"}
+    assert found["plcc"].weight == 1, "one picture and two of one rating say nothing"
+    torch.testing.assert_close(found["plcc"].mean, functional.plcc_loss(mean[first], labels[first]))
+    halves = {**given, "groups": torch.tensor([0, 0, 0, 0, 1, 1, 1])}
+    parts = [functional.plcc_loss(mean[at], labels[at]) for at in (slice(0, 4), slice(4, 7))]
+    both = plcc(student, silent, halves)["plcc"]
+    torch.testing.assert_close(both.mean, torch.stack(parts).mean())
+    assert both.weight == 2
+    alone = plcc(student, silent, {**given, "groups": torch.arange(7)})["plcc"]
+    assert alone.weight == 0 and alone.mean.item() == 0
+    episode = {name: column for name, column in given.items() if name != "groups"}
+    torch.testing.assert_close(plcc(student, silent, episode)["plcc"].mean, functional.plcc_loss(mean, labels))
+    plain = HeadWithoutLevels()
+    by_quality = plcc(lambda inputs: plain, silent, batch(groups=torch.zeros(4)))["plcc"]
+    torch.testing.assert_close(by_quality.mean, functional.plcc_loss(plain.quality, batch()["labels"]))
 
 
 def test_losses_that_add_up() -> None:

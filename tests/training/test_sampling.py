@@ -15,6 +15,7 @@ from grmp_hf.training.sampling import (
     PlanSampler,
     collate_groups,
     in_order,
+    repeated,
     shuffled,
     within,
 )
@@ -177,3 +178,14 @@ def test_comparisons_that_leave_no_pair(sets: list[str], size: int, joint: int, 
 def test_a_single_picture_may_meet_those_of_other_data_sets() -> None:
     (batch,) = within(["a", "b", "b"], 3, across=True)(0)
     assert len(batch[0]) == 3
+
+
+def test_several_passes_are_one_epoch_with_crops_of_their_own() -> None:
+    plan = repeated(within(["one"] * 5, 5), 3)
+    for epoch in (0, 1):
+        batches = list(plan(epoch))
+        assert len(batches) == 3
+        for at, groups in enumerate(batches):
+            (keys,) = groups
+            assert sorted(keys) == [(3 * epoch + at, index) for index in range(5)]
+    assert len(PlanSampler(plan)) == 3 and list(plan(0)) == list(plan(0))

@@ -1,7 +1,7 @@
 """Train with an objective, a rule and a plan of one's own: `axes.py BASE ADAPTER OUTPUT USE GROUPS STEPS`.
 
-USE is `pairs`, `channels`, `certainty` or `unique`; GROUPS are those of a joint batch, STEPS the batches that a step
-accumulates. What was trained is written to OUTPUT.
+USE is `pairs`, `channels`, `certainty`, `unique` or `loda`; GROUPS are those of a joint batch, STEPS the
+batches that a step accumulates. What was trained is written to OUTPUT.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
 from grmp_hf import GRMPForImageQualityAssessment, GRMPTrainer, GRMPTrainingArguments
-from grmp_hf.modeling.linear_heads import MeanSigma
-from grmp_hf.training.objectives import Batch, Forward, Term, pairwise, quality, quality_and_semantic
+from grmp_hf.modeling.linear_heads import Cosine, MeanSigma
+from grmp_hf.modeling.peft_injection import LoDaConfig
+from grmp_hf.modeling.side import make_side
+from grmp_hf.training.objectives import Batch, Forward, Term, pairwise, plcc, quality, quality_and_semantic
 from grmp_hf.training.rules import summed
 from grmp_hf.training.sampling import Group, Plan, within
 
@@ -94,15 +96,24 @@ USES: dict[str, dict[str, Any]] = {
     "channels": {"objective": three, "rule": lengths_alike},
     "certainty": {"objective": certain},
     "unique": {"objective": pairwise([1.0, 0.0], sigma="joint"), "rule": summed()},
+    "loda": {"objective": plcc},
 }
+OWN_PLAN = ("unique", "loda")
 
 
 def start(base: str, adapter: str, use: str) -> PeftModel:
-    """The adapter; for `unique`, another one around a head of means and sigmas."""
+    """The adapter; for `unique`, another one around a head of means and sigmas; for `loda`, around a cosine."""
     model = GRMPForImageQualityAssessment.from_pretrained(base)
-    if use != "unique":
+    if use not in OWN_PLAN:
         return PeftModel.from_pretrained(model, adapter, is_trainable=True)
     torch.manual_seed(0)
+    if use == "loda":
+        resnet = {"embedding_size": 4, "hidden_sizes": [4, 6], "depths": [1, 1], "out_indices": [1, 2]}
+        means = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
+        settings = {"name": "backbone", "config": {"model_type": "resnet", **resnet}, **means}
+        model.put_beside(settings, make_side(settings))
+        model.head = Cosine(model.config.clip_config.vision_config.hidden_size, token=True)
+        return get_peft_model(model, LoDaConfig(latent=8, heads=2, grid=2, start="random", modules_to_save=["head"]))
     model.head = MeanSigma(model.config.clip_config.projection_dim)
     torch.nn.init.normal_(model.head.last.weight, std=0.3)
     return get_peft_model(model, LNTuningConfig(target_modules=["layer_norm1"], modules_to_save=["head"]))
@@ -117,7 +128,7 @@ def train(base: str, adapter: str, output: Path, use: str, joint: int, steps: in
         )
         sets = ConcatDataset([Pictures(len(part), seed) for seed, part in enumerate(SETS, start=1)])
         names = [number for number, part in enumerate(SETS) for _ in part]
-        plan = within(names, 3, joint) if use == "unique" else within_sets(joint)
+        plan = within(names, 3, joint) if use in OWN_PLAN else within_sets(joint)
         GRMPTrainer(model, args, train_dataset=sets, plan=plan, **USES[use]).train()
     if args.process_index == 0:
         save_file({n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}, output)
