@@ -116,31 +116,29 @@ def fresh_base(scorer: Scorer) -> GRMPForImageQualityAssessment:
     return cast(GRMPForImageQualityAssessment, copy.deepcopy(scorer.model))
 
 
-def adapted_by_default(scorer: Scorer, pictures: Pictures, taught: Indices, scored: Indices, seed: int) -> Floats:
-    """Quality of some pictures by the adapter that others teach under the default recipe."""
-    seen = pictures.shown(taught)
-    with tempfile.TemporaryDirectory() as folder:
-        model = adapt_embeds(
-            fresh_base(scorer),
-            seen["image_embeds"],
-            pictures.quality[taught],
-            side=seen.get("side"),
-            seed=seed,
-            output_dir=folder,
-        )
-    with torch.inference_mode():
-        found: Floats = model(**pictures.shown(scored)).quality.double().numpy()
-    return found
-
-
 def make_methods(scorer: Scorer, pictures: Pictures) -> dict[str, Predict]:
     """The methods of the table."""
+
+    def adapted(taught: Indices, scored: Indices, seed: int) -> Floats:
+        seen = pictures.shown(taught)
+        with tempfile.TemporaryDirectory() as folder:
+            model = adapt_embeds(
+                fresh_base(scorer),
+                seen["image_embeds"],
+                pictures.quality[taught],
+                side=seen.get("side"),
+                seed=seed,
+                output_dir=folder,
+            )
+        with torch.inference_mode():
+            scores: Floats = model(**pictures.shown(scored)).quality.double().numpy()
+        return scores
 
     def ridge_on(features: Floats) -> Predict:
         return lambda taught, scored, _: fit_ridge(features[taught], pictures.mos[taught]).predict(features[scored])
 
     return {
-        "adapted": lambda taught, scored, seed: adapted_by_default(scorer, pictures, taught, scored, seed),
+        "adapted": adapted,
         "ridge": ridge_on(pictures.embeds),
         "statistics": ridge_on(pictures.statistics),
         "zero_shot": lambda taught, scored, seed: pictures.zero_shot[scored],

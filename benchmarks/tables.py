@@ -19,7 +19,7 @@ from typing import Any
 from explain_tables import confused, named
 from measuring import RESULTS, ROOT, make_parser
 from stream_tables import STREAM
-from world_tables import at_fifty, beside_simple, compared, confounded, reliable, sure, unlike
+from world_tables import at_fifty, beside_simple, compared, reliable, sure, unlike
 
 DOCUMENTS = ("README.md", "model_card.md", "benchmarks/README.md")
 _BLOCK = re.compile(r"<!-- table: ([a-z_0-9]+) -->\n.*?<!-- end of table -->", re.DOTALL)
@@ -292,7 +292,6 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "distorted_start": ("distorted_start", differences),
     "biq2021_lambda": ("biq2021_lambda", functools.partial(differences, digits=4)),
     "rule": ("rule", rule),
-    "confounded": ("confounded", lambda result: markdown(confounded(result))),
     "labels": ("labels", labels),
     "pretraining": ("pretraining", pretraining),
     "tiny_clip": ("tiny_clip", base_by_views),
@@ -317,7 +316,8 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
 def render(name: str) -> str:
     """One table with the line that says where it comes from."""
     file, table = TABLES[name]
-    if not (path := RESULTS / f"{file}.json").is_file():
+    path = RESULTS / f"{file}.json"
+    if not path.is_file():
         return "Not measured yet."
     return f"{table(result := json.loads(path.read_text(encoding='utf-8')))}\n\n{source(result)}"
 

@@ -87,8 +87,6 @@ COMPARED = {
     "choices_fidelity": "150 choices, `--recipe fidelity`",
 }
 
-HOW = ("(median)", "less lambda 0 [95 % interval]")
-
 
 def compared(result: dict[str, Any]) -> list[list[str]]:
     """Means over draws of `bench_compare.py`, for each world and way to learn."""
@@ -115,18 +113,4 @@ def reliable(result: dict[str, Any]) -> list[list[str]]:
                 count = sum(part[0] for part in parts)
                 cells.append(f"{sum(part[2] for part in parts) / count:.2f} ({count / total:.2f})" if count else "")
             rows.append([f"{WORLDS[world]}: {COMPARED[method]}", *cells])
-    return rows
-
-
-def confounded(result: dict[str, Any]) -> list[list[str]]:
-    """SRCC of `bench_confounded.py`, and each method less lambda 0 over the same draws."""
-    kinds = {"within": "in each scene", "together": "both scenes together"}
-    rows = [["content and quality confounded", *(f"{kind} {what}" for kind in kinds.values() for what in HOW)]]
-    for name, found in result["methods"].items():
-        cells = []
-        for kind in kinds:
-            apart = found[kind]["minus_lambda_0"]
-            cells.append(f"{found[kind]['median']:.3f}")
-            cells.append(f"{apart['difference']:+.4f} [{apart['low']:+.4f}, {apart['high']:+.4f}]")
-        rows.append([name, *cells])
     return rows

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from peft import LNTuningConfig, LoraConfig, PeftConfig, get_peft_model
 
 import grmp_hf
+from grmp_hf import adapter_files
 from grmp_hf.cli.main import main
 from grmp_hf.combining import combine
 from grmp_hf.data import RatingScale
@@ -72,6 +74,7 @@ def test_every_picture_is_judged_by_all_and_weighed_by_the_gate(
     alone = np.stack([grmp_hf.load(folder).score(photos).quality for folder in folders.values()], 1)
     np.testing.assert_allclose(scores.quality, (scores.experts * alone).sum(1), atol=1e-6)
     np.testing.assert_allclose(scores.score, 1 + 4 * scores.quality, atol=1e-6)
+    assert 0 < found.compare(photos[0], photos[5]) < 1
     single = found.score(photos[5])
     np.testing.assert_allclose(single.experts, scores.experts[5:6], atol=1e-6)
     np.testing.assert_allclose(single.quality, scores.quality[5:6], atol=1e-6)
@@ -257,3 +260,40 @@ def test_they_are_pushed_with_all_their_files(
     files = ("adapter_config.json", "adapter_model.safetensors", "record.json")
     nested = {f"{EXPERTS}/{name}/{file}" for name in KINDS for file in files}
     assert set(sent) == {"README.md", EXPERTS_FILE, "gate.safetensors", *nested}
+
+
+def test_they_are_fetched_from_the_hub(
+    base: Scorer,
+    folders: dict[str, Path],
+    pictures: Any,
+    photos: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = combine(base, folders, pictures=pictures)
+    found.save(tmp_path / "c0ffee")
+    asked: list[str] = []
+
+    def download(name: str, file: str, *, revision: str | None, local_files_only: bool) -> str:
+        asked.append(file)
+        if not (tmp_path / "c0ffee" / file).is_file():
+            raise LocalEntryNotFoundError("not there")
+        return str(tmp_path / "c0ffee" / file)
+
+    monkeypatch.setattr(adapter_files, "hf_hub_download", download)
+    monkeypatch.setattr(adapter_files, "cached_only", lambda *_, offline: offline)
+    again = grmp_hf.load(adapter="owner/all")
+    assert np.array_equal(again.score(photos).score, found.score(photos).score)
+    assert (again.identity["adapter"], again.identity["adapter_revision"]) == ("owner/all", "c0ffee")
+    files = ("adapter_config.json", "adapter_model.safetensors", "record.json")
+    assert {f"{EXPERTS}/{name}/{file}" for name in KINDS for file in files} <= set(asked)
+    (tmp_path / "c0ffee" / EXPERTS / "text" / "adapter_model.safetensors").unlink()
+    with pytest.raises(GRMPError, match=r"Expected an adapter .* at 'owner/all', found none"):
+        grmp_hf.load(adapter="owner/all")
+
+
+@pytest.mark.parametrize("content", ['{"experts": ["../x"], "schema": "grmp_hf.experts/1"}', '{"experts": "a"}', "{"])
+def test_a_damaged_list_of_experts_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / EXPERTS_FILE).write_text(content)
+    with pytest.raises(GRMPError, match="Copy it again"):
+        grmp_hf.load(tmp_path)

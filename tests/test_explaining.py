@@ -17,6 +17,7 @@ from transformers import CLIPModel, pipeline
 
 import grmp_hf
 from grmp_hf.cli.main import main
+from grmp_hf.combining import combine
 from grmp_hf.data.distortions import distort
 from grmp_hf.errors import GRMPError
 from grmp_hf.explaining import Explained, explainer_for
@@ -106,6 +107,20 @@ def test_an_adapter_explains_as_its_base(scorer: Scorer, folder: Path, side: boo
     for left, right in zip(found, expected, strict=True):
         assert left.distortion == pytest.approx(right.distortion, abs=1e-5)
         assert left.scene == pytest.approx(right.scene, abs=1e-5)
+
+
+def test_experts_explain_as_their_base(scorer: Scorer, folder: Path, tmp_path: Path) -> None:
+    paths = sorted(folder.iterdir())
+    for name, side in (("plain", False), ("side", True)):
+        adapted(scorer, side=side).save(tmp_path / name)
+    adapters = {name: tmp_path / name for name in ("plain", "side")}
+    both = combine(scorer, adapters, pictures={"plain": paths[:3], "side": paths[3:]})
+    found, expected = both.score(paths, explain=True), scorer.score(paths, explain=True)
+    assert found.experts is not None and np.array_equal(found.experts, both.score(paths).experts)
+    for left, right in zip(found.explained, expected.explained, strict=True):
+        assert left.distortion == pytest.approx(right.distortion, abs=1e-5)
+    alone = np.stack([grmp_hf.load(place).score(paths).quality for place in adapters.values()], 1)
+    np.testing.assert_allclose(found.quality, (found.experts * alone).sum(1), atol=1e-6)
 
 
 def test_a_baked_scorer_explains_with_its_side_network_or_says_what_would(scorer: Scorer, folder: Path) -> None:

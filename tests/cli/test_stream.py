@@ -34,7 +34,7 @@ def go(stars: Path, points: Path, clip_folder: Path, tmp_path: Path) -> Callable
 
 
 def test_it_writes_experts_figures_and_a_card(
-    go: Callable[..., int], photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    go: Callable[..., int], points: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert go("--quiet") == 0
     said = capsys.readouterr().out
@@ -55,6 +55,10 @@ def test_it_writes_experts_figures_and_a_card(
     scorer = grmp_hf.load(tmp_path / "all")
     assert scorer.score(photos).experts.shape == (12, 2)  # type: ignore[union-attr]
     assert main(["score", str(photos[0]), "--adapter", str(tmp_path / "all" / "experts" / "stars")]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(points), "--adapter", str(tmp_path / "all"), "--json"]) == 0
+    judged = json.loads(capsys.readouterr().out)
+    assert judged["n"] == 6 and judged["srcc"] == pytest.approx(figures["matrix"][1][1], abs=1e-6)  # none that taught
 
 
 def test_options_stand_before_the_recipe_and_json_is_what_is_stored(
