@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from explain_tables import confused, named
+from loda_tables import injected
 from measuring import RESULTS, ROOT, make_parser
 from stream_tables import STREAM
 from world_tables import at_fifty, beside_simple, compared, reliable, sure, unlike
@@ -283,6 +284,10 @@ def imports(result: Result) -> str:
     )
 
 
+def _rows(file: str, **tables: Any) -> dict[str, tuple[str, Callable[[Result], str]]]:
+    return {name: (file, lambda result, rows=rows: markdown(rows(result))) for name, rows in tables.items()}  # type: ignore[misc]
+
+
 TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "biq2021": ("biq2021", photographs),
     "biq2021_subsets": ("biq2021", subsets),
@@ -298,18 +303,13 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "golden": ("golden", golden),
     "scoring_speed": ("scoring_speed", speed),
     "data": ("data", data_sets),
-    "suggest": ("suggest", suggested),
-    "foretold": ("suggest", foretold),
-    "compare": ("compare", lambda result: markdown(compared(result))),
-    "compare_reliable": ("compare", lambda result: markdown(reliable(result))),
+    **{"suggest": ("suggest", suggested), "foretold": ("suggest", foretold)},
     "import": ("import", imports),
-    **{name: ("stream", lambda result, rows=rows: markdown(rows(result))) for name, rows in STREAM.items()},  # type: ignore[misc]
-    "worlds_50": ("worlds", lambda result: markdown(at_fifty(result))),
-    "worlds": ("worlds", lambda result: markdown(beside_simple(result))),
-    "worlds_sure": ("worlds", lambda result: markdown(sure(result))),
-    "worlds_unlike": ("worlds", lambda result: markdown(unlike(result))),
-    "explain": ("explain", lambda result: markdown(named(result))),
-    "explain_confused": ("explain", lambda result: markdown(confused(result))),
+    **_rows("compare", compare=compared, compare_reliable=reliable),
+    **_rows("explain", explain=named, explain_confused=confused),
+    **_rows("loda", loda=injected),
+    **_rows("stream", **STREAM),
+    **_rows("worlds", worlds_50=at_fifty, worlds=beside_simple, worlds_sure=sure, worlds_unlike=unlike),
 }
 
 

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from grmp_hf.data import RatedTable, Row
+from grmp_hf.data import RatedTable, Row, decode_row
 from grmp_hf.errors import GRMPError
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.pairing import Compared
-from grmp_hf.training.pictures import RatedPictures
+from grmp_hf.training.pictures import RatedPictures, random_crops
 from grmp_hf.views import as_image_error
 
-__all__ = ["compare_rows", "rated_pictures"]
+__all__ = ["compare_rows", "cropped_pictures", "rated_pictures"]
 
 
 def rated_pictures(scorer: Scorer, rows: Sequence[Row]) -> RatedPictures:
     """The pictures that teach; one that cannot be read is an error when it is first looked at, before any training."""
+    return _pictures(scorer, rows, scorer.views)
 
+
+def cropped_pictures(scorer: Scorer, rows: Sequence[Row], *, seed: int = 0) -> RatedPictures:
+    """The same as one native crop each, anywhere in the picture that the scorer's first view is cut from.
+
+    Args:
+        scorer: whose preprocessing it is.
+        rows: rated pictures.
+        seed: of the crops, which are functions of (seed, epoch, index).
+    """
+
+    def look(row: Row) -> Tensor:
+        return torch.from_numpy(np.array(scorer.processor.uncropped(decode_row(row)))).permute(2, 0, 1)
+
+    return _pictures(scorer, rows, look, crop=random_crops(scorer.processor.size), seed=seed)
+
+
+def _pictures(scorer: Scorer, rows: Sequence[Row], look: Callable[[Row], Tensor], **given: Any) -> RatedPictures:
     def load(index: int) -> Tensor:
         try:
-            return scorer.views(rows[index])
+            return look(rows[index])
         except Exception as error:
             found = as_image_error(error)
             raise GRMPError(
@@ -30,7 +50,7 @@ def rated_pictures(scorer: Scorer, rows: Sequence[Row]) -> RatedPictures:
             ) from error
 
     quality = torch.tensor([row.quality for row in rows], dtype=torch.float32)
-    return RatedPictures(load, quality, scorer.processor.image_mean, scorer.processor.image_std)
+    return RatedPictures(load, quality, scorer.processor.image_mean, scorer.processor.image_std, **given)
 
 
 def compare_rows(table: RatedTable, rows: Sequence[Row]) -> Compared:

@@ -145,6 +145,38 @@ def make_scorer() -> Callable[..., GRMPForImageQualityAssessment]:
     return make
 
 
+@pytest.fixture(scope="session")
+def side_settings() -> dict[str, Any]:
+    """Settings of a small ResNet with two stages as a side network."""
+    sizes = {"embedding_size": 4, "hidden_sizes": [4, 6], "depths": [1, 1], "out_features": ["stage1", "stage2"]}
+    means = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
+    return {"name": "backbone", "config": {"model_type": "resnet", **sizes}, **means}
+
+
+@pytest.fixture
+def make_sided(
+    make_scorer: Callable[..., GRMPForImageQualityAssessment], side_settings: dict[str, Any]
+) -> Callable[..., GRMPForImageQualityAssessment]:
+    """`make_sided(side=5, **options)`: `make_scorer(**options)` with the small ResNet beside it, made from a seed."""
+    import torch
+
+    from grmp_hf.modeling.side import make_side
+
+    def make(side: int = 5, **options: Any) -> GRMPForImageQualityAssessment:
+        model = make_scorer(**options)
+        torch.manual_seed(side)
+        network = make_side(side_settings)
+        for name, value in network.named_buffers():
+            if name in ("mean", "spread"):  # NaN, which equals nothing
+                value.fill_(float(name == "spread"))
+            elif name.endswith("running_mean"):
+                value.normal_(std=0.1)
+        model.put_beside(side_settings, network)
+        return model.eval()
+
+    return make
+
+
 @pytest.fixture
 def make_adapted(
     make_scorer: Callable[..., GRMPForImageQualityAssessment],

@@ -16,6 +16,7 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.recipe_files import find_recipe, recipe_names
 from grmp_hf.tasks import from_photographs
 from grmp_hf.training.few_shot import adapt
+from grmp_hf.training.local_features import LoDaRecipe
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.pretraining import pretrain
 from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe
@@ -24,6 +25,7 @@ from grmp_hf.training.stream_recipe import StreamRecipe
 RECIPES = sorted((Path(__file__).parent.parent / "grmp_hf" / "recipes").rglob("*.yaml"))
 ADAPT = [path for path in RECIPES if path.name.startswith("adapt_")]
 PRETRAIN = [path for path in RECIPES if path.name.startswith("pretrain_")]
+LODA = [path for path in RECIPES if path.name.startswith("loda_")]
 STREAM = [path for path in RECIPES if path.name.startswith("stream_")]
 
 
@@ -37,11 +39,13 @@ def test_there_are_recipes_for_the_default_and_the_authors() -> None:
     kinds = {"default", "authors", "fidelity", "visual"}, {"default", "authors", "paper"}, {"default", "distillation"}
     for stage, paths, names in zip(("adapt", "pretrain", "stream"), (ADAPT, PRETRAIN, STREAM), kinds, strict=True):
         assert {f"{stage}_{name}.yaml" for name in names} == {path.name for path in paths}
-    assert len(ADAPT) + len(PRETRAIN) + len(STREAM) == len(RECIPES)
+    assert {path.name for path in LODA} == {"loda_default.yaml", "loda_paper.yaml"}
+    assert len(ADAPT) + len(PRETRAIN) + len(STREAM) + len(LODA) == len(RECIPES)
     default = {path.name: path for path in RECIPES}
     assert FewShotRecipe.from_yaml(default["adapt_default.yaml"]) == FewShotRecipe()
     assert PretrainRecipe.from_yaml(default["pretrain_default.yaml"]) == PretrainRecipe()
     assert StreamRecipe.from_yaml(default["stream_default.yaml"]) == StreamRecipe()
+    assert LoDaRecipe.from_yaml(default["loda_default.yaml"]) == LoDaRecipe()
     assert StreamRecipe.from_yaml(default["stream_distillation.yaml"]) == StreamRecipe(method="distillation")
 
 

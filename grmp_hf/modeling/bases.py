@@ -6,10 +6,12 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftConfig
 from torch import Tensor, nn
 from transformers.utils import cached_file
 
@@ -18,7 +20,7 @@ from grmp_hf.modeling.adapters import adapter_weights
 from grmp_hf.modeling.known_heads import describe
 from grmp_hf.record import CONFIG_FILE, RECORD, Record
 
-__all__ = ["base_fingerprint", "check_base", "check_recorded", "find_record", "side_of"]
+__all__ = ["RecordedConfig", "base_fingerprint", "check_base", "check_recorded", "find_record", "side_of"]
 
 _BESIDE = ("head.", "side.")  # what a base may have that is no part of the CLIP
 
@@ -67,6 +69,23 @@ def find_record(place: str | os.PathLike[str], **options: Any) -> Record:
     wanted = {name: options[name] for name in known if name in options}
     cached_file(place, RECORD, **wanted, _raise_exceptions_for_missing_entries=False)
     return Record.load(Path(cached_file(place, CONFIG_FILE, **wanted)).parent)
+
+
+@dataclass
+class RecordedConfig(PeftConfig):
+    """Settings of a method of ours: read and written with the record beside them."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any) -> Any:
+        """As PEFT's own, with the record beside it."""
+        found = super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
+        find_record(pretrained_model_name_or_path, subfolder=subfolder, **kwargs).attach(found)
+        return found
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """As PEFT's own, with the record beside it."""
+        super().save_pretrained(save_directory, **kwargs)
+        Record.of(self).save(save_directory)
 
 
 def base_anchors(model: Any) -> dict[str, Any]:

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from peft import PeftConfig
 from peft.utils import PeftType
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import AdapterLayer, AdapterTuner, register_method
-from grmp_hf.modeling.bases import check_base, find_record, side_of
+from grmp_hf.modeling.bases import RecordedConfig, check_base, side_of
 from grmp_hf.modeling.configuration_grmp import match_views
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.injection import LocalFeatures, Statistics, run_injected_encoder
@@ -32,7 +31,7 @@ _CHOICES = {"up": ("mlp", "linear"), "start": ("zero", "random")}
 
 
 @dataclass
-class LoDaConfig(PeftConfig):
+class LoDaConfig(RecordedConfig):
     """What is learnt; what scoring needs beside it is its record. The defaults are the paper's sizes.
 
     Args:
@@ -77,18 +76,6 @@ class LoDaConfig(PeftConfig):
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise GRMPError(f"Expected {name} {' or '.join(allowed)}, got {getattr(self, name)!r}.")
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any) -> Any:
-        """As PEFT's own, with the record beside it."""
-        found = super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
-        find_record(pretrained_model_name_or_path, subfolder=subfolder, **kwargs).attach(found)
-        return found
-
-    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
-        """As PEFT's own, with the record beside it."""
-        super().save_pretrained(save_directory, **kwargs)
-        Record.of(self).save(save_directory)
 
 
 class InjectionLayer(AdapterLayer):

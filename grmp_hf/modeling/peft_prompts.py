@@ -11,14 +11,13 @@ import dataclasses
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
-from peft import PeftConfig
 from peft.utils import PeftType
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import AdapterLayer, AdapterTuner, register_method
-from grmp_hf.modeling.bases import check_base, find_record, side_of
+from grmp_hf.modeling.bases import RecordedConfig, check_base, side_of
 from grmp_hf.modeling.caching import WeightCache, adapter_state
 from grmp_hf.modeling.configuration_grmp import anchor_levels, axis_sizes, match_views
 from grmp_hf.modeling.feature_map import EMBEDS, Sureness
@@ -42,7 +41,7 @@ _NAME = "grmp"
 
 
 @dataclass
-class GRMPPromptConfig(PeftConfig):
+class GRMPPromptConfig(RecordedConfig):
     """What is learnt; what scoring needs beside it is its record. The defaults are the paper's sizes.
 
     Args:
@@ -111,18 +110,6 @@ class GRMPPromptConfig(PeftConfig):
                 "Expected something to train, got text_prompts=0 and visual_prompts=0 without anchor_residuals or "
                 "modules_to_save. Set one of them."
             )
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any) -> Any:
-        """As PEFT's own, with the record beside it."""
-        found = super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
-        find_record(pretrained_model_name_or_path, subfolder=subfolder, **kwargs).attach(found)
-        return found
-
-    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
-        """As PEFT's own, with the record beside it."""
-        super().save_pretrained(save_directory, **kwargs)
-        Record.of(self).save(save_directory)
 
 
 def feature_groups(model: Any) -> dict[str, int]:

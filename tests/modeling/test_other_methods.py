@@ -16,7 +16,6 @@ import torch
 from peft import LNTuningConfig, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import ResNetConfig
 
 import grmp_hf
 from grmp_hf.cli.main import main
@@ -56,39 +55,20 @@ BAKED = ("prompts", "layer norm", "lora")
 TEXT = r".*text_model.*layer_norm1|.*final_layer_norm"
 
 
-RESNET = ResNetConfig(embedding_size=4, hidden_sizes=[4, 6], depths=[1, 1], out_features=["stage1", "stage2"])
-SIDE: dict[str, Any] = {
-    "name": "backbone",
-    "config": json.loads(RESNET.to_json_string(False)),
-    "image_mean": [0.5, 0.4, 0.3],
-    "image_std": [0.2, 0.3, 0.4],
-}
-
-
 @pytest.fixture
-def make_scorer(make_scorer: Callable[..., Any]) -> Callable[..., Any]:
-    """With a small ResNet beside it."""
-
-    def make() -> Any:
-        model = make_scorer()
-        torch.manual_seed(5)
-        side = make_side(SIDE)
-        side.mean.zero_()  # NaN equals nothing
-        side.spread.fill_(1)
-        model.put_beside(SIDE, side)
-        return model
-
-    return make
+def make_scorer(make_sided: Callable[..., Any]) -> Callable[..., Any]:
+    """With a side network, which one of the methods needs."""
+    return make_sided
 
 
 @pytest.fixture(scope="session")
-def clip_folder(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a small ResNet beside it."""
+def clip_folder(clip_folder: Path, side_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a side network, which one of the methods needs."""
     folder = tmp_path_factory.mktemp("bases") / "beside"
     shutil.copytree(clip_folder, folder)
-    (folder / SIDE_SETTINGS).write_text(json.dumps(SIDE), encoding="utf-8")
+    (folder / SIDE_SETTINGS).write_text(json.dumps(side_settings), encoding="utf-8")
     torch.manual_seed(6)
-    save_file(make_side(SIDE).state_dict(), folder / SIDE_WEIGHTS)
+    save_file(make_side(side_settings).state_dict(), folder / SIDE_WEIGHTS)
     return folder
 
 

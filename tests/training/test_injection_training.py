@@ -2,50 +2,41 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
 from torch import Tensor
-from transformers import ResNetConfig
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import plcc as correlation
+from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.linear_heads import Cosine
 from grmp_hf.modeling.peft_injection import LoDaConfig
-from grmp_hf.modeling.side import make_side
+from grmp_hf.record import Record
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.episodes import EpisodeDataset
+from grmp_hf.training.local_features import LoDaRecipe, adapt_locally
 from grmp_hf.training.objectives import plcc
 from grmp_hf.training.pictures import RatedPictures, random_crops
 from grmp_hf.training.sampling import repeated, within
 from grmp_hf.training.trainer import GRMPTrainer
 
-RESNET = ResNetConfig(embedding_size=4, hidden_sizes=[4, 6], depths=[1, 1], out_features=["stage1", "stage2"])
-SETTINGS: dict[str, Any] = {
-    "name": "backbone",
-    "config": json.loads(RESNET.to_json_string(False)),
-    "image_mean": [0.5, 0.4, 0.3],
-    "image_std": [0.2, 0.3, 0.4],
-}
 QUIET: dict[str, Any] = {"use_cpu": True, "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
 PIXELS = torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(3))
 LABELS = torch.rand(16, generator=torch.Generator().manual_seed(4))
 
 
 @pytest.fixture
-def make_injected(make_scorer: Callable[..., Any]) -> Callable[..., PeftModel]:
+def make_injected(make_sided: Callable[..., Any]) -> Callable[..., PeftModel]:
     """`make_injected(head, **options)`: a new adapter on a small base with a small ResNet."""
 
     def make(head: bool = False, **options: Any) -> PeftModel:
-        base = make_scorer()
-        torch.manual_seed(5)
-        base.put_beside(SETTINGS, make_side(SETTINGS))
+        base = make_sided()
         if head:
             base.head = Cosine(24, token=True)
             options["modules_to_save"] = ["head"]
@@ -62,7 +53,7 @@ def check_moved(model: PeftModel, before: dict[str, Tensor]) -> None:
     """Exactly the trained tensors have moved."""
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     after = weights(model)
-    moved = {name for name in after if not torch.equal(after[name].nan_to_num(), before[name].nan_to_num())}
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
     assert moved == trained
 
 
@@ -101,7 +92,7 @@ def test_crops_differ_in_every_pass_and_are_the_same_in_every_run(
         trainer = GRMPTrainer(model, arguments, objective=plcc, plan=plan, train_dataset=rated)
         assert trainer.train().global_step == 6
         ends.append(weights(model))
-    assert all(np.array_equal(ends[0][name], ends[1][name], equal_nan=True) for name in ends[0])
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
 def test_the_gradient_rule_acts_on_it(make_injected: Callable[..., PeftModel], tmp_path: Path) -> None:
@@ -116,7 +107,7 @@ def test_the_gradient_rule_acts_on_it(make_injected: Callable[..., PeftModel], t
         GRMPTrainer(model, arguments, train_dataset=rows).train()
         check_moved(model, before)
         ends.append(weights(model))
-    assert any(not torch.equal(ends[0][name].nan_to_num(), ends[1][name].nan_to_num()) for name in ends[0])
+    assert any(not torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
 @pytest.mark.parametrize("algorithm", ["fomaml", "maml", "reptile"])
@@ -152,3 +143,52 @@ def test_statistics_of_batches_are_refused_for_several_processes(
     monkeypatch.setattr(GRMPTrainingArguments, "world_size", 2)
     with pytest.raises(GRMPError, match="batch_statistics=True uses the statistics of each process's own part"):
         GRMPTrainer(model, arguments, train_dataset=rows)
+
+
+@pytest.mark.parametrize("name", ["default", "paper"])
+def test_a_recipe_learns_places_and_repeats_itself(name: str, make_sided: Callable[..., Any], tmp_path: Path) -> None:
+    base = make_sided()
+    before = weights(base)
+    short = {"epochs": 2, "learning_rate": 0.02, "batch_size": 8, "crops": 2}
+    recipe = dataclasses.replace(LoDaRecipe.named(name), **short)
+    pixels = torch.randint(0, 256, (16, 1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(6))
+    labels = 0.3 + 0.1 * LABELS
+    rated = RatedPictures(pixels.__getitem__, labels, (0.5,) * 3, (0.2,) * 3)
+    ends = [adapt_locally(base, rated, recipe=recipe, output_dir=tmp_path / str(run)) for run in range(2)]
+    assert not any(tmp_path.glob("*/*")), "the state of the run is gone"
+    after = weights(ends[0])
+    again = weights(ends[1])
+    assert all(torch.equal(after[key], again[key]) for key in after)
+    assert all(torch.equal(weights(base)[key], value) for key, value in before.items())
+    with torch.no_grad():
+        quality = ends[0](normalize(pixels, (0.5,) * 3, (0.2,) * 3)).quality
+    assert abs(quality.mean() - labels.mean()) < 0.01, "on the scale of the ratings, from 0.3 to 0.4"
+    assert correlation(quality.numpy(), labels.numpy()) > 0.3
+    (tmp_path / "mine").mkdir()
+    ends[0].save_pretrained(str(tmp_path / "mine"), save_embedding_layers=False)
+    assert (Record.load(tmp_path / "mine").head or {})["settings"]["placed"] is True
+
+
+def test_the_default_begins_with_the_order_of_the_base(make_sided: Callable[..., Any], tmp_path: Path) -> None:
+    base = make_sided()
+    pixels = torch.randint(0, 256, (16, 1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(6))
+    rated = RatedPictures(pixels.__getitem__, LABELS, (0.5,) * 3, (0.2,) * 3)
+    still = LoDaRecipe(steps=1, learning_rate=0.0)
+    model = adapt_locally(base, rated, recipe=still, output_dir=tmp_path)
+    with torch.no_grad():
+        found, zero_shot = (m(normalize(pixels, (0.5,) * 3, (0.2,) * 3)).quality for m in (model, base))
+    assert torch.equal(found.argsort(), zero_shot.argsort())
+
+
+def test_recipes_that_cannot_be(make_scorer: Callable[..., Any], tmp_path: Path) -> None:
+    for wrong, message in (
+        ({"crops": 0}, "crops of at least 1, got 0"),
+        ({"batch_size": 1}, "batch_size of at least 2"),
+        ({"head": "mean"}, "head anchors or token, got 'mean'"),
+        ({"up": "wide"}, "up mlp or linear"),
+    ):
+        with pytest.raises(GRMPError, match=message):
+            LoDaRecipe(**wrong)  # type: ignore[arg-type]
+    rated = RatedPictures(PIXELS.__getitem__, LABELS, (0.5,) * 3, (0.2,) * 3)
+    with pytest.raises(GRMPError, match="a base with a side network"):
+        adapt_locally(make_scorer(), rated, output_dir=tmp_path)

@@ -1,0 +1,157 @@
+"""Learning injected local features (LoDa) from rated pictures: adapter and head by a correlation, then the scale."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from peft import PeftModel, get_peft_model
+from torch import Tensor
+
+from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.configuration_grmp import anchor_levels
+from grmp_hf.modeling.image_processing_grmp import normalize
+from grmp_hf.modeling.linear_heads import Cosine
+from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+from grmp_hf.modeling.peft_injection import LoDaConfig
+from grmp_hf.record import Record
+from grmp_hf.training.arguments import GRMPTrainingArguments
+from grmp_hf.training.calibration import place_means
+from grmp_hf.training.checkpoints import digest
+from grmp_hf.training.fitting import fitting
+from grmp_hf.training.objectives import plcc
+from grmp_hf.training.pictures import RatedPictures
+from grmp_hf.training.precision import BF16
+from grmp_hf.training.recipes import Recipe
+from grmp_hf.training.sampling import repeated, within
+from grmp_hf.training.shots import check_quality
+
+__all__ = ["LoDaRecipe", "adapt_locally"]
+
+_TOGETHER = 8  # pictures that are looked at at once, to place them
+
+
+@dataclass(frozen=True)
+class LoDaRecipe(Recipe):
+    """What is injected and how it is learnt. The defaults are small, for some dozens of pictures on the embedded base.
+
+    Attributes:
+        up, start: see :class:`~grmp_hf.modeling.peft_injection.LoDaConfig`.
+        head: ``"anchors"``: a cosine with the joint embedding, whose direction begins at the difference between the
+            best and the worst quality anchor, so that the first order is that of the base; or ``"token"``: with
+            the class token, from a random direction, as in the paper.
+        dropout: of what the head reads.
+        crops: of each picture in an epoch.
+        epochs: over the pictures; 0 for ``steps``.
+        steps: optimizer steps, where ``epochs`` is 0.
+        batch_size: pictures of a step, whose correlation teaches.
+        learning_rate: at the beginning; it falls to 0 by a cosine.
+        weight_decay: on every trained tensor.
+        bf16: run the training passes under bfloat16 autocast; ``"auto"``: where the processor computes it natively.
+
+    Source: LoDa (arXiv 2308.12001); its settings are the recipe ``paper``.
+    """
+
+    stage: ClassVar[str] = "loda"
+
+    up: Literal["mlp", "linear"] = "linear"
+    start: Literal["zero", "random"] = "zero"
+    head: Literal["anchors", "token"] = "anchors"
+    dropout: float = 0.0
+    crops: int = 1
+    epochs: int = 0
+    steps: int = 24
+    batch_size: int = 8
+    learning_rate: float = 0.0005
+    weight_decay: float = 0.01
+    bf16: BF16 = False
+
+    def __post_init__(self) -> None:
+        for name, least in {"crops": 1, "epochs": 0, "steps": 1, "batch_size": 2}.items():
+            if not getattr(self, name) >= least:
+                raise GRMPError(f"Expected {name} of at least {least}, got {getattr(self, name)}.")
+        if self.head not in ("anchors", "token"):
+            raise GRMPError(f"Expected head anchors or token, got {self.head!r}.")
+        LoDaConfig(up=self.up, start=self.start)  # which refuses other words
+
+
+def adapt_locally(
+    model: GRMPForImageQualityAssessment,
+    pictures: RatedPictures,
+    *,
+    views: RatedPictures | None = None,
+    recipe: LoDaRecipe | None = None,
+    seed: int = 0,
+    output_dir: str | Path,
+) -> PeftModel:
+    """Learn local features and a head, and where its cosines lie on the scale.
+
+    Args:
+        model: the base, with a side network; it stays what it is, and its weights are shared, not copied.
+        pictures: to learn from, of one data set: the same views in every epoch, or crops.
+        views: the same pictures as scoring will see them, to place the cosines; None for ``pictures``.
+        recipe: see :class:`LoDaRecipe`.
+        seed: of the start, of dropout and of the order; the result is a function of the arguments alone.
+        output_dir: for the state of the run; removed at the end.
+
+    Returns:
+        The adapted model in evaluation mode, its adapter named "default".
+
+    Raises:
+        GRMPError: a base without side network, quality outside [0, 1] or not one for each picture, or all alike.
+    """
+    recipe, quality = (recipe or LoDaRecipe()).settled(model.device), pictures.columns["labels"]
+    check_quality(quality, len(quality))
+    torch.manual_seed(seed)
+    base = copy_base(model)
+    base.head = _head(model, recipe)
+    adapted = get_peft_model(base, LoDaConfig(up=recipe.up, start=recipe.start, modules_to_save=["head"]))
+    arguments = _arguments(recipe, Path(output_dir), seed, use_cpu=model.device.type == "cpu")
+    run = {"recipe": asdict(recipe), "seed": seed, "labels": digest([quality])}
+    run["base"] = Record.of(adapted.active_peft_config).fingerprint
+    plan = repeated(within(["one"] * len(quality), recipe.batch_size, seed=seed), recipe.crops)
+    given: dict[str, Any] = {"objective": plcc, "plan": plan, "train_dataset": pictures}
+    with fitting(adapted, arguments, run, keep=False, **given) as trainer:
+        trainer.train()
+    held = adapted.get_base_model().head.modules_to_save["default"]
+    held.place(*place_means(_means(adapted, views or pictures), quality))
+    return adapted
+
+
+def _head(model: GRMPForImageQualityAssessment, recipe: LoDaRecipe) -> Cosine:
+    clip = model.config.clip_config
+    if recipe.head == "token":
+        return Cosine(clip.vision_config.hidden_size, token=True, dropout=recipe.dropout, placed=True)
+    head, levels = Cosine(clip.projection_dim, dropout=recipe.dropout, placed=True), anchor_levels(model.config)
+    with torch.no_grad():
+        anchors = model.get_anchor_embeds("quality")
+        head.direction.copy_(anchors[levels.index(max(levels))] - anchors[levels.index(min(levels))])
+    return head.to(model.device)
+
+
+def _arguments(recipe: LoDaRecipe, output: Path, seed: int, *, use_cpu: bool) -> GRMPTrainingArguments:
+    return GRMPTrainingArguments(
+        output_dir=str(output / "fit"),
+        num_train_epochs=recipe.epochs,
+        max_steps=-1 if recipe.epochs else recipe.steps,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        lr_scheduler_type="cosine",
+        regularization_strength=0.0,
+        seed=seed,
+        bf16=bool(recipe.bf16),
+        use_cpu=use_cpu,
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+    )
+
+
+@torch.no_grad()
+def _means(model: PeftModel, pictures: RatedPictures) -> Tensor:
+    """The cosines ``(n,)`` of pictures."""
+    parts = (normalize(part, pictures.mean, pictures.std) for part in pictures.batches(_TOGETHER))
+    return torch.cat([model(pixel_values=part.to(model.device)).mean for part in parts])
