@@ -32,7 +32,7 @@ import grmp_hf
 from grmp_hf.data.distortion_types import DISTORTION_TYPES, distortion_type
 from grmp_hf.data.distortions import DISTORTIONS, LEVELS, distort
 from grmp_hf.modeling.explaining import EXPLAINER, NONE, Probe, standardised
-from grmp_hf.modeling.functional import join_tiles
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.pictures import read_picture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,6 +75,13 @@ def make_copy(photo: Image.Image, rng: np.random.Generator) -> tuple[Pixels, int
     return pixels, VALUES.index(kind)
 
 
+def find_scene(photo: Image.Image, teacher: Teacher) -> Array:
+    """Scenes ``(1, 9)`` by what the teacher sees in a photograph at 224 pixels, the size that it was trained with."""
+    whole = GRMPImageProcessor(224).pixels(photo).float()
+    classes = teacher(whole).logits.softmax(-1).numpy()
+    return scene_probabilities(classes, np.array([whole.mean() / 255], np.float32))
+
+
 @torch.inference_mode()
 def look(photos: list[Path], teacher: Teacher, copies: int) -> dict[str, Array]:
     """Of train photographs: ``side (n, F)`` of each copy, its type, its photograph, and scenes ``(n, 9)`` of that."""
@@ -86,10 +93,7 @@ def look(photos: list[Path], teacher: Teacher, copies: int) -> dict[str, Array]:
         photo = read_picture(path)
         made = [make_copy(photo, np.random.default_rng([SEED, at, copy])) for copy in range(copies)]
         side = model.get_side(base.prepare(torch.stack([processor.pixels(pixels) for pixels, _ in made])))
-        whole = join_tiles(processor.pixels(photo)[None, 1:], processor.side_size).float()
-        classes = teacher(whole).logits.softmax(-1).numpy()
-        scenes = scene_probabilities(classes, np.array([whole.mean() / 255], np.float32))
-        types, shown = np.array([kind for _, kind in made]), np.repeat(scenes, copies, 0)
+        types, shown = np.array([kind for _, kind in made]), np.repeat(find_scene(photo, teacher), copies, 0)
         found.append({"side": side.numpy(), "type": types, "photo": np.full(copies, at), "scenes": shown})
         if at % 100 == 0:
             print(f"{at} of {len(photos)} photographs", flush=True)
