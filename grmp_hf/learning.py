@@ -226,7 +226,7 @@ def judge(scorer: Scorer, photographs: Sequence[Pixels], *, tell: Tell) -> list[
         tell: see :data:`Tell`.
     """
     processes = processes_of(scorer)
-    own = range(processes.process_index * JUDGED, len(photographs), processes.numprocesses_of * JUDGED)
+    own = range(processes.process_index * JUDGED, len(photographs), processes.num_processes * JUDGED)
     found: list[tuple[int, list[float]]] = []
     for done, at in enumerate(own, start=1):
         found.append((at, scorer.score(photographs[at : at + JUDGED]).quality.tolist()))

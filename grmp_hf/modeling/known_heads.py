@@ -48,7 +48,10 @@ def rebuild(described: Mapping[str, Any], given: nn.Module | None = None) -> nn.
     try:
         return kind(**described.get("settings", {}))
     except TypeError as error:
-        raise GRMPError(f"Expected settings of the head {name!r}, got {described.get('settings')!r}.") from error
+        raise GRMPError(
+            f"Expected settings of the head {name!r}, got {described.get('settings')!r}. If it is a head of your own, "
+            "hand it in: load(..., head=...)."
+        ) from error
 
 
 def check_kept(model: Any) -> None:
