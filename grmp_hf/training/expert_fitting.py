@@ -14,12 +14,10 @@ from typing import Any, cast
 import torch
 from peft import LNTuningConfig, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import TrainerCallback
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.bases import base_fingerprint
-from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.linear_heads import Cosines
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
@@ -27,20 +25,19 @@ from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.calibration import place_means
 from grmp_hf.training.checkpoints import digest
 from grmp_hf.training.continual import distilled, hold, importance
-from grmp_hf.training.fitting import fitting
+from grmp_hf.training.fitting import Teller, fitting, kept_quietly
 from grmp_hf.training.gradients import named_gradients
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.rules import Rule, summed
 from grmp_hf.training.sampling import Plan, within
-from grmp_hf.training.shots import Columns
+from grmp_hf.training.shots import Columns, look
 from grmp_hf.training.stream_recipe import StreamRecipe
 
-__all__ = ["Held", "begin", "fisher", "learn", "look", "trained_weights"]
+__all__ = ["Held", "begin", "fisher", "learn", "trained_weights"]
 
 Progress = Callable[[str, float], None]
 
 _NORMS = r".*vision_model.*(layer_norm1|layer_norm2|pre_layrnorm|post_layernorm)"  # the library's own spelling
-_TOGETHER = 8  # pictures that are looked at at once
 _HEAD = ".head.modules_to_save.default."
 
 
@@ -143,9 +140,9 @@ def learn(
         GRMPError: a data set of fewer than two pictures or of equal ratings, or pictures that cannot be read.
     """
     _check(pictures, sets, new)
-    shown = look(model, pictures, progress)
+    shown = look(model, pictures, ["image_embeds"], progress)
     known = {"labels": pictures.columns["labels"], "dataset": sets}
-    taught = {} if before is None else {"before": look(before, pictures, None)["means"]}
+    taught = {} if before is None else {"before": look(before, pictures, ["means"])["means"]}
     own = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     run = {
         "recipe": asdict(recipe),
@@ -161,7 +158,7 @@ def learn(
     def stage(name: str, wanted: Callable[[str], bool], rows: Any, rule: Rule, epochs: int, rate: float) -> None:
         arguments = _arguments(folder / name, recipe, model, plan, seed, epochs, rate)
         given: dict[str, Any] = {"objective": objective, "plan": plan, "rule": rule, "train_dataset": rows}
-        tellers = [_Teller(progress, f"learn {name}")]
+        tellers = [Teller(progress, f"learn {name}")]
         with _training(own, wanted), fitting(model, arguments, run, keep=False, callbacks=tellers, **given) as trainer:
             trainer.train(resume_from_checkpoint=True)
 
@@ -178,7 +175,7 @@ def learn(
             return _HEAD not in name or _is_new(name, new)
 
         stage("both", wanted, whole, rule, recipe.epochs, recipe.learning_rate)
-    _place(model, look(model, pictures, None)["means"], known, new)
+    _place(model, look(model, pictures, ["means"])["means"], known, new)
     return model
 
 
@@ -208,19 +205,6 @@ def _training(own: Sequence[tuple[str, nn.Parameter]], wanted: Callable[[str], b
     finally:
         for _, weight in own:
             weight.requires_grad_(True)
-
-
-def look(model: Any, pictures: RatedPictures, progress: Progress | None) -> dict[str, Tensor]:
-    """What a model says of pictures as they are: ``image_embeds`` ``(n, D)``, and ``means`` ``(n, H)`` of its head."""
-    found: dict[str, list[Tensor]] = {"image_embeds": [], "means": []}
-    with torch.no_grad():
-        for at, pixels in enumerate(pictures.batches(_TOGETHER), start=1):
-            output = model(normalize(pixels, pictures.mean, pictures.std).to(model.device))
-            for name, parts in found.items():
-                parts.append(output[name].float().cpu())
-            if progress is not None:
-                progress("embed", min(_TOGETHER * at / len(pictures), 1.0))
-    return {name: torch.cat(parts) for name, parts in found.items()}
 
 
 def _place(model: PeftModel, means: Tensor, rows: Mapping[str, Tensor], new: Sequence[int]) -> None:
@@ -275,20 +259,5 @@ def _arguments(
         seed=seed,
         bf16=bool(recipe.bf16),
         use_cpu=model.device.type == "cpu",
-        save_strategy="steps" if recipe.save_steps else "no",
-        save_steps=max(recipe.save_steps, 1),
-        save_total_limit=2,
-        logging_strategy="no",
-        disable_tqdm=True,
+        **kept_quietly(recipe.save_steps),
     )
-
-
-class _Teller(TrainerCallback):
-    """Hands the Trainer's progress on."""
-
-    def __init__(self, tell: Progress | None, what: str) -> None:
-        self.tell, self.what = tell, what
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.tell is not None:
-            self.tell(self.what, state.global_step / state.max_steps)

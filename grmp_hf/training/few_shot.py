@@ -32,7 +32,7 @@ from grmp_hf.training.checkpoints import digest
 from grmp_hf.training.evidence import Belief
 from grmp_hf.training.expecting import ExpectedGain
 from grmp_hf.training.feature_fitting import agreement, fit_features, pull_of_map
-from grmp_hf.training.fitting import fitting
+from grmp_hf.training.fitting import Teller, fitting, kept_quietly
 from grmp_hf.training.pairing import Compared
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.recipes import FewShotRecipe
@@ -129,7 +129,7 @@ def adapt(
     else:
         shots = Columns({**rated, **known.columns})
     run = _run(adapted, recipe, seed, known.digest, rated, pairs)
-    given = {"rule": rule if recipe.moves_embeddings else None, "callbacks": [_Teller(tell), *callbacks]}
+    given = {"rule": rule if recipe.moves_embeddings else None, "callbacks": [Teller(tell, "train"), *callbacks]}
     with _fitting(adapted, shots, known, recipe, Path(output_dir), run, pairs, **given) as trainer:
         trainer.train(resume_from_checkpoint=True)
     return adapted
@@ -180,7 +180,7 @@ def adapt_embeds(
     pairs = (compared or Compared()) if recipe.objective == "fidelity" else None
     rated = {"labels": quality, **certainty_of(noise, len(quality), recipe), **_columns(pairs, len(quality))}
     run = _run(adapted, recipe, seed, known.digest, rated, pairs)
-    watching = {"callbacks": [_Teller(progress or _silent), *callbacks]}
+    watching = {"callbacks": [Teller(progress, "train"), *callbacks]}
     with _fitting(
         adapted, Columns({**rated, **columns}), known, recipe, Path(output_dir), run, pairs, **watching
     ) as trainer:
@@ -308,16 +308,6 @@ def _prompt_config(
     return config
 
 
-class _Teller(TrainerCallback):
-    """Hands the Trainer's progress on."""
-
-    def __init__(self, tell: Progress) -> None:
-        self.tell = tell
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.tell("train", state.global_step / state.max_steps)
-
-
 def _arguments(
     recipe: FewShotRecipe, device: torch.device, shots: int, seed: int, output: Path
 ) -> GRMPTrainingArguments:
@@ -336,11 +326,7 @@ def _arguments(
         seed=seed,
         bf16=bool(recipe.bf16),
         use_cpu=device.type == "cpu",
-        save_strategy="steps" if recipe.save_steps else "no",
-        save_steps=max(recipe.save_steps, 1),
-        save_total_limit=2,
-        logging_strategy="no",
-        disable_tqdm=True,
+        **kept_quietly(recipe.save_steps),
     )
     joint = min(recipe.batch_size, shots)
     arguments.joint_batch_size = None if recipe.objective == "fidelity" else joint  # there a plan says it

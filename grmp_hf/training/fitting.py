@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.checkpoints import claim_folder
 from grmp_hf.training.trainer import GRMPTrainer
 
-__all__ = ["fitting"]
+__all__ = ["Teller", "fitting", "kept_quietly"]
+
+
+def kept_quietly(save_steps: int) -> dict[str, Any]:
+    """Of ``GRMPTrainingArguments``: a checkpoint every so many steps, or none for 0, and nothing printed."""
+    return {
+        "save_strategy": "steps" if save_steps else "no",
+        "save_steps": max(save_steps, 1),
+        "save_total_limit": 2,
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+    }
+
+
+class Teller(TrainerCallback):
+    """Hands the Trainer's progress on.
+
+    Args:
+        tell: told ``what`` is being done and which share of it is done; None for nobody.
+    """
+
+    def __init__(self, tell: Callable[[str, float], None] | None, what: str) -> None:
+        self.tell, self.what = tell, what
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.tell is not None:
+            self.tell(self.what, state.global_step / state.max_steps)
 
 
 @contextmanager

@@ -8,12 +8,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from peft import PeftModel, get_peft_model
-from torch import Tensor
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.configuration_grmp import anchor_levels
-from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.linear_heads import Cosine
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_injection import LoDaConfig
@@ -21,17 +19,15 @@ from grmp_hf.record import Record
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.calibration import place_means
 from grmp_hf.training.checkpoints import digest
-from grmp_hf.training.fitting import fitting
+from grmp_hf.training.fitting import fitting, kept_quietly
 from grmp_hf.training.objectives import plcc
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.precision import BF16
 from grmp_hf.training.recipes import Recipe
 from grmp_hf.training.sampling import repeated, within
-from grmp_hf.training.shots import check_quality
+from grmp_hf.training.shots import check_quality, look
 
 __all__ = ["LoDaRecipe", "adapt_locally"]
-
-_TOGETHER = 8  # pictures that are looked at at once, to place them
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,7 @@ def adapt_locally(
     with fitting(adapted, arguments, run, keep=False, **given) as trainer:
         trainer.train()
     held = adapted.get_base_model().head.modules_to_save["default"]
-    held.place(*place_means(_means(adapted, views or pictures), quality))
+    held.place(*place_means(look(adapted, views or pictures, ["mean"])["mean"], quality))
     return adapted
 
 
@@ -144,14 +140,5 @@ def _arguments(recipe: LoDaRecipe, output: Path, seed: int, *, use_cpu: bool) ->
         seed=seed,
         bf16=bool(recipe.bf16),
         use_cpu=use_cpu,
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
+        **kept_quietly(0),
     )
-
-
-@torch.no_grad()
-def _means(model: PeftModel, pictures: RatedPictures) -> Tensor:
-    """The cosines ``(n,)`` of pictures."""
-    parts = (normalize(part, pictures.mean, pictures.std) for part in pictures.batches(_TOGETHER))
-    return torch.cat([model(pixel_values=part.to(model.device)).mean for part in parts])

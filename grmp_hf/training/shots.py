@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from grmp_hf.training.checkpoints import digest
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.recipes import FewShotRecipe
 
-__all__ = ["Columns", "Known", "certainty_of", "check_quality", "describe"]
+__all__ = ["Columns", "Known", "certainty_of", "check_quality", "describe", "look"]
 
 _TOGETHER = 8  # pictures that are embedded at once
 
@@ -84,6 +84,31 @@ def certainty_of(noise: Tensor | None, pictures: int, recipe: FewShotRecipe) -> 
         raise GRMPError(f"Expected a noise above 0 for each of {pictures} pictures, got others. Look for NaN in it.")
     noise = noise.double()
     return {} if bool((noise == noise[0]).all()) else {"certainty": (noise.mean() / noise).float()}
+
+
+def look(
+    model: Any, pictures: RatedPictures, names: Sequence[str], tell: Callable[[str, float], None] | None = None
+) -> dict[str, Tensor]:
+    """What a model says of pictures as they are, once each.
+
+    Args:
+        model: as it scores.
+        pictures: n of them.
+        names: of its output.
+        tell: told which share is done; None for nobody.
+
+    Returns:
+        Name -> ``(n, ...)`` float32, on the CPU.
+    """
+    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+    with torch.no_grad():
+        for at, pixels in enumerate(pictures.batches(_TOGETHER), start=1):
+            output = model(normalize(pixels, pictures.mean, pictures.std).to(model.device))
+            for name, found in parts.items():
+                found.append(output[name].float().cpu())
+            if tell is not None:
+                tell("embed", min(_TOGETHER * at / len(pictures), 1.0))
+    return {name: torch.cat(found) for name, found in parts.items()}
 
 
 def describe(

@@ -14,8 +14,9 @@ from torch import Tensor
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.pairwise import chance_better, pairs_within
-from grmp_hf.training.expert_fitting import Held, begin, fisher, learn, look, trained_weights
+from grmp_hf.training.expert_fitting import Held, begin, fisher, learn, trained_weights
 from grmp_hf.training.pictures import RatedPictures
+from grmp_hf.training.shots import look
 from grmp_hf.training.stream_recipe import StreamRecipe
 
 QUICK = StreamRecipe(head_epochs=2, epochs=2, group=4)
@@ -83,7 +84,7 @@ def test_it_learns_and_says_it_on_the_scale_of_ratings(make_scorer: Any, tmp_pat
     recipe = of(QUICK, head_epochs=60, epochs=20, learning_rate=0.01)
     said = list[str]()
     model = first(make_scorer(), tmp_path, recipe, progress=lambda what, share: said.append(what))
-    shown = look(model, pictures(0), None)
+    shown = look(model, pictures(0), ["image_embeds", "means"])
     order = shown["means"][:, 0].argsort()
     assert order.tolist() == list(range(8)) and dict.fromkeys(said) == dict.fromkeys(
         ["embed", "learn head", "learn both"]
@@ -115,7 +116,7 @@ def test_a_second_data_set_goes_on_where_the_first_has_ended(make_scorer: Any, t
 
 def old_pairs(model: Any) -> Tensor:
     """What the first axis says of the pairs of the second data set."""
-    means = look(model, pictures(1), None)["means"][:, 0]
+    means = look(model, pictures(1), ["means"])["means"][:, 0]
     i, j = pairs_within(torch.zeros(8))
     return chance_better(means[i], means[j], 1.0, 1.0)
 
