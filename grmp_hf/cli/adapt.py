@@ -16,6 +16,7 @@ from grmp_hf.cli.options import (
     add_rating_options,
     check_choices,
     check_recipe,
+    check_seed,
     join_processes,
     leave_processes,
     load_scorer,
@@ -97,8 +98,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.monotonic()
     if args.shots is not None and args.shots < _FEWEST:
         raise GRMPError(f"--shots: expected at least {_FEWEST}, got {args.shots}; fewer say nothing about a taste")
-    if not 0 <= args.seed < 2**32:
-        raise GRMPError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}")
+    check_seed(args)
     check_choices(args)
     args.recipe = check_recipe("adapt", args.recipe)
     args.start = find_start(args.start, args.model)

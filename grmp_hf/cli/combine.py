@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from grmp_hf.cli.options import add_model_options, load_scorer, positive, say, tell
+from grmp_hf.cli.options import add_model_options, check_seed, load_scorer, positive, say, tell
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
 from grmp_hf.outputs import OutputFolder, keep_apart
@@ -58,11 +58,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the sub-command."""
     adapters = named(args.adapters, "adapter")
     pictures = named(args.pictures, "--pictures", bare=False)
-    if args.temperature < 0 or not 0 <= args.seed < 2**32:
-        raise GRMPError(
-            f"--temperature and --seed: expected at least 0, and a seed below {2**32}, got {args.temperature:g} and "
-            f"{args.seed}"
-        )
+    check_seed(args)
+    if not args.temperature >= 0:
+        raise GRMPError(f"--temperature: expected at least 0, got {args.temperature:g}")
     for place in [*adapters.values(), args.model]:
         keep_apart(args.output, "an adapter", place)
     with OutputFolder(args.output, expert_files(), overwrite=args.overwrite) as output:

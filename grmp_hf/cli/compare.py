@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grmp_hf.cli.options import add_model_options, listed, load_scorer, say, tell
+from grmp_hf.cli.options import add_model_options, add_paths, listed, load_scorer, need_paths, say, tell
 from grmp_hf.cli.writing import UNLIKE, describe_scorer
 from grmp_hf.errors import GRMPError
 
@@ -35,10 +34,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "paths", nargs="*", metavar="PATH", help="picture, folder (with all below it) or quoted pattern"
-    )
-    parser.add_argument("--list", type=Path, metavar="FILE", help="text file with a path in each line, beside PATH")
+    add_paths(parser)
     parser.add_argument(
         "--noise",
         type=float,
@@ -54,8 +50,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command."""
-    if not args.paths and args.list is None:
-        args.parser.error("the following arguments are required: PATH, or --list FILE")
+    need_paths(args)
     if not 0 < args.noise < float("inf"):
         raise GRMPError(f"--noise: expected a deviation above 0, such as 0.2, got {args.noise:g}")
     from grmp_hf.data.listing import list_images

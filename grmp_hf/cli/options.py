@@ -23,15 +23,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_model_options",
+    "add_paths",
     "add_rating_options",
     "check_choices",
     "check_names",
     "check_recipe",
+    "check_seed",
     "device",
     "join_processes",
     "leave_processes",
     "listed",
     "load_scorer",
+    "need_paths",
     "positive",
     "read_choices",
     "read_table",
@@ -54,6 +57,12 @@ def device(text: str) -> str:
     if not re.fullmatch(r"(cpu|cuda|mps|xpu|hpu|npu)(:\d+)?", text):
         raise argparse.ArgumentTypeError(f"expected a device such as cpu, cuda or cuda:1, got {text!r}")
     return text
+
+
+def check_seed(args: argparse.Namespace) -> None:
+    """Raise for a ``--seed`` that not every generator takes."""
+    if not 0 <= args.seed < 2**32:
+        raise GRMPError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}")
 
 
 def check_names(args: argparse.Namespace) -> None:
@@ -137,6 +146,20 @@ def load_scorer(args: argparse.Namespace) -> Scorer:
         local_files_only=True if args.offline else None,
         side=getattr(args, "side", None),
     )
+
+
+def add_paths(parser: argparse.ArgumentParser) -> None:
+    """Which pictures, as words of the command line or lines of a file; see :func:`need_paths` and :func:`listed`."""
+    parser.add_argument(
+        "paths", nargs="*", metavar="PATH", help="picture, folder (with all below it) or quoted pattern"
+    )
+    parser.add_argument("--list", type=Path, metavar="FILE", help="text file with a path in each line, beside PATH")
+
+
+def need_paths(args: argparse.Namespace) -> None:
+    """End with the usage where no picture is named."""
+    if not args.paths and args.list is None:
+        args.parser.error("the following arguments are required: PATH, or --list FILE")
 
 
 def listed(file: Path | None) -> list[str]:

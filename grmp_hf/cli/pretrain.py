@@ -12,6 +12,7 @@ from grmp_hf.cli.options import (
     add_model_options,
     add_rating_options,
     check_recipe,
+    check_seed,
     join_processes,
     leave_processes,
     load_scorer,
@@ -82,8 +83,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.monotonic()
     if args.workers < 0:
         raise GRMPError(f"--workers: expected at least 0, got {args.workers}")
-    if not 0 <= args.seed < 2**32:
-        raise GRMPError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}")
+    check_seed(args)
     args.recipe = check_recipe("pretrain", args.recipe)
     keep_apart(args.output, "--model", args.model)
     with OutputFolder(args.output, _NAMES, overwrite=args.overwrite) as output:

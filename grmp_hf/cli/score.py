@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grmp_hf.cli.options import add_model_options, listed, load_scorer, say
+from grmp_hf.cli.options import add_model_options, add_paths, listed, load_scorer, need_paths, say
 from grmp_hf.cli.progress import Progress
 from grmp_hf.cli.writing import (
     COLUMNS,
@@ -41,10 +41,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         "score", help="score pictures", description="Score pictures: one row each.", epilog=_EPILOG, allow_abbrev=False
     )
-    parser.add_argument(
-        "paths", nargs="*", metavar="PATH", help="picture, folder (with all below it) or quoted pattern"
-    )
-    parser.add_argument("--list", type=Path, metavar="FILE", help="text file with a path in each line, beside PATH")
+    add_paths(parser)
     parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="table to write (default: print it)")
     parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of --output, else table")
     parser.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
@@ -60,8 +57,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; 0 if every picture was scored, else 1."""
-    if not args.paths and args.list is None:
-        args.parser.error("the following arguments are required: PATH, or --list FILE")
+    need_paths(args)
     if not 0 < args.interval < 1:
         raise GRMPError(f"--interval: expected a share between 0 and 1, such as 0.9, got {args.interval:g}")
     if args.output is not None and (args.output.is_dir() or (args.output.exists() and not args.overwrite)):

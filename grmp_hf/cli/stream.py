@@ -14,6 +14,7 @@ from grmp_hf.cli.options import (
     add_model_options,
     add_rating_options,
     check_recipe,
+    check_seed,
     join_processes,
     leave_processes,
     load_scorer,
@@ -24,7 +25,6 @@ from grmp_hf.cli.options import (
     tell,
 )
 from grmp_hf.cli.progress import Progress
-from grmp_hf.errors import GRMPError
 from grmp_hf.outputs import OutputFolder, keep_apart
 from grmp_hf.places import check_data
 from grmp_hf.recipe_files import recipe_names
@@ -81,8 +81,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command."""
     start = time.monotonic()
-    if not 0 <= args.seed < 2**32:
-        raise GRMPError(f"--seed: expected 0 to {2**32 - 1}, got {args.seed}")
+    check_seed(args)
     places = named(args.sets, "set")
     for place in places.values():
         check_data(place)

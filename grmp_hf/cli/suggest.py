@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grmp_hf.cli.options import add_model_options, listed, load_scorer, positive, say, tell
+from grmp_hf.cli.options import add_model_options, add_paths, listed, load_scorer, need_paths, positive, say, tell
 from grmp_hf.cli.progress import Progress
 from grmp_hf.cli.writing import describe_scorer
 from grmp_hf.errors import GRMPError
@@ -35,10 +35,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "paths", nargs="*", metavar="PATH", help="picture, folder (with all below it) or quoted pattern"
-    )
-    parser.add_argument("--list", type=Path, metavar="FILE", help="text file with a path in each line, beside PATH")
+    add_paths(parser)
     parser.add_argument("--count", type=positive, default=20, metavar="N", help="pictures to rate (default 20)")
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE", help="table to fill in, .csv")
     parser.add_argument("--overwrite", action="store_true", help="replace an --output that exists and holds no rating")
@@ -50,8 +47,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command."""
-    if not args.paths and args.list is None:
-        args.parser.error("the following arguments are required: PATH, or --list FILE")
+    need_paths(args)
     _check_output(args.output, args.overwrite)
     from grmp_hf.data.listing import list_images
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -66,6 +66,7 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
     active_adapters: Any
     disable_adapters: Any
     set_adapter: Any
+    _active_adapter: Any
     _move_adapter_to_device_of_base_layer: Any
 
     def __init__(self, base_layer: nn.Module) -> None:
@@ -131,6 +132,17 @@ class AdapterTuner(BaseTuner):
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         # PEFT's own copies ``weight`` from the child, which an encoder does not have.
         setattr(parent, child_name, new_module)
+
+    def _put_around(
+        self, wrap: Callable[[nn.Module], AdapterLayer], target: nn.Module, name: str, parent: nn.Module
+    ) -> AdapterLayer:
+        """The layer of ours around a module, which a first adapter puts there."""
+        if isinstance(target, AdapterLayer):
+            return target
+        layer = wrap(target)
+        layer._active_adapter = self.active_adapters
+        self._replace_module(parent, name, layer, target)
+        return layer
 
     @classmethod
     def _remap_adapter_state_dict_for_load(

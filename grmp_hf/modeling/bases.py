@@ -17,10 +17,12 @@ from transformers.utils import cached_file
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import adapter_weights
+from grmp_hf.modeling.configuration_grmp import match_views
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.known_heads import describe
 from grmp_hf.record import CONFIG_FILE, RECORD, Record
 
-__all__ = ["RecordedConfig", "base_fingerprint", "check_base", "check_recorded", "find_record", "side_of"]
+__all__ = ["RecordedConfig", "base_fingerprint", "check_base", "check_recorded", "find_record", "meet_base", "side_of"]
 
 _BESIDE = ("head.", "side.")  # what a base may have that is no part of the CLIP
 
@@ -33,6 +35,18 @@ def check_base(config: Any, model: Any) -> Record:
     """
     found = check_recorded(Record.of(config), model)
     found.attach(config)
+    return found
+
+
+def meet_base(config: Any, model: Any) -> Record:
+    """:func:`check_base`, for methods whose config is given to PEFT: the model then takes the views of the record.
+
+    Raises:
+        GRMPError: as :func:`check_recorded`, or views that the base does not take.
+    """
+    found = check_base(config, model)
+    if found.preprocessing is not None:
+        match_views(model.config, GRMPImageProcessor(**found.preprocessing))
     return found
 
 

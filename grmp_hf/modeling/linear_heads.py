@@ -19,7 +19,19 @@ from grmp_hf.modeling.heads import Features, GRMPOutput, Head, Text
 __all__ = ["Cosine", "Cosines", "MeanSigma", "SeveralMeans"]
 
 
-class Cosine(Head):
+class _Placed(Head):
+    """A head whose axis is laid on the scale of ratings by two buffers."""
+
+    scale: Tensor
+    offset: Tensor
+
+    def place(self, scale: float, offset: float) -> None:
+        """Say where the axis lies on the scale; see :func:`~grmp_hf.training.calibration.place_means`."""
+        self.scale.fill_(scale)
+        self.offset.fill_(offset)
+
+
+class Cosine(_Placed):
     """Cosine between a picture's embedding and a direction that is learnt::
 
         mean = sum_v weight_v cos(embedding_v, direction)   in [-1, 1],   quality = (1 + mean) / 2
@@ -39,9 +51,6 @@ class Cosine(Head):
     Source: the heads of TSN-IQA (arXiv 2107.13429; at test time there) and of LoDa (arXiv 2308.12001).
     """
 
-    scale: Tensor
-    offset: Tensor
-
     def __init__(self, width: int, token: bool = False, dropout: float = 0.0, placed: bool = False) -> None:
         super().__init__()
         self.direction = nn.Parameter(torch.randn(width) / math.sqrt(width))
@@ -49,11 +58,6 @@ class Cosine(Head):
         if placed:
             self.register_buffer("scale", torch.full((), 2.0))
             self.register_buffer("offset", torch.zeros(()))
-
-    def place(self, scale: float, offset: float) -> None:
-        """Say where the cosines lie on the scale; see :func:`~grmp_hf.training.calibration.place_means`."""
-        self.scale.fill_(scale)
-        self.offset.fill_(offset)
 
     def forward(self, features: Features, text: Text) -> GRMPOutput:
         """``mean`` ``(B,)`` in [-1, 1], and the quality that it stands for."""
@@ -126,7 +130,7 @@ class Cosines(Head):
         return {"width": len(self.directions[0]), "sets": len(self.directions), "judge": self.judge}
 
 
-class MeanSigma(Head):
+class MeanSigma(_Placed):
     """A mean on an open axis, and how far it may be off::
 
         mean, s = W embedding + b,   sigma = softplus(s),   quality = sigmoid(scale mean + offset)
@@ -141,9 +145,6 @@ class MeanSigma(Head):
     Source: UNIQUE (arXiv 2005.13983), on the embedding of a CLIP in the place of bilinear features.
     """
 
-    scale: Tensor
-    offset: Tensor
-
     def __init__(self, width: int) -> None:
         super().__init__()
         self.last = nn.Linear(width, 2)
@@ -152,11 +153,6 @@ class MeanSigma(Head):
             self.last.bias.copy_(torch.tensor([0.0, math.log(math.e - 1)]))  # softplus of it is 1
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("offset", torch.zeros(()))
-
-    def place(self, scale: float, offset: float) -> None:
-        """Say where the axis lies on the scale; see :func:`~grmp_hf.training.calibration.place_means`."""
-        self.scale.fill_(scale)
-        self.offset.fill_(offset)
 
     def forward(self, features: Features, text: Text) -> GRMPOutput:
         """``mean``, ``sigma`` and ``quality``, each ``(B,)``."""

@@ -17,9 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import AdapterLayer, AdapterTuner, register_method
-from grmp_hf.modeling.bases import RecordedConfig, check_base, side_of
-from grmp_hf.modeling.configuration_grmp import match_views
-from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
+from grmp_hf.modeling.bases import RecordedConfig, meet_base, side_of
 from grmp_hf.modeling.injection import LocalFeatures, Statistics, run_injected_encoder
 from grmp_hf.modeling.side import Side
 from grmp_hf.record import Record
@@ -138,9 +136,7 @@ class LoDaModel(AdapterTuner):
     target_module_mapping = {"grmp": ["vision_model.encoder"]}
 
     def _prepare_model(self, peft_config: LoDaConfig, model: Any) -> None:
-        record = check_base(peft_config, model)
-        if record.preprocessing is not None:
-            match_views(model.config, GRMPImageProcessor(**record.preprocessing))
+        record = meet_base(peft_config, model)
         if model.side is None:
             raise GRMPError(
                 "Expected a base with a side network, whose maps are injected, got one without. Load it with "
@@ -158,11 +154,7 @@ class LoDaModel(AdapterTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        if not isinstance(target, InjectionLayer):
-            layer = InjectionLayer(target)
-            layer._active_adapter = self.active_adapters
-            self._replace_module(parent, target_name, layer, target)
-            target = layer
+        target = self._put_around(InjectionLayer, target, target_name, parent)
         vision, side = self.model.config.clip_config.vision_config, self.model.side
         features = LocalFeatures(
             side.channels,

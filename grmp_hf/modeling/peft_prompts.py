@@ -8,6 +8,7 @@ encoder of the vision tower, whose layer holds everything visual, and the readou
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
@@ -17,12 +18,11 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import AdapterLayer, AdapterTuner, register_method
-from grmp_hf.modeling.bases import RecordedConfig, check_base, side_of
+from grmp_hf.modeling.bases import RecordedConfig, meet_base, side_of
 from grmp_hf.modeling.caching import WeightCache, adapter_state
-from grmp_hf.modeling.configuration_grmp import anchor_levels, axis_sizes, match_views
+from grmp_hf.modeling.configuration_grmp import anchor_levels, axis_sizes
 from grmp_hf.modeling.feature_map import EMBEDS, Sureness
 from grmp_hf.modeling.heads import Features
-from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.prompts import (
     KeysValues,
     ReadoutPrompts,
@@ -220,9 +220,7 @@ class GRMPPromptModel(AdapterTuner):
     target_module_mapping = {"grmp": ["text_model.embeddings.token_embedding", "vision_model.encoder", "readout"]}
 
     def _prepare_model(self, peft_config: GRMPPromptConfig, model: Any) -> None:
-        record = check_base(peft_config, model)
-        if record.preprocessing is not None:
-            match_views(model.config, GRMPImageProcessor(**record.preprocessing))
+        record = meet_base(peft_config, model)
         vision = model.config.clip_config.vision_config
         if (peft_config.visual_layers or 0) > vision.num_hidden_layers:
             raise GRMPError(
@@ -275,13 +273,9 @@ class GRMPPromptModel(AdapterTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        config = self.model.config
-        if not isinstance(target, AdapterLayer):
-            wrap = {"encoder": VisualPromptLayer, "readout": ReadoutLayer}.get(target_name)
-            layer = TextPromptLayer(target, config.placeholder_token_id) if wrap is None else wrap(target)
-            layer._active_adapter = self.active_adapters
-            self._replace_module(parent, target_name, layer, target)
-            target = layer
+        of_tokens = functools.partial(TextPromptLayer, placeholder=self.model.config.placeholder_token_id)
+        wrap = {"encoder": VisualPromptLayer, "readout": ReadoutLayer}.get(target_name, of_tokens)
+        target = self._put_around(wrap, target, target_name, parent)
         if target_name == "encoder":
             target.add(adapter_name, self._visual_prompts(peft_config), frozen=peft_config.freeze_visual_prompts)
         elif target_name == "readout":
