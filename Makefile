@@ -32,7 +32,7 @@ demo/pictures/labels.csv: training/make_demo_pictures.py | $(VENV)/.stamp-core
 	$(RUN) $< $(@D)
 
 test: $(VENV)/.stamp-dev style ## run every check: style, types, tests, examples in docstrings
-	$(RUN) -m pytest -m "not slow and not gpu" --durations=20
+	$(RUN) -m pytest -n logical --dist loadfile -m "not slow and not gpu" --durations=20
 
 style: $(VENV)/.stamp-dev ## check format, lint and types
 	$(RUN) -m ruff format --check .

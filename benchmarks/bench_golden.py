@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from golden import Golden, OneBatch, start, student
+from golden import Golden, OneBatch, arguments, start, student
 from measuring import add_folder, make_parser, need_folder, write_result
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from grmp_hf import GRMPImageProcessor, GRMPTrainer, GRMPTrainingArguments
+from grmp_hf import GRMPImageProcessor, GRMPTrainer
 from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.modeling.conversion import to_authors_name, to_authors_state_dict
 from grmp_hf.modeling.functional import semantic_cross_entropy, unit_length
@@ -104,20 +104,8 @@ def trained(golden: Golden, steps: int, rate: float, *, freeze_visual_prompts: b
     """The student after `GRMPTrainer` with the authors' settings: SGD, weight decay 1e-4, lambda 5."""
     model = start(golden, freeze_visual_prompts=freeze_visual_prompts)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = GRMPTrainingArguments(
-            output_dir=folder,
-            max_steps=steps,
-            learning_rate=rate,
-            weight_decay=1e-4,
-            optim="sgd",
-            lr_scheduler_type="constant",
-            per_device_train_batch_size=6,
-            use_cpu=True,
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-        )
-        GRMPTrainer(model, arguments, train_dataset=OneBatch(golden)).train()
+        settings = arguments(folder, steps, rate, logging_strategy="no")
+        GRMPTrainer(model, settings, train_dataset=OneBatch(golden)).train()
     return model.eval()
 
 

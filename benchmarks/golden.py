@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.utils.data import Dataset
 
 from grmp_hf import GRMPPromptConfig
 from grmp_hf.modeling.conversion import from_authors_state_dict
+from grmp_hf.training.arguments import GRMPTrainingArguments
 
 Golden = Mapping[str, Tensor]
 _BLOCKS = ["layers.2", "layers.3", "final_layer_norm", "post_layernorm"]
@@ -42,6 +44,23 @@ def student(golden: Golden) -> PeftModel:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     return model
+
+
+def arguments(folder: str, steps: int, rate: float, **more: Any) -> GRMPTrainingArguments:
+    """The authors' settings: SGD, weight decay 1e-4, all six pictures a step; lambda is the default's, 5."""
+    return GRMPTrainingArguments(
+        output_dir=folder,
+        max_steps=steps,
+        learning_rate=rate,
+        weight_decay=1e-4,
+        optim="sgd",
+        lr_scheduler_type="constant",
+        per_device_train_batch_size=6,
+        use_cpu=True,
+        save_strategy="no",
+        disable_tqdm=True,
+        **more,
+    )
 
 
 def start(golden: Golden, *, freeze_visual_prompts: bool) -> PeftModel:

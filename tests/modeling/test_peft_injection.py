@@ -7,23 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 from peft import AutoPeftModel, PeftModel, get_peft_model
-from peft.utils import PeftType
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.models.clip.modeling_clip import CLIPEncoder
 
 import grmp_hf
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling import peft_injection
 from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.bases import side_of
 from grmp_hf.modeling.linear_heads import Cosine
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
-from grmp_hf.modeling.peft_injection import LoDaConfig, LoDaModel
+from grmp_hf.modeling.peft_injection import LoDaConfig
 from grmp_hf.modeling.side import make_side
 from grmp_hf.record import ADAPTER_FILES, Record
 
@@ -56,14 +53,6 @@ def logits(model: Any) -> Tensor:
 def save(model: PeftModel, folder: Path) -> Path:
     model.save_pretrained(str(folder), save_embedding_layers=False)
     return folder
-
-
-def test_the_method_is_a_member_of_pefts_enumeration() -> None:
-    peft_injection.register()
-    assert PeftType.LODA is PeftType("LODA") and list(PeftType).count("LODA") == 1
-    assert peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[PeftType.LODA] is LoDaConfig
-    assert peft.mapping.PEFT_TYPE_TO_TUNER_MAPPING[PeftType.LODA] is LoDaModel
-    assert peft.mapping.PEFT_TYPE_TO_PREFIX_MAPPING[PeftType.LODA] == "loda_"
 
 
 @pytest.mark.parametrize("up", ["mlp", "linear"])

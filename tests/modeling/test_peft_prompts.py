@@ -18,10 +18,11 @@ from torch import Tensor
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoder
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling import peft_prompts
+from grmp_hf.modeling import peft_injection, peft_prompts
 from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.modeling.bases import base_fingerprint
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+from grmp_hf.modeling.peft_injection import LoDaConfig, LoDaModel
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, GRMPPromptModel
 from grmp_hf.record import ADAPTER_FILES, Record
 
@@ -41,14 +42,19 @@ def save(model: PeftModel, folder: Path) -> Path:
     return folder
 
 
-def test_the_method_is_a_member_of_pefts_enumeration() -> None:
+@pytest.mark.parametrize(
+    ("home", "name", "config", "tuner"),
+    [(peft_prompts, "GRMP", GRMPPromptConfig, GRMPPromptModel), (peft_injection, "LODA", LoDaConfig, LoDaModel)],
+)
+def test_methods_are_members_of_pefts_enumeration(home: Any, name: str, config: type, tuner: type) -> None:
     """Fails loudly where a new PEFT or Python keeps its methods in another way."""
-    peft_prompts.register()
-    assert PeftType.GRMP is PeftType["GRMP"] is PeftType("GRMP") and PeftType.GRMP.value == "GRMP"
-    assert list(PeftType).count("GRMP") == 1 and json.loads(json.dumps(PeftType.GRMP)) == "GRMP"
-    assert peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[PeftType.GRMP] is GRMPPromptConfig
-    assert peft.mapping.PEFT_TYPE_TO_TUNER_MAPPING[PeftType.GRMP] is GRMPPromptModel
-    assert peft.mapping.PEFT_TYPE_TO_PREFIX_MAPPING[PeftType.GRMP] == "grmp_"
+    home.register()
+    kind = PeftType[name]
+    assert getattr(PeftType, name) is kind is PeftType(name) and kind.value == name
+    assert list(PeftType).count(name) == 1 and json.loads(json.dumps(kind)) == name
+    assert peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[kind] is config
+    assert peft.mapping.PEFT_TYPE_TO_TUNER_MAPPING[kind] is tuner
+    assert peft.mapping.PEFT_TYPE_TO_PREFIX_MAPPING[kind] == f"{name.lower()}_"
 
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -1,8 +1,12 @@
-"""What the tests of training share: how far rounding may lead."""
+"""What the tests of training share: how far rounding may lead, scripts in two processes, and rated views."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,3 +26,29 @@ def rounding() -> Callable[..., float]:
         return 10 * steps * torch.finfo(next(iter(weights.values())).dtype).eps * largest
 
     return bound
+
+
+@pytest.fixture(scope="session")
+def in_two_processes() -> Callable[..., None]:
+    """`in_two_processes(script, *arguments)`: run it in two processes at once, to the end."""
+
+    def run(script: Path, *arguments: object) -> None:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+        done = subprocess.run(
+            [*command, *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return run
+
+
+@pytest.fixture
+def shots() -> tuple[Tensor, Tensor]:
+    """Nine pictures of two views, and their quality."""
+    generator = torch.Generator().manual_seed(3)
+    pixels = torch.randint(0, 256, (9, 2, 3, 16, 16), dtype=torch.uint8, generator=generator)
+    return pixels, torch.rand(9, generator=generator)

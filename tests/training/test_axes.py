@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import runpy
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,20 +42,14 @@ def test_the_plan_never_mixes_its_two_sets() -> None:
 
 
 @pytest.mark.parametrize("use", ["pairs", "channels", "certainty", "unique", "loda"])
-def test_two_processes_and_accumulation_are_one_batch(use: str, folders: list[str], tmp_path: Path) -> None:
+def test_two_processes_and_accumulation_are_one_batch(
+    use: str, folders: list[str], tmp_path: Path, in_two_processes: Callable[..., None]
+) -> None:
     """Five groups a step: of one process, of five batches, and three beside two of two processes."""
     script = runpy.run_path(str(SCRIPT))
     script["train"](*folders, tmp_path / "whole", use, 5, 1)
     script["train"](*folders, tmp_path / "parts", use, 1, 5)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
-    done = subprocess.run(
-        [*command, *folders, str(tmp_path / "two"), use, "5", "1"],
-        env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[3])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_two_processes(SCRIPT, *folders, tmp_path / "two", use, 5, 1)
     whole, parts, two = (load_file(tmp_path / name) for name in ("whole", "parts", "two"))
     assert distance(whole, parts) <= 1e-6 and distance(whole, two) <= 1e-6
     if use == "unique":

@@ -26,14 +26,6 @@ VISUAL = FewShotRecipe(visual_prompts=3, steps=6, batch_size=4, learning_rate=0.
 
 
 @pytest.fixture
-def shots() -> tuple[Tensor, Tensor]:
-    """Nine pictures of two views, and their quality."""
-    generator = torch.Generator().manual_seed(3)
-    pixels = torch.randint(0, 256, (9, 2, 3, 16, 16), dtype=torch.uint8, generator=generator)
-    return pixels, torch.rand(9, generator=generator)
-
-
-@pytest.fixture
 def run(make_scorer, shots, tmp_path: Path) -> Callable[..., Any]:
     """Adapts a small random scorer to the nine pictures."""
 

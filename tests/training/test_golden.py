@@ -91,19 +91,7 @@ def train(
     model: PeftModel, golden: dict[str, Tensor], folder: Path, *, steps: int, lr: float, **options: Any
 ) -> list[float]:
     """Run the Trainer itself with the authors' settings; the losses."""
-    args = GRMPTrainingArguments(
-        output_dir=str(folder),
-        max_steps=steps,
-        learning_rate=lr,
-        weight_decay=1e-4,
-        optim="sgd",
-        lr_scheduler_type="constant",
-        per_device_train_batch_size=6,
-        use_cpu=True,
-        save_strategy="no",
-        logging_steps=1,
-        disable_tqdm=True,
-    )
+    args = GOLDEN["arguments"](str(folder), steps, lr, logging_steps=1)
     trainer = GRMPTrainer(model, args, train_dataset=GOLDEN["OneBatch"](golden), **options)
     trainer.train()
     model.eval()

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import os
 import runpy
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,21 +157,15 @@ def distance(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
     return max((left[name] - right[name]).abs().max().item() for name in left if left[name].numel())
 
 
-def test_two_processes_accumulation_and_a_resumed_run_are_one(base: str, tmp_path: Path) -> None:
+def test_two_processes_accumulation_and_a_resumed_run_are_one(
+    base: str, tmp_path: Path, in_two_processes: Callable[..., None]
+) -> None:
     """Five groups a step: of one process, of five batches, three beside two of two processes; interrupted or not."""
     script = runpy.run_path(str(SCRIPT))
     rule = script["train"](base, tmp_path / "whole", 5, 1)
     assert rule.epoch == 3 and rule.weights()["quality"] != pytest.approx(1, abs=1e-6)
     script["train"](base, tmp_path / "parts", 1, 5)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
-    done = subprocess.run(
-        [*command, base, str(tmp_path / "two"), "5", "1"],
-        env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[3])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_two_processes(SCRIPT, base, tmp_path / "two", 5, 1)
     whole, parts, two = (load_file(tmp_path / name) for name in ("whole", "parts", "two"))
     assert distance(whole, parts) <= 1e-5 and distance(whole, two) <= 1e-5
     checkpoints = sorted((tmp_path / "whole.run").iterdir(), key=lambda folder: int(folder.name.rpartition("-")[2]))

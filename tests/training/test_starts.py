@@ -33,14 +33,6 @@ def start(make_adapted: Callable[..., Any], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shots() -> tuple[Tensor, Tensor]:
-    """Nine pictures of two views, and their quality."""
-    generator = torch.Generator().manual_seed(3)
-    pixels = torch.randint(0, 256, (9, 2, 3, 16, 16), dtype=torch.uint8, generator=generator)
-    return pixels, torch.rand(9, generator=generator)
-
-
-@pytest.fixture
 def run(make_scorer: Callable[..., Any], shots: tuple[Tensor, Tensor], start: Path, tmp_path: Path) -> Any:
     def go(recipe: FewShotRecipe, **options: Any) -> Any:
         given = {"start": start, "output_dir": tmp_path / "run", **options}
