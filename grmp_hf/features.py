@@ -12,8 +12,9 @@ import functools
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 from torch import Tensor
 
 from grmp_hf.data import Row, decode_row
@@ -155,11 +156,14 @@ class FeatureStore:
         name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         self.folder = self.place / f"{identity['base_fingerprint']}-{name}"
         self._found: dict[str, dict[bytes, Array]] = {}
+        self._unread: dict[str, list[Path]] = {}
         self._digests: dict[tuple[str | None, str], bytes] = {}
         self._unfinished = self.folder / f"{TEMPORARY}{self.run or uuid.uuid4().hex}"
         self._unfinished.unlink(missing_ok=True)
         for path in sorted(self.folder.glob("*.safetensors")):
-            self._read(path)
+            with _opened(path) as file:
+                for name in {*file.keys()} - {"digest"}:
+                    self._unread.setdefault(name, []).append(path)
 
     @property
     def usual(self) -> tuple[str, ...]:
@@ -214,6 +218,10 @@ class FeatureStore:
         return self._digests[row.dataset, row.name]
 
     def _column(self, name: str) -> dict[bytes, Array]:
+        """What is known of a column: only what somebody asks for is read, for tokens of a picture are 150 kB."""
+        for path in self._unread.pop(name, ()):
+            with _opened(path) as file:
+                self._keep({of: file.get_tensor(of) for of in ("digest", name)})
         return self._found.setdefault(name, {})
 
     def _identify(self, rows: Sequence[Row]) -> None:
@@ -244,19 +252,23 @@ class FeatureStore:
             temporary.write_bytes(save(columns))
         self._keep(columns)
 
-    def _read(self, path: Path) -> None:
-        try:
-            self._keep(load_file(path))
-        except (OSError, KeyError, ValueError, SafetensorError) as error:
-            raise GRMPError(
-                f"{path}: expected features of pictures, got ({error}); move the file away or choose another --cache"
-            ) from error
-
     def _keep(self, columns: Mapping[str, Array]) -> None:
         digests = [digest.tobytes() for digest in columns["digest"]]
         for name, column in columns.items():
             if name != "digest":
                 self._column(name).update(zip(digests, column, strict=True))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A file of columns, none of which is read yet."""
+    try:
+        with safe_open(path, "numpy") as file:
+            yield file
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise GRMPError(
+            f"{path}: expected features of pictures, got ({error}); move the file away or choose another --cache"
+        ) from error
 
 
 def first_views(base: Scorer, count: int) -> Scorer:

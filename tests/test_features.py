@@ -77,6 +77,42 @@ def test_columns_are_computed_when_they_are_asked_for(
         store.describe(table.rows, silent, columns=["colour"])
 
 
+def test_only_columns_that_are_asked_for_are_read(
+    store: FeatureStore, base: Scorer, table: RatedTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.describe(table.rows[:5], silent, columns=["tokens", "embeds"])
+    read: list[str] = []
+    opened = features.safe_open
+
+    class Watched:
+        def __init__(self, *given: Any) -> None:
+            self.file = opened(*given)
+
+        def __enter__(self) -> Watched:
+            self.file.__enter__()
+            return self
+
+        def __exit__(self, *given: Any) -> None:
+            self.file.__exit__(*given)
+
+        def keys(self) -> list[str]:
+            return self.file.keys()  # type: ignore[no-any-return]
+
+        def get_tensor(self, name: str) -> Any:
+            read.append(name)
+            return self.file.get_tensor(name)
+
+    monkeypatch.setattr(features, "safe_open", Watched)
+    again = FeatureStore(store.place, base)
+    assert read == []
+    again.describe(table.rows[:5], silent, columns=["embeds"])
+    found = again.pictures(table.rows[:5], ["embeds"])
+    assert read == ["digest", "embeds"]
+    np.testing.assert_array_equal(found["embeds"], store.pictures(table.rows[:5], ["embeds"])["embeds"])
+    again.pictures(table.rows[:2], ["tokens"])
+    assert read == ["digest", "embeds", "digest", "tokens"]
+
+
 def test_no_picture_is_decoded_twice(
     store: FeatureStore, base: Scorer, table: RatedTable, decoded: list[str], tmp_path: Path
 ) -> None:

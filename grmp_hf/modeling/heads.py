@@ -189,7 +189,9 @@ def judge(
         GRMPError: labels outside [0, 1], or a head that needs more than was given.
     """
     if getattr(head, "needs_tokens", False) and features.tokens is None:
-        raise GRMPError("Expected pixel_values, got image_embeds: this head reads the tokens of the vision tower.")
+        raise GRMPError(
+            "Expected pixel_values or tokens, got image_embeds: this head reads the tokens of the vision tower."
+        )
     found, pooled = head(features, text), features.pooled()
     more = {"image_embeds": pooled, "semantic_logits": None if semantic is None else semantic(pooled)}
     if output_side:

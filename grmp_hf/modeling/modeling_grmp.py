@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -173,6 +173,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         image_embeds: Tensor | None = None,
         side: Tensor | None = None,
         output_side: bool = False,
+        tokens: Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -187,22 +188,25 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
             side: ``(B, F)``, the ``side`` of :meth:`get_features` where it is known; needed beside ``image_embeds`` by
                 an adapter that reads it.
             output_side: also give what the side network says, of the same pass.
+            tokens: ``(B, V, N, W)``, the ``tokens`` of :meth:`get_features`, instead of ``pixel_values``; embeddings
+                come from them.
 
         Raises:
             GRMPError: labels outside [0, 1], such as ratings from 1 to 5, or NaN.
         """
         if kwargs:
             raise TypeError(f"forward() got unexpected arguments {sorted(kwargs)}.")
-        if (pixel_values is None) == (image_embeds is None):
-            raise TypeError("forward() takes either pixel_values or image_embeds.")
-        if image_embeds is None:
+        if sum(given is not None for given in (pixel_values, image_embeds, tokens)) != 1:
+            raise TypeError("forward() takes one of pixel_values, image_embeds and tokens.")
+        if pixel_values is not None:
             wanted = side is None and bool(self.head.needs_side or self.readout.needs_side or output_side)
-            features = self.get_features(cast(Tensor, pixel_values), tokens=self.head.needs_tokens, side=wanted)
+            features = self.get_features(pixel_values, tokens=self.head.needs_tokens, side=wanted)
             features = features if side is None else features._replace(side=side)
         else:
-            embeds = image_embeds if image_embeds.ndim == 3 else image_embeds.unsqueeze(1)
-            weights = weights_of(embeds.shape[1], self.config.view_weights if image_embeds.ndim == 3 else None)
-            features = Features(embeds, embeds.new_tensor(weights), side=side)
+            known = self._project(tokens) if tokens is not None else image_embeds
+            embeds = known if known.ndim == 3 else known.unsqueeze(1)
+            weights = weights_of(embeds.shape[1], self.config.view_weights if known.ndim == 3 else None)
+            features = Features(embeds, embeds.new_tensor(weights), tokens, side)
         semantic = self._semantic_logits if output_semantic else None
         found = judge(self.head, features, self._text(), labels, semantic, output_side=output_side)
         return found.to_tuple() if as_tuple(return_dict, self.config) else found
@@ -254,6 +258,16 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         found = vision(pixel_values=pixel_values, **beside)
         states = vision.post_layernorm(found.last_hidden_state) if tokens else None
         return self.clip.visual_projection(found.pooler_output), states
+
+    def _project(self, tokens: Tensor) -> Tensor:
+        """Unit embeddings ``(B, V, D)`` from tokens ``(B, V, N, W)``, the class token first."""
+        width = self.config.clip_config.vision_config.hidden_size
+        if tokens.ndim != 4 or tokens.shape[-1] != width:
+            raise GRMPError(
+                f"Expected tokens of shape (batch, views, tokens, {width}), got {tuple(tokens.shape)}. Take those of "
+                "get_features(pixel_values, tokens=True)."
+            )
+        return unit_length(self.clip.visual_projection(tokens[:, :, 0].to(self.clip.visual_projection.weight)))
 
     def _maps(self, pixel_values: Tensor) -> list[Tensor]:
         """Maps of the side network for views ``(B, 3, H, W)``, as the active adapter looks at them."""

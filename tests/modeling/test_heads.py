@@ -111,6 +111,19 @@ def test_embeddings_of_views_stand_for_pictures(make_scorer: MakeScorer) -> None
 
 
 @torch.no_grad()
+def test_tokens_stand_for_pictures(make_scorer: MakeScorer) -> None:
+    model, pixels = make_scorer(view_weights=[0.5, 0.2, 0.3]), pictures(4, 3)
+    tokens = model.get_features(pixels, tokens=True).tokens
+    for head in (AnchorHead(), Leaning(), Weighted()):
+        model.head = head
+        torch.testing.assert_close(model(tokens=tokens).quality, model(pixels).quality)
+    with pytest.raises(GRMPError, match=r"tokens of shape \(batch, views, tokens, 24\), got \(4, 17, 24\)"):
+        model(tokens=tokens[:, 0])
+    with pytest.raises(TypeError, match="one of pixel_values, image_embeds and tokens"):
+        model(pixels, tokens=tokens)
+
+
+@torch.no_grad()
 def test_a_head_that_reads_tokens(make_scorer: MakeScorer) -> None:
     model, pixels = make_scorer(), pictures(4, 2)
     model.head = Weighted()
@@ -119,7 +132,7 @@ def test_a_head_that_reads_tokens(make_scorer: MakeScorer) -> None:
     nn.init.zeros_(equal.head.weight.weight)
     patches = equal.get_features(pixels, tokens=True).tokens[:, :, 1:]
     torch.testing.assert_close(equal(pixels).quality, score(patches).sigmoid().mean((1, 2, 3)))
-    with pytest.raises(GRMPError, match="Expected pixel_values, got image_embeds"):
+    with pytest.raises(GRMPError, match="Expected pixel_values or tokens, got image_embeds"):
         model(image_embeds=torch.zeros(4, 12))
 
 
