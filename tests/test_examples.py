@@ -79,6 +79,7 @@ def test_the_example_runs(script: str, rated: Path, photos: list[Path], tmp_path
         "adapt.py": [str(rated), "6", output],
         "bake.py": [prompts, picture, output],
         "loda.py": [str(rated), output],
+        "lpf.py": [str(rated), output],
         "pairs.py": [output, str(rated), str(rated / "labels.csv")],
         "pipeline.py": [prompts, picture, str(photos[1])],
         "save_and_load.py": [prompts, picture, output],

@@ -21,10 +21,12 @@ from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.pretraining import pretrain
 from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe
 from grmp_hf.training.stream_recipe import StreamRecipe
+from grmp_hf.training.two_stream import TwoStreamRecipe
 
 RECIPES = sorted((Path(__file__).parent.parent / "grmp_hf" / "recipes").rglob("*.yaml"))
 ADAPT = [path for path in RECIPES if path.name.startswith("adapt_")]
 PRETRAIN = [path for path in RECIPES if path.name.startswith("pretrain_")]
+LPF = [path for path in RECIPES if path.name.startswith("lpf_")]
 LODA = [path for path in RECIPES if path.name.startswith("loda_")]
 STREAM = [path for path in RECIPES if path.name.startswith("stream_")]
 
@@ -40,12 +42,14 @@ def test_there_are_recipes_for_the_default_and_the_authors() -> None:
     for stage, paths, names in zip(("adapt", "pretrain", "stream"), (ADAPT, PRETRAIN, STREAM), kinds, strict=True):
         assert {f"{stage}_{name}.yaml" for name in names} == {path.name for path in paths}
     assert {path.name for path in LODA} == {"loda_default.yaml", "loda_paper.yaml"}
-    assert len(ADAPT) + len(PRETRAIN) + len(STREAM) + len(LODA) == len(RECIPES)
+    assert {path.name for path in LPF} == {"lpf_default.yaml"}
+    assert len(ADAPT) + len(PRETRAIN) + len(STREAM) + len(LODA) + len(LPF) == len(RECIPES)
     default = {path.name: path for path in RECIPES}
     assert FewShotRecipe.from_yaml(default["adapt_default.yaml"]) == FewShotRecipe()
     assert PretrainRecipe.from_yaml(default["pretrain_default.yaml"]) == PretrainRecipe()
     assert StreamRecipe.from_yaml(default["stream_default.yaml"]) == StreamRecipe()
     assert LoDaRecipe.from_yaml(default["loda_default.yaml"]) == LoDaRecipe()
+    assert TwoStreamRecipe.from_yaml(default["lpf_default.yaml"]) == TwoStreamRecipe()
     assert StreamRecipe.from_yaml(default["stream_distillation.yaml"]) == StreamRecipe(method="distillation")
 
 

@@ -14,7 +14,7 @@ from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.checkpoints import claim_folder
 from grmp_hf.training.trainer import GRMPTrainer
 
-__all__ = ["Teller", "fitting", "kept_quietly"]
+__all__ = ["Teller", "fitting", "kept_quietly", "plain_arguments"]
 
 
 def kept_quietly(save_steps: int) -> dict[str, Any]:
@@ -26,6 +26,31 @@ def kept_quietly(save_steps: int) -> dict[str, Any]:
         "logging_strategy": "no",
         "disable_tqdm": True,
     }
+
+
+def plain_arguments(recipe: Any, output: Path, seed: int, *, use_cpu: bool) -> GRMPTrainingArguments:
+    """Arguments of a run in the folder ``fit`` that begins and ends within one call, without the gradient rule.
+
+    Args:
+        recipe: with ``epochs``, or ``steps`` where these are 0, ``learning_rate``, which falls to 0 by a cosine,
+            ``weight_decay`` and ``bf16``.
+        output: in which the folder is.
+        seed: of what the Trainer draws.
+        use_cpu: even where there is something faster.
+    """
+    return GRMPTrainingArguments(
+        output_dir=str(output / "fit"),
+        num_train_epochs=recipe.epochs,
+        max_steps=-1 if recipe.epochs else recipe.steps,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        lr_scheduler_type="cosine",
+        regularization_strength=0.0,
+        seed=seed,
+        bf16=bool(recipe.bf16),
+        use_cpu=use_cpu,
+        **kept_quietly(0),
+    )
 
 
 class Teller(TrainerCallback):

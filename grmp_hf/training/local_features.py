@@ -16,10 +16,9 @@ from grmp_hf.modeling.linear_heads import Cosine
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_injection import LoDaConfig
 from grmp_hf.record import Record
-from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.calibration import place_means
 from grmp_hf.training.checkpoints import digest
-from grmp_hf.training.fitting import fitting, kept_quietly
+from grmp_hf.training.fitting import fitting, plain_arguments
 from grmp_hf.training.objectives import plcc
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.precision import BF16
@@ -105,7 +104,7 @@ def adapt_locally(
     base = copy_base(model)
     base.head = _head(model, recipe)
     adapted = get_peft_model(base, LoDaConfig(up=recipe.up, start=recipe.start, modules_to_save=["head"]))
-    arguments = _arguments(recipe, Path(output_dir), seed, use_cpu=model.device.type == "cpu")
+    arguments = plain_arguments(recipe, Path(output_dir), seed, use_cpu=model.device.type == "cpu")
     run = {"recipe": asdict(recipe), "seed": seed, "labels": digest([quality])}
     run["base"] = Record.of(adapted.active_peft_config).fingerprint
     plan = repeated(within(["one"] * len(quality), recipe.batch_size, seed=seed), recipe.crops)
@@ -126,19 +125,3 @@ def _head(model: GRMPForImageQualityAssessment, recipe: LoDaRecipe) -> Cosine:
         anchors = model.get_anchor_embeds("quality")
         head.direction.copy_(anchors[levels.index(max(levels))] - anchors[levels.index(min(levels))])
     return head.to(model.device)
-
-
-def _arguments(recipe: LoDaRecipe, output: Path, seed: int, *, use_cpu: bool) -> GRMPTrainingArguments:
-    return GRMPTrainingArguments(
-        output_dir=str(output / "fit"),
-        num_train_epochs=recipe.epochs,
-        max_steps=-1 if recipe.epochs else recipe.steps,
-        learning_rate=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        lr_scheduler_type="cosine",
-        regularization_strength=0.0,
-        seed=seed,
-        bf16=bool(recipe.bf16),
-        use_cpu=use_cpu,
-        **kept_quietly(0),
-    )

@@ -32,11 +32,11 @@ Batch = dict[str, Tensor]
 
 ``certainty`` ``(B,)``, if there, is how much each picture's quality loss counts, with a mean near 1. ``mos_std``
 ``(B,)`` is the deviation of its ratings, in quality, NaN where nobody says it; ``dataset`` ``(B,)`` the number of its
-data set; ``scene`` and ``distortion`` ``(B, A)`` what it shows, zeros where nobody says it.
+data set; ``scene`` and ``distortion`` ``(B, A)`` what it shows, zeros where nobody says it; ``category`` ``(B,)``.
 """
 
 _COLUMNS = ("certainty", "teacher_logits", "groups", "mos_std", "dataset", "index", "scene", "distortion", "before")
-_NOT_SHOWN = ("labels", *_COLUMNS)
+_NOT_SHOWN = ("labels", "category", *_COLUMNS)
 
 
 class Term(NamedTuple):

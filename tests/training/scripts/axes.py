@@ -1,11 +1,12 @@
 """Train with an objective, a rule and a plan of one's own: `axes.py BASE ADAPTER OUTPUT USE GROUPS STEPS`.
 
-USE is `pairs`, `channels`, `certainty`, `unique` or `loda`; GROUPS are those of a joint batch, STEPS the
+USE is `pairs`, `channels`, `certainty`, `unique`, `loda` or `lpf`; GROUPS are those of a joint batch, STEPS the
 batches that a step accumulates. What was trained is written to OUTPUT.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 import tempfile
@@ -24,7 +25,9 @@ from grmp_hf import GRMPForImageQualityAssessment, GRMPTrainer, GRMPTrainingArgu
 from grmp_hf.modeling.linear_heads import Cosine, MeanSigma
 from grmp_hf.modeling.peft_injection import LoDaConfig
 from grmp_hf.modeling.side import make_side
+from grmp_hf.modeling.two_stream import TwoStreamHead
 from grmp_hf.training.objectives import Batch, Forward, Term, pairwise, plcc, quality, quality_and_semantic
+from grmp_hf.training.parallel import in_parallel
 from grmp_hf.training.rules import summed
 from grmp_hf.training.sampling import Group, Plan, within
 
@@ -39,13 +42,14 @@ class Pictures(Dataset[dict[str, Tensor]]):
         self.pixels = torch.randn(count, 3, 16, 16, generator=generator)
         self.labels = torch.rand(count, generator=generator) / seed
         self.stds = torch.rand(count, generator=generator).where(torch.arange(count) % 3 > 0, torch.nan)
+        self.categories = torch.arange(count) % 4 - 1
         self.seed = seed
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        known = {"mos_std": self.stds[index], "dataset": torch.tensor(self.seed)}
+        known = {"mos_std": self.stds[index], "dataset": torch.tensor(self.seed), "category": self.categories[index]}
         return {"pixel_values": self.pixels[index], "labels": self.labels[index], **known}
 
 
@@ -97,12 +101,15 @@ USES: dict[str, dict[str, Any]] = {
     "certainty": {"objective": certain},
     "unique": {"objective": pairwise([1.0, 0.0], sigma="joint"), "rule": summed()},
     "loda": {"objective": plcc},
+    "lpf": {"objective": in_parallel(), "rule": summed({"category": 0.5})},
 }
-OWN_PLAN = ("unique", "loda")
+HELD = contextlib.ExitStack()  # of auxiliary heads, which are there as long as this
+OWN_PLAN = ("unique", "loda", "lpf")
 
 
 def start(base: str, adapter: str, use: str) -> PeftModel:
-    """The adapter; for `unique`, another one around a head of means and sigmas; for `loda`, around a cosine."""
+    """The adapter; for `unique`, another one around a head of means and sigmas; for `loda`, around a cosine; for `lpf`,
+    around two streams."""
     model = GRMPForImageQualityAssessment.from_pretrained(base)
     if use not in OWN_PLAN:
         return PeftModel.from_pretrained(model, adapter, is_trainable=True)
@@ -114,6 +121,13 @@ def start(base: str, adapter: str, use: str) -> PeftModel:
         model.put_beside(settings, make_side(settings))
         model.head = Cosine(model.config.clip_config.vision_config.hidden_size, token=True)
         return get_peft_model(model, LoDaConfig(latent=8, heads=2, grid=2, start="random", modules_to_save=["head"]))
+    if use == "lpf":
+        model.head = TwoStreamHead(model.config.clip_config.vision_config.hidden_size, 8, dropout=0.0)
+        adapted = get_peft_model(model, LNTuningConfig(target_modules=["layer_norm1"], modules_to_save=["head"]))
+        HELD.enter_context(
+            adapted.get_base_model().head.modules_to_save["default"].beside(categories=3, comparison=True)
+        )
+        return adapted
     model.head = MeanSigma(model.config.clip_config.projection_dim)
     torch.nn.init.normal_(model.head.last.weight, std=0.3)
     return get_peft_model(model, LNTuningConfig(target_modules=["layer_norm1"], modules_to_save=["head"]))
