@@ -12,6 +12,7 @@ from grmp_hf.benchmark.config import MethodConfig
 from grmp_hf.benchmark.finetuning import FullFineTuning
 from grmp_hf.benchmark.kernels import GRIDS, kernel_ridge, svr
 from grmp_hf.benchmark.methods import GRMP, Method, Regression, ZeroShot, ridge
+from grmp_hf.benchmark.two_stream import TwoStream
 from grmp_hf.embedded import find_start
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.bases import check_base
@@ -49,7 +50,8 @@ def _make(config: MethodConfig, base: Scorer, folder: Path) -> Method:
         raise GRMPError(f"methods: {config.name}: expected {accepted}, got {', '.join(unknown)}")
     try:
         if "recipe" in options:
-            options["recipe"] = _recipe(options["recipe"], folder)
+            kind = type(inspect.signature(maker).parameters["recipe"].default)
+            options["recipe"] = _recipe(options["recipe"], folder, kind)
         if "start" in options:
             options["start"] = _start(options["start"], base, folder)
         return maker(name=config.name, base=base, **options)
@@ -59,14 +61,14 @@ def _make(config: MethodConfig, base: Scorer, folder: Path) -> Method:
         raise GRMPError(f"methods: {config.name}: expected numbers where numbers belong, got {options}") from error
 
 
-def _recipe(value: Any, folder: Path) -> FewShotRecipe:
+def _recipe(value: Any, folder: Path, kind: Any) -> Any:
     if isinstance(value, str):
-        return FewShotRecipe.from_yaml(folder / value)
-    known = [field.name for field in dataclasses.fields(FewShotRecipe)]
+        return kind.from_yaml(folder / value)
+    known = [field.name for field in dataclasses.fields(kind)]
     if not isinstance(value, dict) or not set(value) <= set(known):
         found = ", ".join(sorted(set(map(str, value)) - set(known))) if isinstance(value, dict) else repr(value)
         raise GRMPError(f"recipe: expected a file, or keys out of {', '.join(known)}, got {found}")
-    return FewShotRecipe(**value)
+    return kind(**value)
 
 
 def _start(value: Any, base: Scorer, folder: Path) -> Path | None:
@@ -119,4 +121,5 @@ _MAKERS: Mapping[str, _Maker] = {
     "statistics": _statistics,
     "grmp": _grmp,
     "full_finetune": FullFineTuning,
+    "two_stream": TwoStream,
 }

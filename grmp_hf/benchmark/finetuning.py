@@ -60,6 +60,7 @@ class FullFineTuning:
     bf16: BF16 = False
     needs_shots = True
     trains_by_steps = True
+    columns = ()
 
     def __post_init__(self) -> None:
         first_views(self.base, self.views)

@@ -16,10 +16,10 @@ from typing import Any, Protocol, TypeAlias, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import PeftModel, get_peft_model_state_dict
+from peft import PeftModel
 from torch import Tensor, nn
 
-from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, as_arrays
+from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, adapter_tensors
 from grmp_hf.evaluation.baselines import fit_ridge
 from grmp_hf.features import BATCH, Pictures, first_views
 from grmp_hf.modeling.adapters import copy_base
@@ -60,6 +60,10 @@ class Method(Protocol):
     def trains_by_steps(self) -> bool:
         """Whether there is anything to observe."""
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What it has to know of pictures beside the usual columns of a `FeatureStore`."""
+
     def settings(self) -> dict[str, Any]:
         """All that decides about its scores beside base, pictures, quality and seed, as JSON values."""
 
@@ -74,6 +78,7 @@ class ZeroShot:
     name: str = "zero_shot"
     needs_shots = False
     trains_by_steps = False
+    columns = ()
 
     def settings(self) -> dict[str, Any]:
         """None."""
@@ -101,6 +106,7 @@ class Regression:
     about: Mapping[str, Any]
     needs_shots = True
     trains_by_steps = False
+    columns = ()
 
     def settings(self) -> dict[str, Any]:
         """As given."""
@@ -137,6 +143,7 @@ class GRMP:
     views: int | None = None
     needs_shots = True
     trains_by_steps = True
+    columns = ()
 
     def __post_init__(self) -> None:
         if self.views is not None:
@@ -220,7 +227,7 @@ class GRMP:
         return {}
 
     def _describe(self, model: nn.Module) -> Fitted:
-        return Fitted(functools.partial(self._predict, model), lambda: _adapter(cast(PeftModel, model)))
+        return Fitted(functools.partial(self._predict, model), lambda: adapter_tensors(cast(PeftModel, model)))
 
     def _predict(self, model: nn.Module, pictures: Pictures) -> Floats:
         scorer = dataclasses.replace(self._seen, model=model.eval())
@@ -231,8 +238,3 @@ class GRMP:
         with torch.inference_mode():
             found = model(image_embeds=embeds, side=None if side is None else side.to(device))
         return found.quality.double().cpu().numpy()  # type: ignore[no-any-return]
-
-
-def _adapter(model: PeftModel) -> Learnt:
-    """A copy of the adapter's tensors, under the names by which it is saved."""
-    return as_arrays(get_peft_model_state_dict(model, save_embedding_layers=False))

@@ -13,7 +13,7 @@ from grmp_hf.data.paper_splits import paper_splits
 from grmp_hf.data.splits import official_split
 from grmp_hf.errors import GRMPError
 
-__all__ = ["Cell", "TestPart", "needed_rows", "plan_cells"]
+__all__ = ["Cell", "TestPart", "needed_columns", "needed_rows", "plan_cells"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,11 @@ def needed_rows(cells: Sequence[Cell]) -> list[Row]:
     """Every row that any cell looks at, once."""
     rows = [row for cell in cells for part in (cell.taught, *(test.rows for test in cell.tests)) for row in part]
     return list({(row.dataset, row.name): row for row in rows}.values())
+
+
+def needed_columns(cells: Sequence[Cell]) -> tuple[str, ...]:
+    """What methods have to know of pictures beside the usual columns of a `FeatureStore`, in order, each once."""
+    return tuple(dict.fromkeys(name for cell in cells for name in cell.method.columns))
 
 
 def _cells(config: BenchmarkConfig, tables: Tables, methods: Sequence[Method]) -> Iterator[Cell]:

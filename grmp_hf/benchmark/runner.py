@@ -100,8 +100,9 @@ class Runner:
 
     def _fit(self, cell: Cell) -> Outcome:
         quality = np.array([row.quality for row in cell.taught])
-        shots = self.features.pictures(cell.taught)
-        tests = [self.features.pictures(test.rows) for test in cell.tests]
+        columns = (*self.features.usual, *cell.method.columns)
+        shots = self.features.pictures(cell.taught, columns)
+        tests = [self.features.pictures(test.rows, columns) for test in cell.tests]
         if cell.protocol == "clean":
             return run_clean(cell.method, shots, quality, tests, seed=cell.seed)
         test_quality = np.array([row.quality for row in cell.tests[0].rows])

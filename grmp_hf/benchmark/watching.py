@@ -7,12 +7,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from peft import PeftModel, get_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from grmp_hf.features import Pictures
 
-__all__ = ["Fitted", "Observer", "Watcher", "as_arrays"]
+__all__ = ["Fitted", "Observer", "Watcher", "adapter_tensors", "as_arrays"]
 
 
 class Fitted(NamedTuple):
@@ -30,6 +31,11 @@ class Fitted(NamedTuple):
 def as_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
     """Copies of tensors, in float32."""
     return {name: tensor.detach().cpu().float().numpy().copy() for name, tensor in tensors.items()}
+
+
+def adapter_tensors(model: PeftModel) -> dict[str, NDArray[Any]]:
+    """A copy of an adapter's tensors, under the names by which it is saved."""
+    return as_arrays(get_peft_model_state_dict(model, save_embedding_layers=False))
 
 
 Observer: TypeAlias = Callable[[int, Fitted, float], float]

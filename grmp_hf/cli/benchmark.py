@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 def _run(config: BenchmarkConfig, args: argparse.Namespace, output: OutputFolder, start: float) -> int:
     """Run the benchmark, once it is clear where the results go."""
     from grmp_hf.benchmark.choosing import make_methods
-    from grmp_hf.benchmark.planning import needed_rows, plan_cells
+    from grmp_hf.benchmark.planning import needed_columns, needed_rows, plan_cells
     from grmp_hf.benchmark.reporting import write_results
     from grmp_hf.benchmark.runner import Runner
     from grmp_hf.benchmark.store import ResultStore
@@ -91,7 +91,8 @@ def _run(config: BenchmarkConfig, args: argparse.Namespace, output: OutputFolder
     with writing(args.cache or output.folder):
         features = FeatureStore(args.cache or output.folder / "features", base, run=output.work.run)
         with Progress("benchmark", 0, quiet=args.quiet) as progress:
-            features.describe(needed_rows(cells), progress.tell)
+            columns = (*features.usual, *needed_columns(cells))
+            features.describe(needed_rows(cells), progress.tell, columns)
             rows = Runner(features, store).run(cells, progress.tell)
     given = {"command": _command(args), "cells": cells, "thumbnails": args.thumbnails}
     table = write_results(config, store, rows, folder=output.new, **given)

@@ -19,8 +19,9 @@ def described(store: FeatureStore, stars: Path) -> tuple[Pictures, np.ndarray]:
     from grmp_hf.data import read_ratings
 
     table = read_ratings(stars, scale=(1, 5))
-    store.describe(table.rows, lambda text, share: None)
-    return store.pictures(table.rows), table.quality
+    columns = (*store.usual, "tokens")
+    store.describe(table.rows, lambda text, share: None, columns)
+    return store.pictures(table.rows, columns), table.quality
 
 
 @pytest.fixture

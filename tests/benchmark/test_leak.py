@@ -14,19 +14,22 @@ from safetensors.numpy import save
 from grmp_hf.benchmark.config import BenchmarkConfig, DatasetConfig, MethodConfig
 from grmp_hf.benchmark.finetuning import FullFineTuning
 from grmp_hf.benchmark.methods import GRMP, Method, Regression, ridge
-from grmp_hf.benchmark.planning import needed_rows, plan_cells
+from grmp_hf.benchmark.planning import needed_columns, needed_rows, plan_cells
 from grmp_hf.benchmark.protocols import Outcome
 from grmp_hf.benchmark.runner import Runner
 from grmp_hf.benchmark.store import ResultStore
+from grmp_hf.benchmark.two_stream import TwoStream
 from grmp_hf.data import RatedTable, read_ratings
 from grmp_hf.features import FeatureStore
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe
+from grmp_hf.training.two_stream import TwoStreamRecipe
 
 METHODS: dict[str, Callable[[Scorer], Method]] = {
     "grmp": lambda base: GRMP("grmp", base, FewShotRecipe(steps=20, schedule="constant", learning_rate=0.005)),
     "visual": lambda base: GRMP("visual", base, FewShotRecipe(steps=10, visual_prompts=2, learning_rate=0.005)),
     "full": lambda base: FullFineTuning("full", base, epochs=10, learning_rate=1e-3),
+    "streams": lambda base: TwoStream("streams", base, TwoStreamRecipe(epochs=5, batch_size=4, learning_rate=0.02)),
     "ridge": lambda base: Regression("ridge", lambda pictures: pictures["embeds"], ridge, {"method": "ridge"}),
 }
 
@@ -89,7 +92,8 @@ def run(base: Scorer, table: RatedTable, tmp_path: Path) -> Callable[..., Outcom
             assert other.content_hash != table.content_hash
             (cell,) = plan_cells(config, {("stars", protocol): other}, [method])
         features = FeatureStore(tmp_path / "features", base)
-        features.describe(needed_rows([cell]), lambda text, share: None)
+        columns = (*features.usual, *needed_columns([cell]))
+        features.describe(needed_rows([cell]), lambda text, share: None, columns)
         return Runner(features, ResultStore(tmp_path / "results"))._fit(cell)
 
     return go
@@ -109,7 +113,7 @@ def test_leak_under_clean_test_ratings_change_nothing(name: str, run: Callable[.
         check_no_leak(honest, run(name, "clean", change))
 
 
-@pytest.mark.parametrize("name", ["grmp", "visual", "full"])
+@pytest.mark.parametrize("name", ["grmp", "visual", "full", "streams"])
 def test_leak_under_paper_the_same_check_fails(name: str, run: Callable[..., Outcome]) -> None:
     honest = run(name, "paper")
     failed = 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, GRMPPromptModel
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe, adapt
 from grmp_hf.training.pictures import RatedPictures
+from grmp_hf.training.shots import Columns
+from grmp_hf.training.two_stream import TwoStreamRecipe, adapt_streams
 from grmp_hf.views import all_views
 
 SHORT = {"steps": 4}
@@ -35,6 +38,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("grmp", {"recipe": SHORT}),
     ("grmp", {"name": "visual", "recipe": VISUAL}),
     ("full_finetune", {"epochs": 1}),
+    ("two_stream", {"recipe": {"steps": 4, "latent": 8}}),
 ]
 
 
@@ -151,6 +155,24 @@ def test_recipes_come_from_files_or_stand_in_place(base: Scorer, tmp_path: Path)
     assert make("grmp", base).settings() == {"method": "grmp", **dataclasses.asdict(FewShotRecipe())}
 
 
+def test_two_streams_score_as_their_adapter_does(base: Scorer, described: tuple[Pictures, np.ndarray]) -> None:
+    pictures, quality = described
+    method = make("two_stream", base, recipe={"steps": 4})
+    shots, test = (part(pictures, at) for at in (slice(12), slice(12, 36)))
+    found = method.fit(shots, quality[:12], seed=1)
+    assert found.predict(part(pictures, slice(0))).shape == (0,)
+    labels, tokens = torch.tensor(quality[:12], dtype=torch.float32), torch.from_numpy(shots["tokens"])
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = TwoStreamRecipe(steps=4)
+        model = adapt_streams(
+            base.model, Columns({"labels": labels, "tokens": tokens}), recipe=recipe, seed=1, output_dir=folder
+        )
+    expected = np.concatenate(
+        [dataclasses.replace(base, model=model).quality(p) for p in all_views(test.rows, base.views, batch_size=BATCH)]
+    )
+    np.testing.assert_allclose(found.predict(test), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("recipe", [{"steps": 2}, {"steps": 2, "visual_prompts": 2}], ids=["texts", "visual"])
 def test_grmp_may_see_the_first_views_alone(
     recipe: dict[str, Any], base: Scorer, described: tuple[Pictures, np.ndarray]
@@ -177,6 +199,9 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("full_finetune", {"views": 4}, "expected 1 to 3 views, as many as the base has, got 4"),
     ("full_finetune", {"epochs": 0}, "expected epochs and batch_size of at least 1"),
     ("full_finetune", {"epochs": "many"}, "expected numbers where numbers belong"),
+    ("two_stream", {"views": 1}, "methods: two_stream: expected settings out of recipe, got views"),
+    ("two_stream", {"recipe": {"pull": 1}}, "recipe: expected a file, or keys out of latent, dropout, .*, got pull"),
+    ("two_stream", {"recipe": {"steps": 0}}, "Expected steps of at least 1, got 0"),
 ]
 
 
@@ -221,7 +246,6 @@ def test_prompts_go_on_from_a_start_and_score_as_their_adapter_does(
 def few_shot_model(method: GRMP, shots: Pictures, quality: np.ndarray) -> Any:
     """What `grmp-iqa adapt` would give."""
     import copy
-    import tempfile
 
     processor = method.base.processor
     with tempfile.TemporaryDirectory() as folder:

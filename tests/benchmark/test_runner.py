@@ -11,7 +11,7 @@ import pytest
 
 from grmp_hf.benchmark.choosing import make_methods
 from grmp_hf.benchmark.config import BenchmarkConfig
-from grmp_hf.benchmark.planning import Cell, needed_rows, plan_cells
+from grmp_hf.benchmark.planning import Cell, needed_columns, needed_rows, plan_cells
 from grmp_hf.benchmark.runner import Runner, cell_name
 from grmp_hf.benchmark.store import ResultStore
 from grmp_hf.benchmark.tables import read_tables
@@ -36,7 +36,7 @@ def prepare(configure: Callable[..., Path], base: Scorer, tmp_path: Path) -> Cal
         config = BenchmarkConfig.from_yaml(configure(**keys))
         cells = plan_cells(config, read_tables(config), make_methods(config.methods, base, config.folder))
         features = FeatureStore(tmp_path / "features", base)
-        features.describe(needed_rows(cells), silent)
+        features.describe(needed_rows(cells), silent, (*features.usual, *needed_columns(cells)))
         return Runner(features, ResultStore(tmp_path / folder)), cells
 
     return make
@@ -169,3 +169,12 @@ def test_pictures_on_both_sides_are_counted(prepare) -> None:
     cell = cells[-1]
     assert runner._shared(cell.taught, cell.tests[0].rows) == 0
     assert runner._shared(cell.taught, [*cell.tests[0].rows, cell.taught[2]]) == 1
+
+
+def test_columns_of_a_method_are_described_for_it(prepare) -> None:
+    streams = {"method": "two_stream", "recipe": {"steps": 2, "latent": 4}}
+    runner, cells = prepare(methods=["ridge", streams], draws=1, shots=[6])
+    assert needed_columns(cells) == ("tokens",) and needed_columns(cells[:1]) == ()
+    rows = runner.run(cells, silent)
+    assert [row["method"] for row in rows] == ["ridge", "two_stream"] * 2
+    assert rows[1]["recipe"]["method"] == "two_stream" and rows[1]["recipe"]["steps"] == 2
