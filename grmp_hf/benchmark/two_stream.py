@@ -68,5 +68,5 @@ def _predict(model: nn.Module, pictures: Pictures) -> Floats:
     device = next(model.parameters()).device
     tokens = torch.from_numpy(pictures["tokens"])
     with torch.inference_mode():
-        found = [model(tokens=part.to(device)).quality.double().cpu() for part in tokens.split(BATCH)]
+        found = [model(tokens=part.to(device)).quality.double().cpu() for part in torch.split(tokens, BATCH)]
     return torch.cat([*found, torch.empty(0, dtype=torch.float64)]).numpy()

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -203,7 +203,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
             features = self.get_features(pixel_values, tokens=self.head.needs_tokens, side=wanted)
             features = features if side is None else features._replace(side=side)
         else:
-            known = self._project(tokens) if tokens is not None else image_embeds
+            known = cast(Tensor, image_embeds) if tokens is None else self._project(tokens)
             embeds = known if known.ndim == 3 else known.unsqueeze(1)
             weights = weights_of(embeds.shape[1], self.config.view_weights if known.ndim == 3 else None)
             features = Features(embeds, embeds.new_tensor(weights), tokens, side)

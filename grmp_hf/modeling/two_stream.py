@@ -97,7 +97,7 @@ class TwoStreamHead(Head):
         latent = self.latent(tokens.to(self.score.weight))
         scores = self.score(latent).squeeze(-1).sigmoid()
         weights = _relative(self.counts(latent).squeeze(-1), self.weight)
-        more = self._aside((latent.mean(2) * views.to(latent)[:, None]).sum(1)) if self.training else {}
+        more: dict[str, Any] = self._aside((latent.mean(2) * views.to(latent)[:, None]).sum(1)) if self.training else {}
         quality = (weighted_mean(scores, weights) * views.to(scores)).sum(1)
         return TwoStreamOutput(quality=quality, patch_quality=scores, patch_weights=weights, **more)
 
@@ -106,9 +106,9 @@ class TwoStreamHead(Head):
         """W."""
         return cast(nn.Linear, self.latent[0]).in_features
 
-    def _aside(self, pooled: Tensor) -> dict[str, Tensor]:
+    def _aside(self, pooled: Tensor) -> dict[str, Any]:
         """What the auxiliary heads say of latents ``(B, L)``."""
-        found: dict[str, Tensor] = {}
+        found: dict[str, Any] = {}
         if "category" in self.auxiliary:
             found["category_logits"] = self.auxiliary["category"](pooled)
         if "comparison" in self.auxiliary:  # linear in [h_i; h_j]: the sum of what it says of either

@@ -51,7 +51,7 @@ def categories(quality: Tensor, distortion: Tensor | None = None, bins: int = BI
     if bins < 2:
         raise GRMPError(f"Expected at least 2 bins of ratings, got {bins}. Leave the category out: category: 0.")
     ordered = quality.sort().values
-    edges = torch.stack([ordered[len(ordered) * part // bins] for part in range(1, bins)]).unique()
+    edges = torch.unique(torch.stack([ordered[len(ordered) * part // bins] for part in range(1, bins)]))
     edges = edges[edges > ordered[0]]  # below which there is somebody
     return torch.bucketize(quality, edges, right=True), len(edges) + 1
 
@@ -64,7 +64,7 @@ def partners(groups: Tensor) -> tuple[Tensor, Tensor]:
     >>> partners(torch.tensor([0, 0, 1, 0]))
     (tensor([0, 1, 3]), tensor([1, 3, 0]))
     """
-    members = [(groups == group).nonzero(as_tuple=True)[0] for group in groups.unique()]
+    members = [(groups == group).nonzero(as_tuple=True)[0] for group in torch.unique(groups)]
     first = [part for part in members if len(part) > 1]
     if not first:
         return groups.new_zeros(0, dtype=torch.long), groups.new_zeros(0, dtype=torch.long)
