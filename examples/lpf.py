@@ -5,6 +5,7 @@ The tokens stay in OUTPUT-tokens, found by the content of each picture: a second
 
 import dataclasses
 import sys
+from pathlib import Path
 
 import torch
 
@@ -15,7 +16,7 @@ from grmp_hf.training.two_stream import TwoStreamRecipe, adapt_streams
 
 ratings, output = sys.argv[1:]
 table, base = grmp_hf.read_ratings(ratings), grmp_hf.load()
-store = FeatureStore(f"{output}-tokens", base)
+store = FeatureStore(Path(f"{output}-tokens"), base)
 store.describe(table.rows, lambda what, share: print(f"{what}: {share:.0%}"), ["tokens"])
 tokens = torch.from_numpy(store.pictures(table.rows, ["tokens"])["tokens"])
 known = Columns({"labels": torch.tensor(table.quality, dtype=torch.float32), "tokens": tokens})
