@@ -1,13 +1,15 @@
-"""The check that every function of two aligned arrays makes first."""
+"""The checks that functions of arrays make first."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from grmp_hf.errors import GRMPError
 
-__all__ = ["FloatArray", "finite_array", "is_constant", "paired_arrays"]
+__all__ = ["FloatArray", "check_rgb", "finite_array", "is_constant", "paired_arrays"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -32,6 +34,17 @@ def finite_array(values: npt.ArrayLike, name: str, dimensions: int = 1) -> Float
             "leave those pictures out of both arrays"
         )
     return array
+
+
+def check_rgb(rgb: Any) -> None:
+    """Raise unless something is a picture of at least one pixel, `(H, W, 3)` uint8.
+
+    Raises:
+        GRMPError: another type, shape or dtype.
+    """
+    if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
+        found = f"{getattr(rgb, 'dtype', type(rgb).__name__)} of shape {getattr(rgb, 'shape', ())}"
+        raise GRMPError(f"Expected a uint8 array of shape (height, width, 3), got {found}; decode to 8-bit RGB first")
 
 
 def is_constant(values: FloatArray) -> bool:

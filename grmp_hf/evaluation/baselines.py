@@ -14,9 +14,9 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 
 from grmp_hf.errors import GRMPError
 
-from .arrays import FloatArray, finite_array
+from .arrays import FloatArray, check_rgb, finite_array
 
-__all__ = ["STATISTICS", "RidgeModel", "fit_ridge", "handmade_statistics"]
+__all__ = ["STATISTICS", "RidgeModel", "colourfulness", "fit_ridge", "handmade_statistics", "luminance"]
 
 _ALPHAS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # times the number of features
 _CLIP = 5.0  # standardised features beyond it are outliers of few labels
@@ -134,12 +134,10 @@ def handmade_statistics(rgb: npt.NDArray[np.uint8]) -> FloatArray:
     >>> dict(zip(STATISTICS, handmade_statistics(grey).round(3).tolist()))["luminance"]
     0.502
     """
-    if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
-        found = f"{getattr(rgb, 'dtype', type(rgb).__name__)} of shape {getattr(rgb, 'shape', ())}"
-        raise GRMPError(f"Expected a uint8 array of shape (height, width, 3), got {found}; decode to 8-bit RGB first")
+    check_rgb(rgb)
     colour: Plane = _shrink(rgb).astype(np.float32) / np.float32(255)
-    grey: Plane = colour @ _LUMINANCE
-    values = [*_detail(grey), _colourfulness(colour), *_tone(grey), _noise(grey), _blockiness(grey), *_normalised(grey)]
+    grey, colours = luminance(colour), float(np.log(np.float32(colourfulness(colour)) + 0.01))
+    values = [*_detail(grey), colours, *_tone(grey), _noise(grey), _blockiness(grey), *_normalised(grey)]
     return np.array(values, dtype=np.float64)
 
 
@@ -169,11 +167,17 @@ def _detail(grey: Plane) -> tuple[float, float, float, float, float]:
     )
 
 
-def _colourfulness(colour: Plane) -> float:
+def luminance(colour: Plane) -> Plane:
+    """Luminance `(H, W)` of colours `(H, W, 3)`, both in [0, 1] (ITU-R BT.601)."""
+    return colour @ _LUMINANCE
+
+
+def colourfulness(colour: Plane) -> float:
+    """How colourful a picture `(H, W, 3)` in [0, 1] is, 0 for grey (Hasler and Suesstrunk, 2003)."""
     red_green = colour[..., 0] - colour[..., 1]
     yellow_blue = (colour[..., 0] + colour[..., 1]) / 2 - colour[..., 2]
     spread = np.hypot(red_green.std(), yellow_blue.std())
-    return float(np.log(spread + 0.3 * np.hypot(red_green.mean(), yellow_blue.mean()) + 0.01))
+    return float(spread + 0.3 * np.hypot(red_green.mean(), yellow_blue.mean()))
 
 
 def _tone(grey: Plane) -> tuple[float, float, float, float]:
