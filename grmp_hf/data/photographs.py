@@ -17,7 +17,7 @@ from grmp_hf.data.images import ImageError, decode_image
 from grmp_hf.data.listing import list_images
 from grmp_hf.errors import GRMPError
 
-__all__ = ["Photographs", "read_photographs"]
+__all__ = ["Photographs", "middle", "read_photographs"]
 
 _LARGEST_SIDE = 512
 _MEMORY = 10**9
@@ -73,7 +73,7 @@ def read_photographs(
     def read(path: Path) -> tuple[Pixels, bytes] | ImageError:
         try:
             content = _content(path)
-            return _middle(shrink(decode_image(content)), side), hashlib.sha256(content).digest()
+            return middle(shrink(decode_image(content)), side), hashlib.sha256(content).digest()
         except ImageError as error:
             return error
 
@@ -101,7 +101,8 @@ def _content(path: Path) -> bytes:
         raise ImageError(f"cannot be read ({error.strerror}); check the file", "unreadable") from error
 
 
-def _middle(picture: Image.Image, side: int) -> Pixels:
+def middle(picture: Image.Image, side: int) -> Pixels:
+    """The middle square of a side of a picture, or what there is of it: (H, W, 3), an array of its own."""
     pixels = np.asarray(picture)
     top, left = (max(0, (length - side) // 2) for length in pixels.shape[:2])
     return pixels[top : top + side, left : left + side].copy()

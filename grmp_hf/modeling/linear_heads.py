@@ -1,4 +1,4 @@
-"""Heads that are linear in the embedding of a picture: cosines with directions, and a mean with its sigma.
+"""Heads that are linear in the embedding: cosines with directions, a mean with its sigma, and a projection.
 
 Letters in shapes: B pictures, D joint width, H data sets.
 """
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from grmp_hf.modeling.functional import pool_views, unit_length
-from grmp_hf.modeling.heads import Features, GRMPOutput, Head, Text
+from grmp_hf.modeling.heads import AnchorHead, Features, GRMPOutput, Head, Text
 
-__all__ = ["Cosine", "Cosines", "MeanSigma", "SeveralMeans"]
+__all__ = ["Cosine", "Cosines", "MeanSigma", "Projected", "ProjectedOutput", "SeveralMeans"]
 
 
 class _Placed(Head):
@@ -162,3 +162,49 @@ class MeanSigma(_Placed):
     def settings(self) -> dict[str, Any]:
         """The width."""
         return {"width": self.last.in_features}
+
+
+@dataclass
+class ProjectedOutput(GRMPOutput):
+    """What a head says that projects embeddings.
+
+    Attributes:
+        projected: ``(B, P)``, at least 0.
+    """
+
+    projected: Tensor | None = None
+
+
+class Projected(AnchorHead):
+    """The quality that the anchors give, and a projection ``relu(W embedding + b)`` on which contrasts are learnt.
+
+    It changes no score: what it projects is of use in training alone. It begins at random, from torch's own generator.
+
+    Args:
+        width: D, ``config.clip_config.projection_dim`` of the model.
+        to: P.
+        trained: learn W and b; False: they stay what they are, as in GRepQ's code, whose optimizer never sees them.
+
+    Source: GRepQ (arXiv 2312.04838).
+    """
+
+    def __init__(self, width: int, to: int = 128, trained: bool = True) -> None:
+        super().__init__()
+        first, self.trained = nn.Linear(width, to), trained
+        self.weight: Tensor
+        self.bias: Tensor
+        for name, value in first.named_parameters():
+            if trained:
+                self.register_parameter(name, value)
+            else:
+                self.register_buffer(name, value.detach())
+
+    def forward(self, features: Features, text: Text) -> ProjectedOutput:
+        """What :class:`~grmp_hf.modeling.heads.AnchorHead` says, and ``projected``."""
+        pooled = features.pooled()
+        projected = F.linear(pooled.to(self.weight), self.weight, self.bias).relu()
+        return ProjectedOutput(**super().forward(features, text), projected=projected)
+
+    def settings(self) -> dict[str, Any]:
+        """Its arguments."""
+        return {"width": self.weight.shape[1], "to": len(self.weight), "trained": self.trained}
