@@ -17,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ __all__ = [
     "OF_PICTURES",
     "OF_VIEWS",
     "FeatureStore",
+    "OwnColumns",
     "Pictures",
     "Viewed",
     "first_views",
@@ -102,6 +104,32 @@ OF_PICTURES: Mapping[str, Callable[[NDArray[np.uint8]], Array]] = {"statistics":
 
 COLUMNS = ("embeds", "zero_shot", "statistics")
 """What every picture is described by unless others are asked for, beside the ``side`` of a base that has one."""
+
+
+class OwnColumns(NamedTuple):
+    """Columns of one's own; what decides about one, beside the base, must stand in its name.
+
+    Attributes:
+        of_views, of_pictures: as :data:`OF_VIEWS` and :data:`OF_PICTURES`.
+    """
+
+    of_views: Mapping[str, Callable[[Viewed], Array]] = MappingProxyType({})
+    of_pictures: Mapping[str, Callable[[NDArray[np.uint8]], Array]] = MappingProxyType({})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all of them."""
+        return (*self.of_views, *self.of_pictures)
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """Arguments of a :class:`FeatureStore` that can be asked for them too."""
+        pictures = {**OF_PICTURES, **self.of_pictures}
+        return {"of_views": {**OF_VIEWS, **self.of_views}, "of_pictures": pictures}
+
+    def __or__(self, other: OwnColumns) -> OwnColumns:
+        """Both."""
+        return OwnColumns({**self.of_views, **other.of_views}, {**self.of_pictures, **other.of_pictures})
 
 
 @dataclass(frozen=True)

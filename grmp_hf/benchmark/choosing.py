@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,17 @@ from grmp_hf.benchmark.config import MethodConfig
 from grmp_hf.benchmark.finetuning import FullFineTuning
 from grmp_hf.benchmark.kernels import GRIDS, kernel_ridge, svr
 from grmp_hf.benchmark.methods import GRMP, Method, Regression, ZeroShot, ridge
+from grmp_hf.benchmark.pathways import COLUMNS, grepq, grepq_zero_shot
 from grmp_hf.benchmark.two_stream import TwoStream
 from grmp_hf.embedded import find_start
 from grmp_hf.errors import GRMPError
+from grmp_hf.features import OwnColumns
 from grmp_hf.modeling.bases import check_base
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe
 from grmp_hf.training.starts import read_start
 
-__all__ = ["make_methods"]
+__all__ = ["make_methods", "own_columns"]
 
 _Maker = Callable[..., Method]
 
@@ -39,6 +43,11 @@ def make_methods(configs: Sequence[MethodConfig], base: Scorer, folder: Path) ->
     return [_make(config, base, folder) for config in configs]
 
 
+def own_columns(methods: Sequence[Method]) -> OwnColumns:
+    """How columns are computed that methods bring along, those of them that do, as their attribute `own`."""
+    return functools.reduce(operator.or_, (getattr(method, "own", OwnColumns()) for method in methods), OwnColumns())
+
+
 def _make(config: MethodConfig, base: Scorer, folder: Path) -> Method:
     if config.kind not in _MAKERS:
         raise GRMPError(f"methods: expected some of {', '.join(_MAKERS)}, got {config.kind!r}")
@@ -54,6 +63,9 @@ def _make(config: MethodConfig, base: Scorer, folder: Path) -> Method:
             options["recipe"] = _recipe(options["recipe"], folder, kind)
         if "start" in options:
             options["start"] = _start(options["start"], base, folder)
+        for key in ("low_level", "high_level", "pristine"):
+            if key in options:
+                options[key] = _place(key, options[key], folder)
         return maker(name=config.name, base=base, **options)
     except GRMPError as error:
         raise GRMPError(f"methods: {config.name}: {error}") from error
@@ -80,6 +92,13 @@ def _start(value: Any, base: Scorer, folder: Path) -> Path | None:
     if found is not None:
         check_base(read_start(found), base.model)
     return found
+
+
+def _place(key: str, value: Any, folder: Path) -> str:
+    """The name of a column that every base may have, or a folder, relative to the file."""
+    if not isinstance(value, str):
+        raise GRMPError(f"{key}: expected a folder, got {value!r}")
+    return value if key == "low_level" and value in COLUMNS else str(folder / value)
 
 
 def _zero_shot(name: str, base: Scorer) -> Method:
@@ -121,5 +140,7 @@ _MAKERS: Mapping[str, _Maker] = {
     "statistics": _statistics,
     "grmp": _grmp,
     "full_finetune": FullFineTuning,
+    "grepq": grepq,
+    "grepq_zero_shot": grepq_zero_shot,
     "two_stream": TwoStream,
 }

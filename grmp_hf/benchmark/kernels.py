@@ -1,7 +1,7 @@
-"""Regressions with kernels on frozen features; scikit-learn, the extra ``benchmark``.
+"""Regressions on frozen features, with kernels and as GRepQ has it; scikit-learn, the extra ``benchmark``.
 
-Features are standardised and clipped as for `fit_ridge`, ratings standardised; strength and width are chosen by
-five-fold cross-validation inside the shots, everything fitted anew in each fold.
+Under kernels, features are standardised and clipped as for `fit_ridge`, ratings standardised; strength and width are
+chosen by five-fold cross-validation inside the shots, everything fitted anew in each fold.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from grmp_hf.errors import GRMPError
 
-__all__ = ["GRIDS", "kernel_ridge", "svr"]
+__all__ = ["GRIDS", "kernel_ridge", "ridge_cv", "svr"]
 
 Floats = NDArray[np.float64]
 _CLIP = 5.0  # as in grmp_hf.evaluation.baselines
 
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "kernel_ridge": {"alpha": (0.03, 0.1, 0.3, 1.0, 3.0), "gamma": (0.1, 0.3, 1.0)},
+    "ridge_cv": {"alpha": (0.1, 1.0, 10.0, 100.0)},
     "svr": {"C": (0.1, 0.3, 1.0, 3.0, 10.0), "gamma": (0.1, 0.3, 1.0)},
 }
 """What cross-validation chooses from; gamma is the share of 1 / d, d the number of features."""
@@ -41,6 +42,22 @@ def kernel_ridge(features: Floats, quality: Floats, seed: int) -> tuple[Callable
         "support": np.asarray(_kernel(found).X_fit_),
         "gamma": np.array([_kernel(found).gamma]),
     }
+
+
+def ridge_cv(features: Floats, quality: Floats, seed: int) -> tuple[Callable[[Floats], Floats], dict[str, Any]]:
+    """Ridge regression on features as they are, its strength by leave-one-out, as GRepQ's code has it.
+
+    See `grmp_hf.benchmark.methods.Regressor`.
+
+    Raises:
+        GRMPError: scikit-learn is not installed.
+    """
+    _need_sklearn()
+    from sklearn.linear_model import RidgeCV
+
+    found = RidgeCV(alphas=GRIDS["ridge_cv"]["alpha"]).fit(features, quality)
+    learnt = {"weights": found.coef_, "intercept": np.atleast_1d(found.intercept_), "alpha": np.array([found.alpha_])}
+    return found.predict, learnt
 
 
 def svr(features: Floats, quality: Floats, seed: int) -> tuple[Callable[[Floats], Floats], dict[str, Any]]:
@@ -66,8 +83,8 @@ def _need_sklearn() -> None:
         import sklearn  # noqa: F401
     except ImportError as error:
         raise GRMPError(
-            "kernel_ridge and svr: expected scikit-learn, which is not installed; pip install 'grmp_hf[benchmark]', "
-            "or leave these methods out"
+            "kernel_ridge, ridge_cv and svr: expected scikit-learn, which is not installed; pip install "
+            "'grmp_hf[benchmark]', or leave these methods out"
         ) from error
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, adapter_tensors
 from grmp_hf.evaluation.baselines import fit_ridge
-from grmp_hf.features import BATCH, Pictures, first_views
+from grmp_hf.features import BATCH, OwnColumns, Pictures, first_views
 from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
@@ -98,15 +98,21 @@ class Regression:
         features: pictures -> (n, d).
         regressor: see `Regressor`.
         about: its settings.
+        own: columns that it computes itself.
     """
 
     name: str
     features: Callable[[Pictures], NDArray[Any]]
     regressor: Regressor
     about: Mapping[str, Any]
+    own: OwnColumns = OwnColumns()  # noqa: RUF009 (a tuple)
     needs_shots = True
     trains_by_steps = False
-    columns = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Its own."""
+        return self.own.names
 
     def settings(self) -> dict[str, Any]:
         """As given."""

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(config: BenchmarkConfig, args: argparse.Namespace, output: OutputFolder, start: float) -> int:
     """Run the benchmark, once it is clear where the results go."""
-    from grmp_hf.benchmark.choosing import make_methods
+    from grmp_hf.benchmark.choosing import make_methods, own_columns
     from grmp_hf.benchmark.planning import needed_columns, needed_rows, plan_cells
     from grmp_hf.benchmark.reporting import write_results
     from grmp_hf.benchmark.runner import Runner
@@ -89,7 +89,8 @@ def _run(config: BenchmarkConfig, args: argparse.Namespace, output: OutputFolder
     output.adopt("results.jsonl")
     store = ResultStore(output.folder)
     with writing(args.cache or output.folder):
-        features = FeatureStore(args.cache or output.folder / "features", base, run=output.work.run)
+        place, known = args.cache or output.folder / "features", own_columns(methods).known
+        features = FeatureStore(place, base, **known, run=output.work.run)
         with Progress("benchmark", 0, quiet=args.quiet) as progress:
             columns = (*features.usual, *needed_columns(cells))
             features.describe(needed_rows(cells), progress.tell, columns)
