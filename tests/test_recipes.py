@@ -16,7 +16,9 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.recipe_files import find_recipe, recipe_names
 from grmp_hf.tasks import from_photographs
 from grmp_hf.training.few_shot import adapt
+from grmp_hf.training.high_level import HighLevelRecipe
 from grmp_hf.training.local_features import LoDaRecipe
+from grmp_hf.training.low_level import LowLevelRecipe
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.pretraining import pretrain
 from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe
@@ -26,6 +28,8 @@ from grmp_hf.training.two_stream import TwoStreamRecipe
 RECIPES = sorted((Path(__file__).parent.parent / "grmp_hf" / "recipes").rglob("*.yaml"))
 ADAPT = [path for path in RECIPES if path.name.startswith("adapt_")]
 PRETRAIN = [path for path in RECIPES if path.name.startswith("pretrain_")]
+HIGH_LEVEL = [path for path in RECIPES if path.name.startswith("high_level_")]
+LOW_LEVEL = [path for path in RECIPES if path.name.startswith("low_level_")]
 LPF = [path for path in RECIPES if path.name.startswith("lpf_")]
 LODA = [path for path in RECIPES if path.name.startswith("loda_")]
 STREAM = [path for path in RECIPES if path.name.startswith("stream_")]
@@ -43,12 +47,16 @@ def test_there_are_recipes_for_the_default_and_the_authors() -> None:
         assert {f"{stage}_{name}.yaml" for name in names} == {path.name for path in paths}
     assert {path.name for path in LODA} == {"loda_default.yaml", "loda_paper.yaml"}
     assert {path.name for path in LPF} == {"lpf_default.yaml"}
-    assert len(ADAPT) + len(PRETRAIN) + len(STREAM) + len(LODA) + len(LPF) == len(RECIPES)
+    for stage, paths in (("high_level", HIGH_LEVEL), ("low_level", LOW_LEVEL)):
+        assert {path.name for path in paths} == {f"{stage}_default.yaml", f"{stage}_paper.yaml"}
+    assert sum(map(len, (ADAPT, PRETRAIN, STREAM, LODA, LPF, HIGH_LEVEL, LOW_LEVEL))) == len(RECIPES)
     default = {path.name: path for path in RECIPES}
     assert FewShotRecipe.from_yaml(default["adapt_default.yaml"]) == FewShotRecipe()
     assert PretrainRecipe.from_yaml(default["pretrain_default.yaml"]) == PretrainRecipe()
     assert StreamRecipe.from_yaml(default["stream_default.yaml"]) == StreamRecipe()
     assert LoDaRecipe.from_yaml(default["loda_default.yaml"]) == LoDaRecipe()
+    assert HighLevelRecipe.from_yaml(default["high_level_default.yaml"]) == HighLevelRecipe()
+    assert LowLevelRecipe.from_yaml(default["low_level_default.yaml"]) == LowLevelRecipe()
     assert TwoStreamRecipe.from_yaml(default["lpf_default.yaml"]) == TwoStreamRecipe()
     assert StreamRecipe.from_yaml(default["stream_distillation.yaml"]) == StreamRecipe(method="distillation")
 

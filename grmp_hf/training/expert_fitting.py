@@ -31,9 +31,9 @@ from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.rules import Rule, summed
 from grmp_hf.training.sampling import Plan, within
 from grmp_hf.training.shots import Columns, look
-from grmp_hf.training.stream_recipe import StreamRecipe
+from grmp_hf.training.stream_recipe import Kind, StreamRecipe
 
-__all__ = ["Held", "begin", "fisher", "learn", "trained_weights"]
+__all__ = ["Held", "adapter_config", "begin", "fisher", "learn", "trained_weights"]
 
 Progress = Callable[[str, float], None]
 
@@ -69,7 +69,7 @@ def begin(
     torch.manual_seed(seed)
     model = copy_base(base)
     model.head = Cosines(base.config.clip_config.projection_dim, sets)
-    adapted = get_peft_model(model, _config(recipe))
+    adapted = get_peft_model(model, adapter_config(recipe.adapter, recipe.rank, recipe.visual_prompts))
     if recipe.adapter == "prompts" and not recipe.train_projection:
         for name, weight in adapted.named_parameters():
             if ".projection." in name and ".grmp_visual." in name:
@@ -89,16 +89,19 @@ def _is_own(name: str) -> bool:
     return ".ln_tuning_layers." in name or ".lora_" in name or ".grmp_" in name
 
 
-def _config(recipe: StreamRecipe) -> PeftConfig:
+def adapter_config(kind: Kind, rank: int, visual_prompts: int) -> PeftConfig:
+    """Settings of an adapter of the vision tower that holds the model's head.
+
+    Args:
+        kind, rank, visual_prompts: see :class:`~grmp_hf.training.stream_recipe.StreamRecipe`.
+    """
     kept = ["head"]
-    if recipe.adapter == "layer_norm":
+    if kind == "layer_norm":
         return LNTuningConfig(target_modules=_NORMS, modules_to_save=kept)
-    if recipe.adapter == "lora":
+    if kind == "lora":
         targets = r".*vision_model.*(q_proj|v_proj)"
-        return LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules=targets, modules_to_save=kept)
-    return GRMPPromptConfig(
-        text_prompts=0, visual_prompts=recipe.visual_prompts, prompt_dropout=0.0, modules_to_save=kept
-    )
+        return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, modules_to_save=kept)
+    return GRMPPromptConfig(text_prompts=0, visual_prompts=visual_prompts, prompt_dropout=0.0, modules_to_save=kept)
 
 
 def trained_weights(model: PeftModel) -> int:

@@ -18,6 +18,7 @@ __all__ = [
     "Forward",
     "Objective",
     "Term",
+    "members",
     "pairwise",
     "plcc",
     "quality",
@@ -166,11 +167,16 @@ def plcc(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:
     Source: LoDa (arXiv 2308.12001), whose one group is the batch.
     """
     output, labels = student(shown(batch)), batch["labels"].flatten()
-    groups = batch.get("groups", torch.zeros_like(labels))
     values = output.quality if getattr(output, "mean", None) is None else output.mean
-    members = [groups == group for group in dict.fromkeys(groups.tolist())]
-    losses = [plcc_loss(values[at], labels[at]) for at in members if bool((labels[at] != labels[at][0]).any())]
+    groups = members(batch, len(labels))
+    losses = [plcc_loss(values[at], labels[at]) for at in groups if bool((labels[at] != labels[at][0]).any())]
     return {"plcc": Term(torch.stack(losses).mean() if losses else values.sum() * 0, len(losses))}
+
+
+def members(batch: Batch, pictures: int) -> list[Tensor]:
+    """Places ``(n,)`` of the pictures of each group of a batch; one that says nothing of groups is one group."""
+    groups = batch.get("groups", torch.zeros(pictures))
+    return [torch.nonzero(groups == group).flatten() for group in dict.fromkeys(groups.tolist())]
 
 
 def values_of(output: Any, levels: Sequence[float]) -> Tensor:

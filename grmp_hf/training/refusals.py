@@ -70,9 +70,11 @@ def _wrong_gradients(trainer: Any) -> dict[str, bool]:
         "Processes cannot share an iterable data set without repeating pictures. Use a data set with a length.": (
             isinstance(trainer.train_dataset, IterableDataset) and args.world_size > 1
         ),
-        "batch_statistics=True uses the statistics of each process's own part, so that several processes would not be "
-        "one. Start one process, or leave it out.": args.world_size > 1
-        and any(getattr(module, "learns_statistics", False) for module in trainer.model.modules()),
+        "What normalises by batches (batch_statistics=True, the low-level encoder) uses those of each process's own "
+        "part, so that several processes would not be one. Start one process, or leave it out.": (
+            args.world_size > 1
+            and any(getattr(module, "learns_statistics", False) for module in trainer.model.modules())
+        ),
         "Nothing is trained: every parameter is frozen. Load the adapter with is_trainable=True.": not any(
             parameter.requires_grad for parameter in trainer.model.parameters()
         ),

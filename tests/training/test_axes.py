@@ -41,7 +41,7 @@ def test_the_plan_never_mixes_its_two_sets() -> None:
             assert len(indices) in (2, 3) and any(indices <= set(part) for part in script["SETS"])
 
 
-@pytest.mark.parametrize("use", ["pairs", "channels", "certainty", "unique", "loda", "lpf"])
+@pytest.mark.parametrize("use", ["pairs", "channels", "certainty", "unique", "loda", "lpf", "groups"])
 def test_two_processes_and_accumulation_are_one_batch(
     use: str, folders: list[str], tmp_path: Path, in_two_processes: Callable[..., None]
 ) -> None:
@@ -56,7 +56,7 @@ def test_two_processes_and_accumulation_are_one_batch(
         (bias,) = (value for name, value in whole.items() if name.endswith("head.modules_to_save.default.last.bias"))
         assert abs(bias[1].item() - 0.541325) > 1e-3  # where sigma is 1
         return
-    if use in ("loda", "lpf"):
+    if use in ("loda", "lpf", "groups"):
         begun = {n: p for n, p in script["start"](*folders, use).named_parameters() if n in whole}
         moved = {name: (whole[name] - weight).abs().max().item() for name, weight in begun.items()}
         assert begun.keys() == whole.keys() and max(moved.values()) > 1e-3

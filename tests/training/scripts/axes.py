@@ -1,6 +1,6 @@
 """Train with an objective, a rule and a plan of one's own: `axes.py BASE ADAPTER OUTPUT USE GROUPS STEPS`.
 
-USE is `pairs`, `channels`, `certainty`, `unique`, `loda` or `lpf`; GROUPS are those of a joint batch, STEPS the
+USE is `pairs`, `channels`, `certainty`, `unique`, `loda`, `lpf` or `groups`; GROUPS are those of a joint batch, STEPS the
 batches that a step accumulates. What was trained is written to OUTPUT.
 """
 
@@ -22,10 +22,11 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
 from grmp_hf import GRMPForImageQualityAssessment, GRMPTrainer, GRMPTrainingArguments
-from grmp_hf.modeling.linear_heads import Cosine, MeanSigma
+from grmp_hf.modeling.linear_heads import Cosine, MeanSigma, Projected
 from grmp_hf.modeling.peft_injection import LoDaConfig
 from grmp_hf.modeling.side import make_side
 from grmp_hf.modeling.two_stream import TwoStreamHead
+from grmp_hf.training.contrasts import group_contrasts
 from grmp_hf.training.objectives import Batch, Forward, Term, pairwise, plcc, quality, quality_and_semantic
 from grmp_hf.training.parallel import in_parallel
 from grmp_hf.training.rules import summed
@@ -102,14 +103,15 @@ USES: dict[str, dict[str, Any]] = {
     "unique": {"objective": pairwise([1.0, 0.0], sigma="joint"), "rule": summed()},
     "loda": {"objective": plcc},
     "lpf": {"objective": in_parallel(), "rule": summed({"category": 0.5})},
+    "groups": {"objective": group_contrasts()},
 }
 HELD = contextlib.ExitStack()  # of auxiliary heads, which are there as long as this
-OWN_PLAN = ("unique", "loda", "lpf")
+OWN_PLAN = {"unique": 3, "loda": 3, "lpf": 3, "groups": 4}
 
 
 def start(base: str, adapter: str, use: str) -> PeftModel:
-    """The adapter; for `unique`, another one around a head of means and sigmas; for `loda`, around a cosine; for `lpf`,
-    around two streams."""
+    """The adapter; or another, around a head of means and sigmas (`unique`), a cosine (`loda`), two streams (`lpf`) or
+    a projection (`groups`)."""
     model = GRMPForImageQualityAssessment.from_pretrained(base)
     if use not in OWN_PLAN:
         return PeftModel.from_pretrained(model, adapter, is_trainable=True)
@@ -128,8 +130,10 @@ def start(base: str, adapter: str, use: str) -> PeftModel:
             adapted.get_base_model().head.modules_to_save["default"].beside(categories=3, comparison=True)
         )
         return adapted
-    model.head = MeanSigma(model.config.clip_config.projection_dim)
-    torch.nn.init.normal_(model.head.last.weight, std=0.3)
+    width = model.config.clip_config.projection_dim
+    model.head = Projected(width, 16) if use == "groups" else MeanSigma(width)
+    if use == "unique":
+        torch.nn.init.normal_(model.head.last.weight, std=0.3)
     return get_peft_model(model, LNTuningConfig(target_modules=["layer_norm1"], modules_to_save=["head"]))
 
 
@@ -142,7 +146,7 @@ def train(base: str, adapter: str, output: Path, use: str, joint: int, steps: in
         )
         sets = ConcatDataset([Pictures(len(part), seed) for seed, part in enumerate(SETS, start=1)])
         names = [number for number, part in enumerate(SETS) for _ in part]
-        plan = within(names, 3, joint) if use in OWN_PLAN else within_sets(joint)
+        plan = within(names, OWN_PLAN[use], joint) if use in OWN_PLAN else within_sets(joint)
         GRMPTrainer(model, args, train_dataset=sets, plan=plan, **USES[use]).train()
     if args.process_index == 0:
         save_file({n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}, output)
