@@ -67,7 +67,7 @@ def learn(base: Any, photographs: Path) -> None:
         if (PLACE / name).exists():
             return
         start = time.process_time()
-        found = work(lambda text, share: print(f"{name}: {text} {share:.1%}", end="\r", flush=True))
+        found = work(tell)
         seconds = round(time.process_time() - start)
         part = PLACE / f"{name}-part"
         shutil.rmtree(part, ignore_errors=True)
@@ -89,7 +89,7 @@ def learn(base: Any, photographs: Path) -> None:
 
 def choose_pristine(base: Any, photographs: Path) -> Path:
     """A folder of the photographs that the base likes best."""
-    folder = PLACE / "pristine"
+    folder: Path = PLACE / "pristine"
     if not folder.exists():
         paths = list_images([photographs]).paths
         best = np.argsort(-base.score(paths).quality)[:PRISTINE]
@@ -100,6 +100,11 @@ def choose_pristine(base: Any, photographs: Path) -> Path:
             shutil.copy(paths[at], part)
         part.replace(folder)
     return folder
+
+
+def tell(text: str, share: float) -> None:
+    """Say how far something is."""
+    print(f"{text}: {share:.1%}", end="\r", flush=True)
 
 
 def columns(base: Any) -> dict[str, tuple[str, OwnColumns]]:
@@ -121,10 +126,10 @@ def look(base: Any, data: Path, livec: Path) -> dict[str, World]:
     for name, folder, scale in (("biq2021", data, (0.0, 1.0)), ("livec", livec, (0.0, 100.0))):
         pictures, table = describe(base, folder, scale, name)
         store = FeatureStore(PLACE / "features", base, own=own)
-        store.describe(table.rows, lambda text, share, name=name: print(f"{name}: {share:.0%}", end="\r"), own.names)
+        store.describe(table.rows, tell, own.names)
         found = store.pictures(table.rows, own.names)
-        more = {short: found[column] for short, (column, _) in known.items()}
-        pictures = dataclasses.replace(pictures, columns={**pictures.columns, **more})
+        named = {short: found[column] for short, (column, _) in known.items()}
+        pictures = dataclasses.replace(pictures, columns={**pictures.columns, **named})
         quality = np.array([row.quality for row in table.rows])
         test = np.array([row.split == "test" for row in table.rows])
         parts = (np.flatnonzero(~test), np.flatnonzero(test)) if test.any() else (None, None)
@@ -147,7 +152,7 @@ def without_labels(base: Any, worlds: Mapping[str, World], data: Path) -> list[d
         row: dict[str, Any] = {"world": world.name, "zero_shot": score(world.pictures["zero_shot"][tests], actual)}
         for name, method in methods.items():
             store = FeatureStore(PLACE / "features", base, own=method.columns)
-            store.describe(chosen, lambda text, share: print(f"patches: {share:.0%}", end="\r"), method.columns.names)
+            store.describe(chosen, tell, method.columns.names)
             pictures = store.pictures(chosen, method.columns.names)
             seen = dataclasses.replace(
                 pictures, columns={**pictures.columns, "embeds": world.pictures["embeds"][tests]}
@@ -209,7 +214,7 @@ def main() -> None:
     for world in worlds.values():
         measure(base, world, args.draws)
     rows = sorted(known_rows(), key=lambda row: (row["world"], row["labels"], row["draw"]))
-    recipes = {"low": LowLevelRecipe.named("default"), "high": HighLevelRecipe.named("default")}
+    recipes: dict[str, Any] = {"low": LowLevelRecipe.named("default"), "high": HighLevelRecipe.named("default")}
     told = {f"{name}_recipe": dataclasses.asdict(recipe) for name, recipe in recipes.items()}
     found = {"photographs": len(list_images([data / "unlabelled"]).paths), "pristine": PRISTINE, "seconds": costs()}
     write_result("grepq", {**told, **found, "no_labels": without_labels(base, worlds, data), "rows": rows})

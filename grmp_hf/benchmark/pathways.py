@@ -147,7 +147,7 @@ def grepq_zero_shot(name: str, base: Scorer, pristine: str | None = None, low_le
     files = sorted(digest_file(Path(path)) for path in list_images([pristine]).paths)
     contents = hashlib.sha256("".join(files).encode()).hexdigest()
     describe: Callable[[NDArray[np.uint8]], Floats] = _statistics
-    about = {"method": "grepq_zero_shot", "pristine": contents, "low_level": low_level}
+    about: dict[str, Any] = {"method": "grepq_zero_shot", "pristine": contents, "low_level": low_level}
     about |= {"patch": PATCH, "sharp": SHARP, "colourful": COLOURFUL}
     if low_level not in COLUMNS:
         encoder = load_encoder(low_level).to(base.device)

@@ -5,6 +5,7 @@ Letters in shapes: P patches, S side of a patch, d features of a patch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -80,7 +81,8 @@ def sharp_and_colourful(cut: Pixels, sharp: float = SHARP, colourful: float = CO
     colours = [patch.astype(np.float32) / np.float32(255) for patch in cut]
     sharpness = np.array([_sharpness(luminance(colour)) for colour in colours])
     colour = np.array([colourfulness(colour) for colour in colours])
-    return (sharpness >= sharp * sharpness.max()) & (colour >= colourful * colour.max())
+    chosen: npt.NDArray[np.bool_] = (sharpness >= sharp * sharpness.max()) & (colour >= colourful * colour.max())
+    return chosen
 
 
 def _sharpness(grey: npt.NDArray[np.float32]) -> float:
@@ -116,7 +118,7 @@ def distance(first: Moments, second: Moments, ridge: float = _RIDGE) -> float:
         )
     apart = first.mean - second.mean
     spread = (first.covariance + second.covariance) / 2 + ridge * np.eye(len(apart))
-    return float(np.sqrt(max(0.0, apart @ np.linalg.solve(spread, apart))))
+    return math.sqrt(max(0.0, float(apart @ np.linalg.solve(spread, apart))))
 
 
 def pristine_moments(

@@ -77,16 +77,16 @@ class LowLevelRecipe(Recipe):
     describes: Literal["projected", "pooled"] = "projected"
     versions: int = 8
     side: int = 320
-    grid: int = GRID
+    grid: int = 5
     piece: int = PIECE
     temperature: float = TEMPERATURE
     outside: bool = False
-    epochs: int = 4
-    batch_size: int = 8
+    epochs: int = 3
+    batch_size: int = 4
     learning_rate: float = 0.001
     smallest_rate: float = 1e-6
     weight_decay: float = 0.05
-    save_steps: int = 50
+    save_steps: int = 100
     bf16: BF16 = False
 
     def __post_init__(self) -> None:
@@ -139,7 +139,8 @@ class Fragments(EpochDataset[dict[str, Tensor]]):
         whole = torch.from_numpy(pictures).permute(0, 3, 1, 2)
 
         def fragments() -> Tensor:
-            places = draw_places(*whole.shape[-2:], rng, grid=self.grid, piece=self.piece)
+            height, width = whole.shape[-2:]
+            places = draw_places(height, width, rng, grid=self.grid, piece=self.piece)
             return cut(whole, places, piece=self.piece)
 
         views = torch.stack([fragments(), mirrored(fragments(), rng)])
@@ -176,7 +177,7 @@ def learn_low_level(
         raise GRMPError("Expected photographs with their versions to learn from, got none. Make some.")
     recipe = (recipe or LowLevelRecipe()).settled(torch.device(device))
     torch.manual_seed(seed)
-    encoder = LowLevelEncoder(recipe.config()).to(device)  # type: ignore[arg-type]
+    encoder: LowLevelEncoder = LowLevelEncoder(recipe.config()).to(device)
     data = Fragments(families, encoder.config, grid=recipe.grid, piece=recipe.piece, seed=seed)
     arguments = GRMPTrainingArguments(
         output_dir=str(Path(output_dir) / "low"),
