@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from explain_tables import confused, named
+from grepq_tables import pathways, without_labels
 from loda_tables import injected
 from measuring import RESULTS, ROOT, make_parser
 from stream_tables import STREAM
@@ -307,6 +308,7 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "import": ("import", imports),
     **_rows("compare", compare=compared, compare_reliable=reliable),
     **_rows("explain", explain=named, explain_confused=confused),
+    **_rows("grepq", grepq=pathways, grepq_zero_shot=without_labels),
     **_rows("loda", loda=injected),
     **_rows("stream", **STREAM),
     **_rows("worlds", worlds_50=at_fifty, worlds=beside_simple, worlds_sure=sure, worlds_unlike=unlike),
