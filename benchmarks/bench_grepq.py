@@ -26,6 +26,7 @@ from bench_worlds import World, describe, ours
 from measuring import CACHE, add_folder, make_parser, need_folder, write_result
 
 import grmp_hf
+from grmp_hf.benchmark.choosing import own_columns
 from grmp_hf.benchmark.kernels import ridge_cv, svr
 from grmp_hf.benchmark.pathways import grepq, grepq_zero_shot
 from grmp_hf.contrasting import high_level, low_level
@@ -111,9 +112,9 @@ def columns(base: Any) -> dict[str, tuple[str, OwnColumns]]:
     """Name of a pathway -> its column, and how it is computed."""
     found = {}
     for name, folder in (("low", "low"), ("low_pooled", "pooled"), ("low_untrained", "untrained")):
-        own = grepq(name, base, low_level=str(PLACE / folder)).columns
+        own = own_columns([grepq(name, base, low_level=str(PLACE / folder))])
         found[name] = own.names[0], own
-    own = grepq("high", base, high_level=str(PLACE / "high")).columns
+    own = own_columns([grepq("high", base, high_level=str(PLACE / "high"))])
     return {**found, "high": (own.names[0], own)}
 
 
@@ -125,7 +126,7 @@ def look(base: Any, data: Path, livec: Path) -> dict[str, World]:
         own = own | more
     for name, folder, scale in (("biq2021", data, (0.0, 1.0)), ("livec", livec, (0.0, 100.0))):
         pictures, table = describe(base, folder, scale, name)
-        store = FeatureStore(PLACE / "features", base, own=own)
+        store = FeatureStore(PLACE / "features", base, **own.known)
         store.describe(table.rows, tell, own.names)
         found = store.pictures(table.rows, own.names)
         named = {short: found[column] for short, (column, _) in known.items()}
@@ -151,14 +152,14 @@ def without_labels(base: Any, worlds: Mapping[str, World], data: Path) -> list[d
         actual = world.quality[tests]
         row: dict[str, Any] = {"world": world.name, "zero_shot": score(world.pictures["zero_shot"][tests], actual)}
         for name, method in methods.items():
-            store = FeatureStore(PLACE / "features", base, own=method.columns)
-            store.describe(chosen, tell, method.columns.names)
-            pictures = store.pictures(chosen, method.columns.names)
+            store = FeatureStore(PLACE / "features", base, **own_columns([method]).known)
+            store.describe(chosen, tell, method.columns)
+            pictures = store.pictures(chosen, method.columns)
             seen = dataclasses.replace(
                 pictures, columns={**pictures.columns, "embeds": world.pictures["embeds"][tests]}
             )
             row[name] = score(method.fit(seen, np.empty(0), seed=0).predict(seen), actual)
-            row[f"{name}_distance"] = score(-pictures[method.columns.names[0]], actual)
+            row[f"{name}_distance"] = score(-pictures[method.columns[0]], actual)
         rows.append(row)
         print(json.dumps(row), flush=True)
     return rows

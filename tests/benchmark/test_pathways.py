@@ -75,7 +75,7 @@ def test_a_linear_target_of_both_pathways_is_recovered(regressor: str) -> None:
     assert srcc(embeds_alone, truth) < 0.85, "the low-level features are needed"
     again = method.fit(shots, quality, seed=0).predict(test)
     np.testing.assert_array_equal(found, again)
-    assert json.dumps(method.settings()) and not method.columns.names
+    assert json.dumps(method.settings()) and not method.columns
 
 
 def test_the_papers_ridge_is_that_of_scikit_learn() -> None:
@@ -99,9 +99,10 @@ def test_columns_of_encoder_and_adapter(
     own = own_columns(methods)
     assert len(own.names) == 2
     table = read_ratings(stars, scale=(1, 5))
-    described = FeatureStore(store.place, base, own=own)
-    described.describe(table.rows[:6], lambda text, share: None)
-    pictures = described.pictures(table.rows[:6])
+    described = FeatureStore(store.place, base, **own.known)
+    columns = (*described.usual, *methods[1].columns)
+    described.describe(table.rows[:6], lambda text, share: None, columns)
+    pictures = described.pictures(table.rows[:6], columns)
     (high,), (low,) = own.of_views, own.of_pictures
     network = load_encoder(encoder)
     expected = [network.describe(np.asarray(decode_row(row))) for row in table.rows[:6]]
@@ -120,9 +121,10 @@ def test_the_score_without_labels(base: Scorer, stars: Path, store: FeatureStore
     plain = make("grepq_zero_shot", base, pristine=str(photographs))
     learnt = make("grepq_zero_shot", base, name="encoder", pristine=str(photographs), low_level=str(encoder))
     own = own_columns([plain, learnt])
-    described = FeatureStore(store.place, base, own=own)
-    described.describe(table.rows[:8], lambda text, share: None)
-    pictures = described.pictures(table.rows[:8])
+    described = FeatureStore(store.place, base, **own.known)
+    columns = (*described.usual, *own.names)
+    described.describe(table.rows[:8], lambda text, share: None, columns)
+    pictures = described.pictures(table.rows[:8], columns)
     anchors = base.model.get_anchor_embeds("quality").detach().numpy()
     lead = pictures["embeds"] @ (anchors[0] - anchors[1])
     wholes = [np.asarray(decode_row(row)) for row in table.rows]

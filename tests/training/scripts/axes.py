@@ -1,7 +1,7 @@
 """Train with an objective, a rule and a plan of one's own: `axes.py BASE ADAPTER OUTPUT USE GROUPS STEPS`.
 
-USE is `pairs`, `channels`, `certainty`, `unique`, `loda`, `lpf` or `groups`; GROUPS are those of a joint batch, STEPS the
-batches that a step accumulates. What was trained is written to OUTPUT.
+USE is `pairs`, `channels`, `certainty`, `unique`, `loda`, `lpf` or `groups`; GROUPS are those of a joint batch, STEPS
+the batches that a step accumulates. What was trained is written to OUTPUT.
 """
 
 from __future__ import annotations
