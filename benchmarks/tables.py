@@ -19,6 +19,7 @@ from typing import Any
 from explain_tables import confused, named
 from grepq_tables import pathways, without_labels
 from loda_tables import injected
+from lpf_tables import two_streams
 from measuring import RESULTS, ROOT, make_parser
 from stream_tables import STREAM
 from world_tables import at_fifty, beside_simple, compared, reliable, sure, unlike
@@ -308,6 +309,7 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     **_rows("explain", explain=named, explain_confused=confused),
     **_rows("grepq", grepq=pathways, grepq_zero_shot=without_labels),
     **_rows("loda", loda=injected),
+    **_rows("lpf", **{f"lpf_{world}": functools.partial(two_streams, world=world) for world in ("biq2021", "livec")}),
     **_rows("stream", **STREAM),
     **_rows("worlds", worlds_50=at_fifty, worlds=beside_simple, worlds_sure=sure, worlds_unlike=unlike),
 }

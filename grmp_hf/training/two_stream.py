@@ -66,7 +66,7 @@ class TwoStreamRecipe(Recipe):
     epochs: int = 0
     steps: int = 150
     batch_size: int = 16
-    learning_rate: float = 0.001
+    learning_rate: float = 0.002
     weight_decay: float = 0.01
     bf16: BF16 = False
 
