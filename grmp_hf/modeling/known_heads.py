@@ -10,12 +10,13 @@ from torch import nn
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.heads import AnchorHead, Head
 from grmp_hf.modeling.linear_heads import Cosine, Cosines, MeanSigma, Projected
+from grmp_hf.modeling.map_head import MapHead
 from grmp_hf.modeling.two_stream import TwoStreamHead
 
 __all__ = ["check_kept", "describe", "rebuild", "require_anchors"]
 
 # Those that a record may name.
-_HEADS = {kind.__name__: kind for kind in (AnchorHead, Cosine, Cosines, MeanSigma, Projected, TwoStreamHead)}
+_HEADS = {kind.__name__: kind for kind in (AnchorHead, Cosine, Cosines, MapHead, MeanSigma, Projected, TwoStreamHead)}
 
 
 def describe(head: nn.Module) -> dict[str, Any]:

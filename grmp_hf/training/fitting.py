@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
+from torch import nn
 from transformers import PrinterCallback, TrainerCallback
 
 from grmp_hf.training.arguments import GRMPTrainingArguments
@@ -70,7 +70,7 @@ class Teller(TrainerCallback):
 
 @contextmanager
 def fitting(
-    model: PeftModel, arguments: GRMPTrainingArguments, run: Mapping[str, Any], *, keep: bool, **given: Any
+    model: nn.Module, arguments: GRMPTrainingArguments, run: Mapping[str, Any], *, keep: bool, **given: Any
 ) -> Iterator[GRMPTrainer]:
     """A trainer, its folder claimed for as long as it is at work, and the model as it scores afterwards.
 

@@ -33,11 +33,12 @@ Batch = dict[str, Tensor]
 
 ``certainty`` ``(B,)``, if there, is how much each picture's quality loss counts, with a mean near 1. ``mos_std``
 ``(B,)`` is the deviation of its ratings, in quality, NaN where nobody says it; ``dataset`` ``(B,)`` the number of its
-data set; ``scene`` and ``distortion`` ``(B, A)`` what it shows, zeros where nobody says it; ``category`` ``(B,)``.
+data set; ``scene`` and ``distortion`` ``(B, A)`` what it shows, zeros where nobody says it; ``category`` ``(B,)``;
+``taught_quality`` ``(B,)`` and ``taught_map`` ``(B, M, G, G)`` what a larger model says.
 """
 
 _COLUMNS = ("certainty", "teacher_logits", "groups", "mos_std", "dataset", "index", "scene", "distortion", "before")
-_NOT_SHOWN = ("labels", "category", *_COLUMNS)
+_NOT_SHOWN = ("labels", "category", "taught_quality", "taught_map", *_COLUMNS)
 
 
 class Term(NamedTuple):
