@@ -15,6 +15,7 @@ from peft import PeftModel
 
 from grmp_hf.cards import write_card
 from grmp_hf.embedded import EMBEDDED
+from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.baking import GRMPBakedScorer
 from grmp_hf.modeling.bases import check_base
 from grmp_hf.modeling.experts import Experts
@@ -41,9 +42,14 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
     Of experts, each one is written into a folder of its own, and their gate beside them.
 
     Raises:
-        GRMPError: the folder cannot be written to, or the model has a head with weights that no adapter holds.
+        GRMPError: the folder cannot be written to, the model has a head with weights that no adapter holds, or it is
+            none of a CLIP.
     """
     target, model = Path(folder), scorer.model
+    if not hasattr(model, "config"):
+        raise GRMPError(
+            f"Expected a scorer around a CLIP, got {type(model).__name__}, which saves itself: model.save_pretrained."
+        )
     with writing(target):
         if isinstance(model, Experts):
             for name, expert in model.experts.items():

@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "comparing": {"data", "evaluation", "modeling", "scoring", "views"},
     "contrasting": {"data", "families", "learning", "modeling", "scoring", "teaching", "training"},
     "data": {"places", "scratch"},
+    "diffusion": {"data", "modeling", "saving", "scoring", "training"},
     "embedded": set(),
     "errors": set(),
     "evaluation": set(),

@@ -10,11 +10,13 @@ import torch
 
 from grmp_hf.cli.main import main
 from grmp_hf.data.photographs import Photographs
+from grmp_hf.diffusion.fitting import DiffusionRecipe
 from grmp_hf.modeling.configuration_grmp import GRMPConfig
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.recipe_files import find_recipe, recipe_names
 from grmp_hf.tasks import from_photographs
+from grmp_hf.training.distilling import StudentRecipe
 from grmp_hf.training.few_shot import adapt
 from grmp_hf.training.high_level import HighLevelRecipe
 from grmp_hf.training.local_features import LoDaRecipe
@@ -30,7 +32,6 @@ ADAPT = [path for path in RECIPES if path.name.startswith("adapt_")]
 PRETRAIN = [path for path in RECIPES if path.name.startswith("pretrain_")]
 HIGH_LEVEL = [path for path in RECIPES if path.name.startswith("high_level_")]
 LOW_LEVEL = [path for path in RECIPES if path.name.startswith("low_level_")]
-LPF = [path for path in RECIPES if path.name.startswith("lpf_")]
 LODA = [path for path in RECIPES if path.name.startswith("loda_")]
 STREAM = [path for path in RECIPES if path.name.startswith("stream_")]
 
@@ -46,10 +47,11 @@ def test_there_are_recipes_for_the_default_and_the_authors() -> None:
     for stage, paths, names in zip(("adapt", "pretrain", "stream"), (ADAPT, PRETRAIN, STREAM), kinds, strict=True):
         assert {f"{stage}_{name}.yaml" for name in names} == {path.name for path in paths}
     assert {path.name for path in LODA} == {"loda_default.yaml", "loda_paper.yaml"}
-    assert {path.name for path in LPF} == {"lpf_default.yaml"}
     for stage, paths in (("high_level", HIGH_LEVEL), ("low_level", LOW_LEVEL)):
         assert {path.name for path in paths} == {f"{stage}_default.yaml", f"{stage}_paper.yaml"}
-    assert sum(map(len, (ADAPT, PRETRAIN, STREAM, LODA, LPF, HIGH_LEVEL, LOW_LEVEL))) == len(RECIPES)
+    own = {"lpf_default.yaml", "student_default.yaml", "diffusion_default.yaml"}
+    kinds_of_several = (*ADAPT, *PRETRAIN, *STREAM, *LODA, *HIGH_LEVEL, *LOW_LEVEL)
+    assert {path.name for path in RECIPES} - {path.name for path in kinds_of_several} == own
     default = {path.name: path for path in RECIPES}
     assert FewShotRecipe.from_yaml(default["adapt_default.yaml"]) == FewShotRecipe()
     assert PretrainRecipe.from_yaml(default["pretrain_default.yaml"]) == PretrainRecipe()
@@ -58,6 +60,8 @@ def test_there_are_recipes_for_the_default_and_the_authors() -> None:
     assert HighLevelRecipe.from_yaml(default["high_level_default.yaml"]) == HighLevelRecipe()
     assert LowLevelRecipe.from_yaml(default["low_level_default.yaml"]) == LowLevelRecipe()
     assert TwoStreamRecipe.from_yaml(default["lpf_default.yaml"]) == TwoStreamRecipe()
+    assert StudentRecipe.from_yaml(default["student_default.yaml"]) == StudentRecipe()
+    assert DiffusionRecipe.from_yaml(default["diffusion_default.yaml"]) == DiffusionRecipe()
     assert StreamRecipe.from_yaml(default["stream_distillation.yaml"]) == StreamRecipe(method="distillation")
 
 
