@@ -154,8 +154,7 @@ def _summary(config: Mapping[str, Any]) -> str:
     taught = f"learnt from {shots} rated pictures" if shots else "learnt from pictures"
     scale = f"Scores are given on the scale of those ratings: {_scale(config.get('rating_scale'))}."
     if _is_adapter(config):
-        method = _ADAPTERS.get(config["peft_type"], "An adapter")
-        what = f"{method} for `{base}`, to score photographs without a reference, {taught}."
+        what = f"{_method(config)} for `{base}`, to score photographs without a reference, {taught}."
         return f"# Image quality adapter\n\n{what} {scale}"
     if config.get("rating_scale"):
         return (
@@ -166,6 +165,14 @@ def _summary(config: Mapping[str, Any]) -> str:
         "# Image quality scorer, zero-shot\n\nA CLIP that scores photographs without a reference by texts for good and "
         "bad quality; it has learnt from no ratings. Scores run from 0 (worst) to 1 (best)."
     )
+
+
+def _method(config: Mapping[str, Any]) -> str:
+    """What an adapter is, by its PEFT config; prompts of which there are none are a head alone."""
+    prompts = ("text_prompts", "visual_prompts", "anchor_residuals", "calibrate", "features")
+    if config["peft_type"] == "GRMP" and config.get("modules_to_save") and not any(map(config.get, prompts)):
+        return "A head on the frozen tower"
+    return _ADAPTERS.get(config["peft_type"], "An adapter")
 
 
 def _scale(scale: Mapping[str, Any] | None) -> str:

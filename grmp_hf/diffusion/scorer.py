@@ -121,7 +121,7 @@ class DiffusionScorer(nn.Module):
         text: str | os.PathLike[str] | None = None,
         texts: Sequence[str] | None = None,
         decoder: dict[str, Any] | None = None,
-        size: int = SIZE,
+        size: int | None = None,
         local_files_only: bool = False,
         **settings: Any,
     ) -> Self:
@@ -135,7 +135,7 @@ class DiffusionScorer(nn.Module):
             texts: of a new one, the sentences; see :func:`~grmp_hf.diffusion.sentences.sentence_bank`.
             decoder: of a new one, sizes of :class:`~grmp_hf.diffusion.decoder.MultiScaleDecoder`; its grid is the side
                 of the latent if it is not named.
-            size: of a new one, side of the pictures.
+            size: of a new one, side of the pictures; :data:`SIZE` if None.
             local_files_only: never ask the network.
             settings: of a new one, as for :class:`~grmp_hf.diffusion.prior.DiffusionPrior`.
 
@@ -143,7 +143,8 @@ class DiffusionScorer(nn.Module):
             GRMPError: diffusers is not installed, or a part is missing or damaged.
         """
         if (Path(place) / SETTINGS).is_file():
-            given = [name for name, value in {"text": text, "texts": texts, "decoder": decoder}.items() if value]
+            mine = {"text": text, "texts": texts, "decoder": decoder, "size": size}
+            given = [name for name, value in mine.items() if value is not None]
             if given or settings:
                 raise GRMPError(
                     f"Expected no settings for a scorer that was saved, got {', '.join([*given, *settings])}. It has "
@@ -152,7 +153,7 @@ class DiffusionScorer(nn.Module):
             return cls._saved(Path(place))
         vae, unet = _parts(place, local_files_only)
         prior = DiffusionPrior(vae, unet, _bank(place, text, texts, local_files_only), **settings)
-        sizes = {"grid": size // prior.reduction, **(decoder or {})}
+        sizes = {"grid": (size or SIZE) // prior.reduction, **(decoder or {})}
         return cls(prior, MultiScaleDecoder(prior.channels, **sizes)).eval()
 
     @classmethod

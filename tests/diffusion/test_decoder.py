@@ -51,6 +51,33 @@ def test_any_list_of_maps_is_decoded(channels: tuple[int, ...]) -> None:
         decoder([*maps, maps[0]])
 
 
+def test_the_decoder_is_its_formula() -> None:
+    torch.manual_seed(0)
+    decoder = MultiScaleDecoder((6, 4), grid=8, fused=16, narrowed=(8, 3), hidden=5)
+    maps = [torch.randn(2, 6, 4, 4), torch.randn(2, 4, 8, 8)]
+
+    def weighed(part: Any, states: torch.Tensor) -> torch.Tensor:
+        states = F.conv2d(states, part[0].weight, part[0].bias, padding=1)
+        first, second = part[1].weigh[0].weight, part[1].weigh[2].weight
+        return states * torch.sigmoid(F.relu(states.mean((2, 3)) @ first.T) @ second.T)[:, :, None, None]
+
+    grown = F.interpolate(maps[0], size=(8, 8), mode="bicubic", align_corners=False)
+    fused = torch.cat([weighed(decoder.scales[0], grown), weighed(decoder.scales[1], maps[1])], dim=1)
+    drawn = weighed(decoder.fuse, fused)
+    for at in (0, 2):
+        drawn = F.relu(
+            torch.einsum("oi,bihw->bohw", decoder.narrow[at].weight[:, :, 0, 0], drawn)
+            + decoder.narrow[at].bias[:, None, None]
+        )
+    read = drawn.flatten(1)
+    for at in (0, 2, 4):
+        read = read @ decoder.score[at].weight.T + decoder.score[at].bias
+        read = F.relu(read) if at < 4 else read
+    score, found = decoder(maps)
+    torch.testing.assert_close(found, drawn)
+    torch.testing.assert_close(score, read[:, 0])
+
+
 @pytest.mark.parametrize("wrong", [{"channels": ()}, {"narrowed": ()}, {"grid": 0}, {"channels": (4, 0)}], ids=str)
 def test_sizes_that_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(GRMPError, match="Expected at least one map and one narrowing"):

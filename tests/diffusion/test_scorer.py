@@ -171,8 +171,8 @@ def test_folders_that_hold_something_else_are_named(
     with pytest.raises(GRMPError, match=r"Expected a CLIP for the sentences in .*Name one: text="):
         DiffusionScorer.from_pretrained(without, **SMALL, local_files_only=True)
     make_diffusion().save_pretrained(tmp_path / "mine")
-    with pytest.raises(GRMPError, match="Expected no settings for a scorer that was saved, got gamma"):
-        DiffusionScorer.from_pretrained(tmp_path / "mine", gamma=0.0)
+    with pytest.raises(GRMPError, match="Expected no settings for a scorer that was saved, got size, gamma"):
+        DiffusionScorer.from_pretrained(tmp_path / "mine", size=64, gamma=0.0)
     settings = json.loads((tmp_path / "mine" / SETTINGS).read_text())
     settings["decoder"]["hidden"] = 17
     (tmp_path / "mine" / SETTINGS).write_text(json.dumps(settings))

@@ -160,6 +160,8 @@ def test_it_is_saved_with_any_adapter_and_known_by_name(
     scorer.save(tmp_path / "mine")
     loaded = grmp_hf.load(tmp_path / "mine")
     assert np.ptp(expected) > 1e-4
+    card = (tmp_path / "mine" / "README.md").read_text()
+    assert ("A head on the frozen tower for" in card) == (method == "head alone")
     np.testing.assert_array_equal(loaded.score(photos[:4]).quality, expected)
     settings = {"width": 16, "latent": 7, "dropout": 0.1, "weight": "sigmoid"}
     assert describe(loaded.model.get_base_model().head) == {"name": "TwoStreamHead", "settings": settings}
