@@ -9,15 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from torch import Tensor
 from torch.nn import functional as F
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import normalize
-from grmp_hf.modeling.map_head import MapOutput
+from grmp_hf.modeling.map_head import MapHead, MapOutput
+from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.distilling import StudentRecipe, adapt_student, as_taught
 from grmp_hf.training.pictures import RatedPictures
+from grmp_hf.training.rules import summed
+from grmp_hf.training.sampling import shuffled
+from grmp_hf.training.trainer import GRMPTrainer
 
 NAN = float("nan")
 LABELS = torch.rand(12, generator=torch.Generator().manual_seed(4))
@@ -115,6 +120,28 @@ def test_the_losses_fall_and_the_base_stays(adapter: Any, make_sided: Callable[.
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in learnt.state_dict().items())
     assert all(torch.equal(base.state_dict()[name], value) for name, value in before.items())
     assert not any(tmp_path.iterdir()), "the state of the run is gone"
+
+
+def test_accumulation_is_one_batch(make_scorer: Callable[..., Any], tmp_path: Path) -> None:
+    """Where parts hold different numbers of ratings."""
+    taught = teacher()
+    few = torch.where(torch.arange(12) % 5 > 0, LABELS, NAN)
+    rows = rated(few).taught(taught_quality=taught["quality"], taught_map=taught["quality_map"])
+    ends = []
+    for size, parts in ((12, 1), (4, 3)):
+        base = make_scorer()
+        torch.manual_seed(0)
+        base.head = MapHead(24, 4, channels=2, hidden=5)
+        prompts = {"text_prompts": 0, "visual_prompts": 2, "prompt_dropout": 0.0}
+        model = get_peft_model(base, GRMPPromptConfig(**prompts, modules_to_save=["head"]))
+        settings = {"optim": "sgd", "learning_rate": 0.5, "max_steps": 3, "gradient_accumulation_steps": parts}
+        quiet = {"use_cpu": True, "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+        arguments = GRMPTrainingArguments(str(tmp_path / str(parts)), **settings, **quiet)
+        given = {"objective": as_taught, "rule": summed({"map": 2.0}), "plan": shuffled(12, size)}
+        GRMPTrainer(model, arguments, train_dataset=rows, **given).train()
+        ends.append({name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad})
+    assert max((ends[0][name] - ends[1][name]).abs().max() for name in ends[0]) <= 1e-6
+    assert ends[0].keys() == ends[1].keys() and any("grmp_visual" in name for name in ends[0])
 
 
 def test_each_loss_is_weighed(make_scorer: Callable[..., Any], tmp_path: Path) -> None:
