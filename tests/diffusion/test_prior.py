@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from grmp_hf.diffusion.decoder import MultiScaleDecoder
 from grmp_hf.diffusion.libraries import diffusers
 from grmp_hf.diffusion.prior import DiffusionPrior
 from grmp_hf.errors import GRMPError
@@ -93,3 +94,25 @@ def test_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(GRMPError, match=r"pip install 'grmp_hf\[diffusion\]'"):
         diffusers()
+
+
+@torch.no_grad()
+def test_the_sizes_of_stable_diffusion_fit_together() -> None:
+    """1.5, without numbers: 860 M of the U-Net, 84 M of the VAE, and the authors' decoder on its maps at 512 pixels."""
+    library = pytest.importorskip("diffusers", reason="the extra diffusion is not installed")
+    with torch.device("meta"):
+        unet = library.UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
+        blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+        vae = library.AutoencoderKL(block_out_channels=(128, 256, 512, 512), layers_per_block=2, **blocks)
+        prior = DiffusionPrior(vae, unet, torch.zeros(495, 768)).eval()
+        maps = prior(torch.zeros(2, 3, 512, 512))
+        score, drawn = MultiScaleDecoder()(maps)
+    millions = [sum(weight.numel() for weight in part.parameters()) / 1e6 for part in (unet, vae)]
+    assert [round(count) for count in millions] == [860, 84]
+    assert [tuple(states.shape[1:]) for states in maps] == [
+        (1280, 16, 16),
+        (1280, 32, 32),
+        (640, 64, 64),
+        (320, 64, 64),
+    ]
+    assert score.shape == (2,) and drawn.shape == (2, 8, 64, 64)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.diffusion.fitting import DiffusionRecipe, adapt_diffusion, squared_error
@@ -125,6 +125,23 @@ def test_a_folder_of_stable_diffusion_becomes_a_new_scorer(diffusion_folder: Pat
     torch.manual_seed(0)
     few = DiffusionScorer.from_pretrained(diffusion_folder, **SMALL, texts=["a photo", "a blurred photo"])
     assert few.prior.bank.shape == (2, 32) and few.prior.image_adapter is not None
+
+
+def test_the_sentences_may_be_those_of_a_whole_clip(diffusion_folder: Path, tmp_path: Path) -> None:
+    tokenizer = CLIPTokenizer.from_pretrained(embedded_folder())
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    words = {**tower, **ids, "vocab_size": len(tokenizer)}
+    torch.manual_seed(5)
+    clip = CLIPModel(CLIPConfig(text_config=words, vision_config={**tower, "image_size": 8}, projection_dim=32)).eval()
+    clip.save_pretrained(tmp_path / "clip")
+    tokenizer.save_pretrained(tmp_path / "clip")
+    model = DiffusionScorer.from_pretrained(
+        diffusion_folder, **SMALL, text=tmp_path / "clip", texts=["a photo", "a blur"]
+    )
+    assert torch.equal(model.prior.bank, sentence_bank(clip, tokenizer, ["a photo", "a blur"]))
+    own = DiffusionScorer.from_pretrained(diffusion_folder, **SMALL, texts=["a photo", "a blur"])
+    assert not torch.equal(own.prior.bank, model.prior.bank)
 
 
 def test_sentences_are_embedded_one_by_one() -> None:
