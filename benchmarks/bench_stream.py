@@ -1,11 +1,13 @@
-"""A stream of three kinds of pictures: experts behind a gate, one adapter that goes on, and all at once.
+"""A stream of six kinds of pictures: experts behind a gate, one adapter that goes on, and all at once.
 
-    python benchmarks/bench_stream.py --data BIQ2021 --livec LIVEC --webpages WEBPAGES [--seeds 1] [--only METHOD ...]
+    python benchmarks/bench_stream.py --data BIQ2021 --livec LIVEC --webpages WEBPAGES [--orders 3] [--only METHOD ...]
 
-Each of BIQ2021's train part, a part of LIVE Challenge and web pages gives 100 labels and up to 80 held-out pictures,
-which teach nothing and choose nothing. Settings are those of the recipe `default` of `grmp-iqa stream`, but for what a
-method names; every second seed has the opposite order. Rows are kept in runs/ as they are made, so that an
-interrupted run goes on.
+The sets are the three subsets of BIQ2021's train part, a part of LIVE Challenge, web pages, and photographs under 25
+types of distortion. Each gives 70 labels and up to 80 held-out pictures, which teach nothing and choose nothing.
+Settings are those of the recipe `default` of `grmp-iqa stream`, but for what a method names. Every method learns the
+same draws in the same orders: as listed, backwards, shuffled. Rows are kept in runs/ as they are made, so that an
+interrupted run goes on; processes that are given other methods may share them. Intervals are over the held-out pictures
+(bootstrap), for the mean of the orders.
 """
 
 from __future__ import annotations
@@ -14,24 +16,28 @@ import argparse
 import dataclasses
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench_worlds import read_options
+import numpy as np
+from bench_worlds import make_distorted, read_options
 from measuring import CACHE, write_result
 
 import grmp_hf
 from grmp_hf.data import RatedTable, draw_shots
+from grmp_hf.evaluation.metrics import srcc
+from grmp_hf.evaluation.stream import stream_figures
 from grmp_hf.streaming import learn_stream
 from grmp_hf.training.stream_recipe import StreamRecipe
 
-LABELS, SPARED = 100, 80
+LABELS, SPARED, RESAMPLES = 70, 80, 200
+SUBSETS = ("ss01", "ss02", "ss03")
 ROWS = CACHE / "stream" / "rows.jsonl"
 METHODS: dict[str, dict[str, Any]] = {
     "layer_norm": {},
     "lora": {"adapter": "lora"},
     "prompts": {"adapter": "prompts"},
-    "prompts_projection": {"adapter": "prompts", "train_projection": True},
     "fine_tuning": {"method": "fine_tuning"},
     "distillation": {"method": "distillation", "strength": 10.0},
     "replay": {"method": "fine_tuning", "memory": 40},
@@ -40,13 +46,40 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def part(folder: Path, scale: tuple[float, float], seed: int) -> RatedTable:
-    """100 pictures that teach and at most 80 others that test, drawn from what is no test part of the data set."""
-    table = grmp_hf.read_ratings(str(folder / "labels.csv"), scale=scale)
+def tables_of(folders: Sequence[Path]) -> dict[str, RatedTable]:
+    """The sets by name, without pictures that their data set has set aside for tests."""
+    data, livec, webpages = folders
+    distorted = CACHE / "worlds" / "distorted"
+    make_distorted(data / "unlabelled", distorted)
+    photographs = grmp_hf.read_ratings(str(data / "labels.csv"), scale=(0, 1))
+    found = {
+        subset: dataclasses.replace(
+            photographs, rows=tuple(row for row in photographs.rows if row.name.startswith(subset))
+        )
+        for subset in SUBSETS
+    }
+    others = {"livec": (livec, (0, 100)), "webpages": (webpages, (1, 9)), "distorted": (distorted, (0.5, 1))}
+    return found | {
+        name: grmp_hf.read_ratings(str(place / "labels.csv"), scale=s) for name, (place, s) in others.items()
+    }
+
+
+def part(table: RatedTable, seed: int) -> RatedTable:
+    """70 pictures that teach and at most 80 others that test, drawn from what is no test part of the data set."""
     rows = [row for row in table.rows if row.split != "test"]
     order = draw_shots(len(rows), min(LABELS + SPARED, len(rows)), seed=seed)
     marked = [dataclasses.replace(rows[at], split="train" if n < LABELS else "test") for n, at in enumerate(order)]
     return dataclasses.replace(table, rows=tuple(marked))
+
+
+def in_order(tables: Mapping[str, RatedTable], order: int) -> dict[str, RatedTable]:
+    """The sets as listed, backwards, and then shuffled; each order has a draw of its own."""
+    names = list(tables)
+    if order == 1:
+        names.reverse()
+    elif order > 1:
+        names = [names[at] for at in np.random.default_rng(order).permutation(len(names))]
+    return {name: part(tables[name], order) for name in names}
 
 
 def known_rows() -> list[dict[str, Any]]:
@@ -54,51 +87,96 @@ def known_rows() -> list[dict[str, Any]]:
     if not ROWS.is_file():
         return []
     rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
-    return list({(row["method"], row["seed"]): row for row in rows}.values())
+    return list({(row["method"], row["order"]): row for row in rows}.values())
 
 
-def measure(base: Any, folders: list[Path], method: str, seed: int) -> dict[str, Any]:
-    """One stream."""
-    scales = {"biq2021": (0, 1), "livec": (0, 100), "webpages": (1, 9)}
-    pairs = list(zip(scales.items(), folders, strict=True))
-    tables = {name: part(folder, scale, seed) for (name, scale), folder in (pairs if seed % 2 == 0 else pairs[::-1])}
+def measure(base: Any, tables: dict[str, RatedTable], method: str, order: int) -> dict[str, Any]:
+    """One stream, with what each step says of each picture."""
     start = time.perf_counter()
-    found = learn_stream(base, tables, recipe=StreamRecipe(**METHODS[method]), seed=seed)
-    seconds = round(time.perf_counter() - start, 1)
-    report = found.judged.report()
-    return {"method": method, "seed": seed, "seconds": seconds, "trained_weights": found.trained_weights, **report}
+    found = learn_stream(base, tables, recipe=StreamRecipe(**METHODS[method]), seed=order)
+    judged = found.judged
+    said = {
+        name: {
+            str(step): judged.predicted("softmin", step, name).round(5).tolist() for step in judged.steps if step >= at
+        }
+        for at, name in enumerate(judged.names)
+    }
+    return {
+        "method": method,
+        "order": order,
+        "seconds": round(time.perf_counter() - start, 1),
+        "trained_weights": found.trained_weights,
+        **judged.report(),
+        "said": said,
+        "ratings": {name: [round(float(value), 5) for value in judged.ratings[name]] for name in judged.names},
+    }
+
+
+def figures_of(row: Mapping[str, Any], rng: np.random.Generator | None = None) -> dict[str, float]:
+    """Figures of one stream, of its pictures or some drawn from them; the average alone of what learnt all at once."""
+    names, ratings, chosen = row["sets"], [], []
+    for name in names:
+        values = np.array(row["ratings"][name])
+        pick = np.arange(len(values)) if rng is None else rng.integers(0, len(values), len(values))
+        ratings.append(values[pick])
+        chosen.append(pick)
+    last = len(names) - 1
+
+    def said(step: int, at: int) -> Any:
+        return np.array(row["said"][names[at]][str(step)])[chosen[at]]
+
+    if row["figures"] is None:
+        found = [srcc(said(last, at), ratings[at]) for at in range(len(names))]
+        return {"average": float(np.mean(found))}
+    return dict(stream_figures([[said(t, s) for s in range(t + 1)] for t in range(len(names))], ratings)._asdict())
+
+
+def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over orders of each method with 95 % intervals, and of their differences from the first."""
+    kept: dict[str, dict[str, list[float]]] = {}
+    for turn in range(RESAMPLES + 1):
+        for method in METHODS:
+            own = [row for row in rows if row["method"] == method]
+            found = [figures_of(row, np.random.default_rng([turn, row["order"]]) if turn else None) for row in own]
+            for name in found[0] if found else ():
+                kept.setdefault(method, {}).setdefault(name, []).append(float(np.mean([one[name] for one in found])))
+    first = kept[next(iter(METHODS))]
+    result: dict[str, Any] = {}
+    for method, figures in kept.items():
+        whole = {name: _interval(np.array(values)) for name, values in figures.items()}
+        minus = {name: _interval(np.array(values) - np.array(first[name])) for name, values in figures.items()}
+        result[method] = {"figures": whole, "minus_layer_norm": minus}
+    return result
+
+
+def _interval(values: Any) -> list[float]:
+    """Value on the pictures as they are, and the ends of the interval over those drawn anew."""
+    low, high = np.quantile(values[1:], [0.025, 0.975])
+    return [round(float(value), 4) for value in (values[0], low, high)]
 
 
 def main() -> None:
     """Measure what is missing and write the result."""
     args, folders = read_options(__doc__, add)
     ROWS.parent.mkdir(parents=True, exist_ok=True)
-    base = grmp_hf.load()
-    done = {(row["method"], row["seed"]) for row in known_rows()}
-    for seed in range(args.seeds):
+    base, tables = grmp_hf.load(), tables_of(folders)
+    for order in range(args.orders):
+        streams = in_order(tables, order)
         for method in args.only or METHODS:
-            if (method, seed) in done:
+            if (method, order) in {(row["method"], row["order"]) for row in known_rows()}:
                 continue
-            row = measure(base, folders, method, seed)
+            row = measure(base, streams, method, order)
             with ROWS.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            print(
-                method,
-                seed,
-                row["seconds"],
-                row["figures"],
-                {n: round(f["value"], 3) for n, f in row["final"].items()},
-                flush=True,
-            )
-    if args.rows:
-        order = list(METHODS)
-        rows = sorted(known_rows(), key=lambda row: (order.index(row["method"]), row["seed"]))
-        write_result("stream", {"labels": LABELS, "rows": rows})
+            print(method, order, row["seconds"], figures_of(row), flush=True)
+    rows = sorted(known_rows(), key=lambda row: (list(METHODS).index(row["method"]), row["order"]))
+    shown = [{name: value for name, value in row.items() if name not in ("said", "ratings")} for row in rows]
+    write_result("stream", {"labels": LABELS, "spared": SPARED, "methods": summarised(rows), "rows": shown})
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Options of this benchmark."""
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--orders", type=int, default=3)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from grepq_tables import pathways, without_labels
 from loda_tables import injected
 from lpf_tables import two_streams
 from measuring import RESULTS, ROOT, make_parser
+from speed_tables import files, loader, steps, towers
 from stream_tables import STREAM
 from world_tables import at_fifty, beside_simple, compared, reliable, sure, unlike
 
@@ -105,25 +106,6 @@ def golden(result: Result) -> str:
     rows = [["against the authors' modules", "largest deviation", "bound"]]
     rows += [[row["what"], f"{row['deviation']:.1e}", f"{row['bound']:.0e}"] for row in result["rows"]]
     return markdown(rows)
-
-
-def speed(result: Result) -> str:
-    """Cost of prompts, and pictures a second."""
-    towers, files = result["towers"], result.get("files")
-    rows = [["ViT-B/16, random weights, batch 8, CPU, fp32", "seconds", "ratio", "bound"]]
-    titles = {"clip_vision_tower": "transformers' CLIP vision tower", "prompted": "scorer with the paper's prompts"}
-    for name, title in (titles | {"baked": "the same, baked"}).items():
-        ratio = towers["ratio"].get(name)
-        bound = f"{towers['bound']:.2f}"
-        cells = ["1", ""] if ratio is None else [f"{ratio:.3f}", bound]
-        rows.append([title, f"{towers['seconds'][name]:.3f}", *cells])
-    text = markdown(rows)
-    if files:
-        text += (
-            f"\n\n`grmp-iqa score` with the embedded default, five views a picture: {files['pictures_per_second']} "
-            f"photographs of 512 x 512 a second, decoding included ({files['pictures']} files)."
-        )
-    return text
 
 
 def data_sets(result: Result) -> str:
@@ -234,26 +216,6 @@ def labels(result: Result) -> str:
     return f"{markdown(rows)}\n\n{result['pictures']} distorted crops, {result['rated']} rated photographs."
 
 
-def pretraining(result: Result) -> str:
-    """Cost of a step, and the loader beside it."""
-    steps, loader = result["vit_b_16"], result.get("loader")
-    rows = [
-        ["ViT-B/16, a step of 2 tasks, 4 + 4 pictures each, CPU, fp32", "inner steps", "seconds", "peak memory, MiB"]
-    ]
-    for name, found in steps["algorithms"].items():
-        rows.append([name, str(found["inner_steps"]), f"{found['seconds']:.1f}", f"{found['peak_memory_mib']:.0f}"])
-    text = markdown(rows)
-    if loader:
-        rates = loader["episodes_per_second"]
-        text += (
-            "\n\nEmbedded default, default recipe: one loading process alone makes "
-            f"{rates['loader']} episodes a second, the training step uses {rates['training_step']}: "
-            f"{loader['ratio']} times (bound {loader['bound']}). Load of the machine meanwhile: "
-            f"{loader['load_of_the_machine'][0]}."
-        )
-    return text
-
-
 def suggested(result: Result) -> str:
     """Suggested pictures against random ones: paired differences, and the random labels that would do as well."""
     rows = [["labels", "world", "random", "suggested - random [95 % interval]", "random labels that do as well"]]
@@ -298,10 +260,12 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "starts": ("biq2021_start", starts),
     "distorted_start": ("distorted_start", differences),
     "biq2021_lambda": ("biq2021_lambda", functools.partial(differences, digits=4)),
-    **{"rule": ("rule", rule), "labels": ("labels", labels)},
-    **{"pretraining": ("pretraining", pretraining), "tiny_clip": ("tiny_clip", base_by_views)},
+    "rule": ("rule", rule),
+    "labels": ("labels", labels),
+    **_rows("pretraining", pretraining=steps, pretraining_loader=loader),
+    "tiny_clip": ("tiny_clip", base_by_views),
     "golden": ("golden", golden),
-    "scoring_speed": ("scoring_speed", speed),
+    **_rows("scoring_speed", scoring_speed=towers, scoring_files=files),
     "data": ("data", data_sets),
     **{"suggest": ("suggest", suggested), "foretold": ("suggest", foretold)},
     "import": ("import", imports),
