@@ -50,10 +50,9 @@ class Prepared:
 
     def learn(self, shots: Array) -> tuple[Belief, Callable[[Array], tuple[dict[str, Array], Array]]]:
         """What is believed after ratings of some pictures, and a function that standardises others for it."""
-        standards = {
-            name: Standard(*self.known[name]) if name in self.known else Standard.of(x[shots])
-            for name, x in self.features.items()
-        }
+        standards = {name: Standard.of(x[shots]) for name, x in self.features.items()}
+        known = {name: Standard(*pair) for name, pair in self.known.items()}
+        standards |= {name: standards[name].believed(standard, len(shots)) for name, standard in known.items()}
         base = Standard.of(self.said[shots])
 
         def look(at: Array) -> tuple[dict[str, Array], Array]:
