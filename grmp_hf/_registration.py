@@ -22,7 +22,8 @@ __all__ = ["register_when_imported"]
 _SCORER_CONFIG = "scorer_config.json"
 _CONFIGS = {
     "grmp": ("grmp_hf.modeling.configuration_grmp", "GRMPConfig"),
-    "grmp_baked": ("grmp_hf.modeling.baking", "GRMPBakedConfig"),
+    "grmp_baked": ("grmp_hf.modeling.baked", "GRMPBakedConfig"),
+    "grmp_baked_experts": ("grmp_hf.modeling.baked_experts", "GRMPBakedExpertsConfig"),
 }
 
 

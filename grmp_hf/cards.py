@@ -94,7 +94,7 @@ def _is_start(config: Mapping[str, Any]) -> bool:
 
 
 def _is_adapter(config: Mapping[str, Any]) -> bool:
-    return "peft_type" in config or "experts" in config
+    return "peft_type" in config or ("experts" in config and "model_type" not in config)
 
 
 def _header(config: Mapping[str, Any], figures: Mapping[str, Any] | None) -> str:
@@ -195,7 +195,7 @@ def _usage(config: Mapping[str, Any]) -> str:
         f'```python\nimport grmp_hf\n\nscorer = grmp_hf.load({option}="{REPOSITORY}")\n'
         'print(scorer.score(["a.jpg", "b.jpg"]).score)\n```'
     )
-    if "experts" in config:
+    if "experts" in config and option == "adapter":
         return ours
     return (
         f'{ours}\n\nWith transformers: `pipeline("image-quality-assessment", model="{REPOSITORY}")`. `import grmp_hf` '

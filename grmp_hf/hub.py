@@ -29,7 +29,8 @@ from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base
-from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer
+from grmp_hf.modeling.baked import Baked, GRMPBakedConfig, GRMPBakedScorer
+from grmp_hf.modeling.baked_experts import GRMPBakedExperts, GRMPBakedExpertsConfig
 from grmp_hf.modeling.bases import base_fingerprint, check_base
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, image_size, match_views, model_place
 from grmp_hf.modeling.experts import Experts
@@ -57,6 +58,10 @@ __all__ = [
     "save",
 ]
 
+_BAKED: dict[str, type[Baked]] = {
+    GRMPBakedConfig.model_type: GRMPBakedScorer,
+    GRMPBakedExpertsConfig.model_type: GRMPBakedExperts,
+}
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -120,7 +125,7 @@ def load(
     fingerprint = base_fingerprint(base)
     commit = _commit(name, revision)
     network, scale = base.to(place), None
-    baked = isinstance(base, GRMPBakedScorer)
+    baked = isinstance(base, Baked)
     if baked:
         if found is not None:
             raise GRMPError(
@@ -179,15 +184,15 @@ def _first_line(error: BaseException) -> str:
 
 def _load_base(
     name: str, revision: str | None, dtype: torch.dtype, offline: bool
-) -> tuple[GRMPForImageQualityAssessment | GRMPBakedScorer, GRMPImageProcessor]:
+) -> tuple[GRMPForImageQualityAssessment | Baked, GRMPImageProcessor]:
     place = EMBEDDED if name == "default" else name
     inside = place == EMBEDDED
     offline = offline if inside else cached_only(place, revision, offline=offline)
     options = {"revision": None if inside else revision, "local_files_only": offline}
     with _clear_errors(name, place):
         kind = PreTrainedConfig.get_config_dict(model_place(place), **options)[0].get("model_type")
-        if kind == GRMPBakedConfig.model_type:
-            baked = GRMPBakedScorer.from_pretrained(place, dtype=dtype, **options)
+        if kind in _BAKED:
+            baked = _BAKED[kind].from_pretrained(place, dtype=dtype, **options)
             return baked, GRMPImageProcessor(**(baked.config.preprocessing or {"size": image_size(baked.config)}))
         base = GRMPForImageQualityAssessment.from_pretrained(place, dtype=dtype, **options)
     try:
@@ -298,7 +303,7 @@ def _side_source(config: PeftConfig) -> str | None:
 
 def _put_side(base: Any, processor: GRMPImageProcessor, source: str, offline: bool) -> GRMPImageProcessor:
     """Put a backbone beside a base; the preprocessing with the picture for it."""
-    if isinstance(base, GRMPBakedScorer):
+    if isinstance(base, Baked):
         raise GRMPError("Expected a base to put a side network beside, got a baked scorer. Name its base.")
     check_place(source, "side")
     offline = cached_only(source, None, offline=offline)

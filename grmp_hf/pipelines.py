@@ -48,6 +48,8 @@ class ImageQualityAssessmentPipeline(Pipeline):
     one, such as ``grmp_hf.load(...).model``; the preprocessing is ``image_processor=`` if given, else the adapter's,
     else that of the model's folder.
 
+    Of baked experts there is also ``experts``, name -> how much each has counted.
+
     With ``explain=True`` there are also ``distortion`` and ``scene``, each name -> probability, the most likely first.
 
     A picture that cannot be read raises ``grmp_hf.data.ImageError``; for many files ``Scorer.iter_scores`` reports it
@@ -97,7 +99,7 @@ class ImageQualityAssessmentPipeline(Pipeline):
     def _forward(self, input_tensors: Any, explain: bool = False, **_: Any) -> Any:
         aside = {"output_side": True} if explain and self._explainer.needs_side else {}
         found = self.model(**input_tensors, **aside)
-        names = ("quality", "deviation", "degrees", "novelty")
+        names = ("quality", "deviation", "degrees", "novelty", "weights")
         said = {name: found[name] for name in names if name in found}
         return (
             {**said, **{f"{_SAID}{name}": part for name, part in self._explainer(found).items()}} if explain else said
@@ -110,6 +112,8 @@ class ImageQualityAssessmentPipeline(Pipeline):
         for name in EXPLAINED:
             if f"{_SAID}{name}" in model_outputs:
                 said[name] = most_likely(self._explainer.values[name], model_outputs[f"{_SAID}{name}"][0].tolist())
+        if "weights" in model_outputs:
+            said["experts"] = dict(zip(self.model.names, model_outputs["weights"][0].tolist(), strict=True))
         if "deviation" not in model_outputs:
             return said
         known = (model_outputs["quality"], model_outputs["deviation"], model_outputs["degrees"])

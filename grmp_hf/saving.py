@@ -16,7 +16,7 @@ from peft import PeftModel
 from grmp_hf.cards import write_card
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.baking import GRMPBakedScorer
+from grmp_hf.modeling.baked import Baked
 from grmp_hf.modeling.bases import check_base
 from grmp_hf.modeling.experts import Experts
 from grmp_hf.modeling.gating import GATE_FILE
@@ -120,7 +120,7 @@ def _record(scorer: Scorer, scale: dict[str, Any] | None) -> None:
         seen["base"] = recorded_name(base.name_or_path or record.base)
         seen["provenance"] = {**known, "versions": package_versions(), **(record.provenance or {})}
         dataclasses.replace(record, **seen).attach(config)
-    elif isinstance(model, GRMPBakedScorer):
+    elif isinstance(model, Baked):
         model.config.preprocessing, model.config.rating_scale = seen["preprocessing"], seen["scale"]
 
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from peft import LNTuningConfig, LoraConfig, PeftConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification, pipeline
 
 import grmp_hf
 from grmp_hf import adapter_files
@@ -22,6 +24,8 @@ from grmp_hf.data import RatingScale
 from grmp_hf.errors import GRMPError
 from grmp_hf.hub import push
 from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.baked_experts import GRMPBakedExperts
+from grmp_hf.modeling.baking import bake
 from grmp_hf.modeling.experts import Experts
 from grmp_hf.modeling.gating import KMeansGate, nearest_alone, oracle
 from grmp_hf.modeling.linear_heads import Cosines
@@ -136,6 +140,33 @@ def test_saved_and_loaded_it_scores_the_same(
     assert "3 adapters" in card and "1 (worst) to 5 (best) stars" in card and "norms, lora, text" in card
 
 
+def test_baked_they_score_the_same_and_hold_what_they_share_once(
+    base: Scorer, folders: dict[str, Path], pictures: Any, photos: list[Path], tmp_path: Path
+) -> None:
+    found = combine(base, folders, pictures=pictures)
+    expected = found.score(photos)
+    found.save(tmp_path / "all")
+    baked = bake(found.model)
+    baked.config.preprocessing = found.processor.settings()
+    baked.save_pretrained(tmp_path / "baked")
+    weights = load_file(tmp_path / "baked" / "model.safetensors")
+    assert not any(name.startswith("experts.2.vision_model") for name in weights)  # that of the text prompts
+    assert sum("layer_norm" in name for name in weights if name.startswith("experts.0.vision_model")) == sum(
+        name.startswith("experts.0.vision_model") for name in weights
+    )
+    again = AutoModelForImageClassification.from_pretrained(tmp_path / "baked")
+    assert isinstance(again, GRMPBakedExperts) and again.names == found.model.names
+    for scorer in (dataclasses.replace(found, model=baked), grmp_hf.load(tmp_path / "baked")):
+        scores = scorer.score(photos)
+        np.testing.assert_allclose(scores.quality, expected.quality, atol=1e-6)
+        np.testing.assert_allclose(scores.experts, expected.experts, atol=1e-5)
+        assert scorer.unit == STARS
+    said = pipeline("image-quality-assessment", model=str(tmp_path / "baked"))([str(photo) for photo in photos])
+    np.testing.assert_allclose([one["score"] for one in said], expected.score, atol=1e-5)
+    assert [*said[0]["experts"]] == [*folders]
+    np.testing.assert_allclose([*said[3]["experts"].values()], expected.experts[3], atol=1e-5)
+
+
 def test_experts_can_be_added_to_experts(
     base: Scorer, folders: dict[str, Path], pictures: Any, photos: list[Path], tmp_path: Path
 ) -> None:
@@ -226,8 +257,9 @@ def test_the_commands(
     assert said["experts"] == [*folders] and said["rows"][0]["experts"] == lines[0]["experts"]
     assert main(["score", str(photos[0]), "--adapter", str(tmp_path / "all")]) == 0
     assert f"norms {weights[0, 0]:.2f}" in capsys.readouterr().out
-    assert main(["bake", "--adapter", str(tmp_path / "all"), str(tmp_path / "baked")]) == 2
-    assert "bake each of them" in capsys.readouterr().err
+    assert main(["bake", "--adapter", str(tmp_path / "all"), str(tmp_path / "baked")]) == 0
+    np.testing.assert_allclose(grmp_hf.load(tmp_path / "baked").score(photos).score, expected.score, atol=1e-5)
+    assert "norms, lora, text" in (tmp_path / "baked" / "README.md").read_text()
 
 
 def test_they_are_pushed_with_all_their_files(

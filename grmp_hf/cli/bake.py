@@ -42,10 +42,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _bake(args: argparse.Namespace, output: OutputFolder) -> int:
     from grmp_hf.cards import write_card
-    from grmp_hf.modeling.baking import GRMPBakedScorer, bake
+    from grmp_hf.modeling.baked import Baked
+    from grmp_hf.modeling.baking import bake
 
     scorer = load_scorer(args)
-    if isinstance(scorer.model, GRMPBakedScorer):
+    if isinstance(scorer.model, Baked):
         raise GRMPError(f"--model {args.model}: expected a base or an adapter, got a scorer that is baked already")
     baked = bake(scorer.model)
     baked.config.preprocessing = scorer.processor.settings()

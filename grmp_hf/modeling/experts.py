@@ -5,7 +5,7 @@ Letters in shapes: B pictures, V views, E experts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import changes_embedding
 from grmp_hf.modeling.gating import KMeansGate
-from grmp_hf.modeling.heads import GRMPOutput
+from grmp_hf.modeling.heads import Features, GRMPOutput
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.record import Record
 
-__all__ = ["Experts", "ExpertsOutput"]
+__all__ = ["Experts", "ExpertsOutput", "weighed"]
 
 
 @dataclass
@@ -96,15 +96,27 @@ class Experts(nn.Module):
             expert(**known) if held and not _reads_tokens(expert) else expert(pixel_values=pixel_values)
             for held, expert in zip(still, self.adapted, strict=True)
         ]
-        judged = torch.stack([found.quality for found in said], dim=-1)
-        weights = self.gate(features).to(judged)
-        return ExpertsOutput(
-            quality=(weights * judged).sum(-1),
-            image_embeds=features.pooled(),
-            side=features.side if output_side else None,
-            weights=weights,
-            judged=judged,
-        )
+        return weighed(self.gate, features, said, output_side=output_side)
+
+
+def weighed(gate: KMeansGate, features: Features, said: Sequence[Any], *, output_side: bool) -> ExpertsOutput:
+    """What experts say together.
+
+    Args:
+        gate: of them.
+        features: what the untouched base says of the pictures.
+        said: what each expert says of them.
+        output_side: also give what the side network says.
+    """
+    judged = torch.stack([found.quality for found in said], dim=-1)
+    weights = gate(features).to(judged)
+    return ExpertsOutput(
+        quality=(weights * judged).sum(-1),
+        image_embeds=features.pooled(),
+        side=features.side if output_side else None,
+        weights=weights,
+        judged=judged,
+    )
 
 
 def _reads_side(expert: Any) -> bool:

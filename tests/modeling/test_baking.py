@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.baking import GRMPBakedConfig, GRMPBakedScorer, bake
+from grmp_hf.modeling.baked import GRMPBakedConfig, GRMPBakedScorer
+from grmp_hf.modeling.baking import bake
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 
 OPTIONS = {

@@ -332,7 +332,7 @@ def test_loss_without_logits_is_the_error_of_the_quality(make_scorer: MakeScorer
 
 
 def test_a_head_of_ones_own_is_not_baked(make_scorer: MakeScorer) -> None:
-    with pytest.raises(GRMPError, match=r"Expected a model with the head AnchorHead to bake, .*, got 'Leaning'"):
+    with pytest.raises(GRMPError, match=r"Expected a head out of .*, got 'Leaning', which is none of this package"):
         bake(with_cosine(make_scorer()))
 
 
