@@ -25,13 +25,13 @@ from bench_worlds import make_distorted, read_options
 from measuring import CACHE, write_result
 
 import grmp_hf
+from grmp_hf.benchmark.streams import in_order
 from grmp_hf.data import RatedTable, draw_shots
-from grmp_hf.evaluation.metrics import srcc
-from grmp_hf.evaluation.stream import stream_figures
+from grmp_hf.evaluation.stream_summary import StreamRun, summarise_streams
 from grmp_hf.streaming import learn_stream
 from grmp_hf.training.stream_recipe import StreamRecipe
 
-LABELS, SPARED, RESAMPLES = 70, 80, 200
+LABELS, SPARED = 70, 80
 SUBSETS = ("ss01", "ss02", "ss03")
 ROWS = CACHE / "stream" / "rows.jsonl"
 METHODS: dict[str, dict[str, Any]] = {
@@ -72,16 +72,6 @@ def part(table: RatedTable, seed: int) -> RatedTable:
     return dataclasses.replace(table, rows=tuple(marked))
 
 
-def in_order(tables: Mapping[str, RatedTable], order: int) -> dict[str, RatedTable]:
-    """The sets as listed, backwards, and then shuffled; each order has a draw of its own."""
-    names = list(tables)
-    if order == 1:
-        names.reverse()
-    elif order > 1:
-        names = [names[at] for at in np.random.default_rng(order).permutation(len(names))]
-    return {name: part(tables[name], order) for name in names}
-
-
 def known_rows() -> list[dict[str, Any]]:
     """Rows that are there, the latest of each."""
     if not ROWS.is_file():
@@ -112,47 +102,16 @@ def measure(base: Any, tables: dict[str, RatedTable], method: str, order: int) -
     }
 
 
-def figures_of(row: Mapping[str, Any], rng: np.random.Generator | None = None) -> dict[str, float]:
-    """Figures of one stream, of its pictures or some drawn from them; the average alone of what learnt all at once."""
-    names, ratings, chosen = row["sets"], [], []
-    for name in names:
-        values = np.array(row["ratings"][name])
-        pick = np.arange(len(values)) if rng is None else rng.integers(0, len(values), len(values))
-        ratings.append(values[pick])
-        chosen.append(pick)
-    last = len(names) - 1
-
-    def said(step: int, at: int) -> Any:
-        return np.array(row["said"][names[at]][str(step)])[chosen[at]]
-
-    if row["figures"] is None:
-        found = [srcc(said(last, at), ratings[at]) for at in range(len(names))]
-        return {"average": float(np.mean(found))}
-    return dict(stream_figures([[said(t, s) for s in range(t + 1)] for t in range(len(names))], ratings)._asdict())
+def run_of(row: Mapping[str, Any]) -> StreamRun:
+    """A row as the summary takes it."""
+    at = {name: number for number, name in enumerate(row["sets"])}
+    said = {(int(t), at[name]): np.array(v) for name, steps in row["said"].items() for t, v in steps.items()}
+    return StreamRun(row["method"], (row["order"],), said, [np.array(row["ratings"][name]) for name in row["sets"]])
 
 
-def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means over orders of each method with 95 % intervals, and of their differences from the first."""
-    kept: dict[str, dict[str, list[float]]] = {}
-    for turn in range(RESAMPLES + 1):
-        for method in METHODS:
-            own = [row for row in rows if row["method"] == method]
-            found = [figures_of(row, np.random.default_rng([turn, row["order"]]) if turn else None) for row in own]
-            for name in found[0] if found else ():
-                kept.setdefault(method, {}).setdefault(name, []).append(float(np.mean([one[name] for one in found])))
-    first = kept[next(iter(METHODS))]
-    result: dict[str, Any] = {}
-    for method, figures in kept.items():
-        whole = {name: _interval(np.array(values)) for name, values in figures.items()}
-        minus = {name: _interval(np.array(values) - np.array(first[name])) for name, values in figures.items()}
-        result[method] = {"figures": whole, "minus_layer_norm": minus}
-    return result
-
-
-def _interval(values: Any) -> list[float]:
-    """Value on the pictures as they are, and the ends of the interval over those drawn anew."""
-    low, high = np.quantile(values[1:], [0.025, 0.975])
-    return [round(float(value), 4) for value in (values[0], low, high)]
+def figures(found: Mapping[str, Any], prefix: str = "") -> dict[str, list[float]]:
+    """Value and ends of each figure."""
+    return {f"{prefix}{name}": [round(value, 4) for value in interval] for name, interval in found.items()}
 
 
 def main() -> None:
@@ -161,17 +120,22 @@ def main() -> None:
     ROWS.parent.mkdir(parents=True, exist_ok=True)
     base, tables = grmp_hf.load(), tables_of(folders)
     for order in range(args.orders):
-        streams = in_order(tables, order)
+        streams = {name: part(tables[name], order) for name in in_order([*tables], order)}
         for method in args.only or METHODS:
             if (method, order) in {(row["method"], row["order"]) for row in known_rows()}:
                 continue
             row = measure(base, streams, method, order)
             with ROWS.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            print(method, order, row["seconds"], figures_of(row), flush=True)
+            print(method, order, row["seconds"], run_of(row).figures(), flush=True)
     rows = sorted(known_rows(), key=lambda row: (list(METHODS).index(row["method"]), row["order"]))
+    summary = summarise_streams([run_of(row) for row in rows], "layer_norm")
+    methods = {
+        name: {**figures(found["figures"]), **figures(found["minus_reference"], "minus_")}
+        for name, found in summary.items()
+    }
     shown = [{name: value for name, value in row.items() if name not in ("said", "ratings")} for row in rows]
-    write_result("stream", {"labels": LABELS, "spared": SPARED, "methods": summarised(rows), "rows": shown})
+    write_result("stream", {"labels": LABELS, "spared": SPARED, "methods": methods, "rows": shown})
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,18 @@ from typing import Any
 from grmp_hf.errors import GRMPError
 from grmp_hf.recipe_files import read_yaml
 
-__all__ = ["PROTOCOLS", "SPLITS", "BenchmarkConfig", "DatasetConfig", "MethodConfig"]
+__all__ = [
+    "CONVERTERS",
+    "PROTOCOLS",
+    "SPLITS",
+    "BenchmarkConfig",
+    "DatasetConfig",
+    "MethodConfig",
+    "listed",
+    "mapping_of",
+    "one_of",
+    "several_of",
+]
 
 PROTOCOLS = ("clean", "paper")
 SPLITS = ("official", "random", "folds")
@@ -92,10 +103,10 @@ class BenchmarkConfig:
     def __post_init__(self) -> None:
         for key, found, known in (("protocols", self.protocols, PROTOCOLS), ("split", (self.split,), (*SPLITS, None))):
             if not set(found) <= set(known) or not found:
-                raise GRMPError(f"{key}: expected some of {', '.join(filter(None, known))}, got {_list(found)}")
+                raise GRMPError(f"{key}: expected some of {', '.join(filter(None, known))}, got {listed(found)}")
         for key, names in (("datasets", self.dataset_names), ("methods", self.method_names)):
             if not names or len(set(names)) < len(names):
-                raise GRMPError(f"{key}: expected at least one, with names that differ, got {_list(names)}; name them")
+                raise GRMPError(f"{key}: expected at least one, with names that differ, got {listed(names)}; name them")
         for key, value, least in (("shots", min(self.shots, default=0), 2), ("draws", self.draws, 1)):
             if value < least:
                 raise GRMPError(f"{key}: expected at least {least}, got {value}")
@@ -103,11 +114,12 @@ class BenchmarkConfig:
             raise GRMPError(f"seed: expected 0 to {2**32 - self.draws}, got {self.seed}")
         for name in (name for pair in self.cross for name in pair):
             if name not in self.dataset_names:
-                raise GRMPError(f"cross: expected data sets out of {_list(self.dataset_names)}, got {name!r}")
+                raise GRMPError(f"cross: expected data sets out of {listed(self.dataset_names)}, got {name!r}")
         if self.cross and "clean" not in self.protocols:
             raise GRMPError("cross: expected the protocol clean, under which other data sets are scored; add it")
         if self.compare_to is not None and self.compare_to not in self.method_names:
-            raise GRMPError(f"compare_to: expected a method out of {_list(self.method_names)}, got {self.compare_to!r}")
+            methods = listed(self.method_names)
+            raise GRMPError(f"compare_to: expected a method out of {methods}, got {self.compare_to!r}")
 
     @property
     def dataset_names(self) -> list[str]:
@@ -132,7 +144,7 @@ class BenchmarkConfig:
         """
         unknown = sorted(set(places) - set(self.dataset_names))
         if unknown:
-            raise GRMPError(f"--data: expected data sets out of {_list(self.dataset_names)}, got {_list(unknown)}")
+            raise GRMPError(f"--data: expected data sets out of {listed(self.dataset_names)}, got {listed(unknown)}")
         moved = [replace(dataset, place=places.get(dataset.name, dataset.place)) for dataset in self.datasets]
         return replace(self, datasets=tuple(moved))
 
@@ -144,7 +156,7 @@ class BenchmarkConfig:
         """
         unknown = sorted(set(names) - set(self.method_names))
         if unknown:
-            raise GRMPError(f"--methods: expected some of {_list(self.method_names)}, got {_list(unknown)}")
+            raise GRMPError(f"--methods: expected some of {listed(self.method_names)}, got {listed(unknown)}")
         kept = tuple(method for method in self.methods if method.name in names)
         return replace(self, methods=kept, compare_to=self.compare_to if self.compare_to in names else None)
 
@@ -160,29 +172,32 @@ class BenchmarkConfig:
         values = read_yaml(file, "a benchmark")
         try:
             known = [field.name for field in fields(cls) if field.name != "folder"]
-            given = _mapping(values, "the file", known, needed=("datasets", "methods"))
-            converted = {key: _CONVERTERS[key](value, file.parent) for key, value in given.items()}
+            given = mapping_of(values, "the file", known, needed=("datasets", "methods"))
+            converted = {key: CONVERTERS[key](value, file.parent) for key, value in given.items()}
             return cls(**{"name": file.stem, **converted, "folder": file.parent})
         except GRMPError as error:
             raise GRMPError(f"{file}: {error}") from error
 
 
-def _list(items: Sequence[Any]) -> str:
+def listed(items: Sequence[Any]) -> str:
+    """Items in words."""
     return ", ".join(map(str, items)) or "nothing"
 
 
-def _mapping(value: Any, where: str, known: Sequence[str], needed: Sequence[str] = ()) -> dict[str, Any]:
+def mapping_of(value: Any, where: str, known: Sequence[str], needed: Sequence[str] = ()) -> dict[str, Any]:
     """A mapping with some of the known keys and all of the needed ones."""
     if not isinstance(value, dict):
         raise GRMPError(f"{where}: expected keys out of {', '.join(known)}, got {value!r}")
     unknown, missing = [key for key in value if key not in known], [key for key in needed if key not in value]
     if unknown or missing:
-        found = f"got {_list(unknown)}" if unknown else f"{_list(missing)} is missing"
+        found = f"got {listed(unknown)}" if unknown else f"{listed(missing)} is missing"
         raise GRMPError(f"{where}: expected keys out of {', '.join(known)}, {found}")
     return value
 
 
-def _of(kind: type[Any], word: str, key: str, *, optional: bool = False) -> Callable[[Any, Path], Any]:
+def one_of(kind: type[Any], word: str, key: str, *, optional: bool = False) -> Callable[[Any, Path], Any]:
+    """Takes a value of one kind, or refuses it by the name of its key."""
+
     def convert(value: Any, folder: Path) -> Any:
         if value is None and optional:
             return None
@@ -193,8 +208,9 @@ def _of(kind: type[Any], word: str, key: str, *, optional: bool = False) -> Call
     return convert
 
 
-def _tuple_of(kind: type[Any], word: str, key: str) -> Callable[[Any, Path], tuple[Any, ...]]:
-    one = _of(kind, word, key)
+def several_of(kind: type[Any], word: str, key: str) -> Callable[[Any, Path], tuple[Any, ...]]:
+    """Takes a value of one kind, or a list of them, each once."""
+    one = one_of(kind, word, key)
 
     def convert(value: Any, folder: Path) -> tuple[Any, ...]:
         items = value if isinstance(value, list) else [value]
@@ -212,7 +228,7 @@ def _datasets(value: Any, folder: Path) -> tuple[DatasetConfig, ...]:
 def _dataset(name: str, entry: Any, folder: Path) -> DatasetConfig:
     where = f"datasets: {name}"
     official = isinstance(entry, dict) and "path" not in entry
-    keys = _mapping(entry, where, _OFFICIAL_KEYS if official else _TABLE_KEYS)
+    keys = mapping_of(entry, where, _OFFICIAL_KEYS if official else _TABLE_KEYS)
     place = keys.get("data_dir" if official else "path")
     if place is not None and not isinstance(place, str):
         raise GRMPError(f"{where}: expected a folder or file, got {place!r}")
@@ -260,27 +276,28 @@ def _methods(value: Any, folder: Path) -> tuple[MethodConfig, ...]:
 def _cross(value: Any, folder: Path) -> tuple[tuple[str, str], ...]:
     if not isinstance(value, list):
         raise GRMPError(f"cross: expected a list of {{train: NAME, test: NAME}}, got {value!r}")
-    keys = [_mapping(pair, "cross", ("train", "test"), ("train", "test")) for pair in value]
+    keys = [mapping_of(pair, "cross", ("train", "test"), ("train", "test")) for pair in value]
     same = [pair["train"] for pair in keys if pair["train"] == pair["test"]]
     if same:
         raise GRMPError(f"cross: expected two data sets, got {same[0]} twice; its own test part is scored anyway")
     return tuple((str(pair["train"]), str(pair["test"])) for pair in keys)
 
 
-_CONVERTERS: Mapping[str, Callable[[Any, Path], Any]] = {
-    "name": _of(str, "a text", "name"),
+CONVERTERS: Mapping[str, Callable[[Any, Path], Any]] = {
+    "name": one_of(str, "a text", "name"),
     "datasets": _datasets,
     "methods": _methods,
-    "model": lambda value, folder: _beside(_of(str, "a name or folder", "model")(value, folder), folder),
-    "revision": _of(str, "a text", "revision", optional=True),
-    "protocols": _tuple_of(str, "a name", "protocols"),
-    "shots": _tuple_of(int, "whole numbers", "shots"),
-    "draws": _of(int, "a whole number", "draws"),
-    "seed": _of(int, "a whole number", "seed"),
-    "stratified": _of(bool, "true or false", "stratified"),
-    "split": _of(str, "a name", "split", optional=True),
-    "folds": _of(int, "a whole number", "folds"),
+    "model": lambda value, folder: _beside(one_of(str, "a name or folder", "model")(value, folder), folder),
+    "revision": one_of(str, "a text", "revision", optional=True),
+    "protocols": several_of(str, "a name", "protocols"),
+    "shots": several_of(int, "whole numbers", "shots"),
+    "draws": one_of(int, "a whole number", "draws"),
+    "seed": one_of(int, "a whole number", "seed"),
+    "stratified": one_of(bool, "true or false", "stratified"),
+    "split": one_of(str, "a name", "split", optional=True),
+    "folds": one_of(int, "a whole number", "folds"),
     "cross": _cross,
-    "compare_to": _of(str, "a name", "compare_to", optional=True),
-    "output": lambda value, folder: folder / _of(str, "a folder", "output")(value, folder),
+    "compare_to": one_of(str, "a name", "compare_to", optional=True),
+    "output": lambda value, folder: folder / one_of(str, "a folder", "output")(value, folder),
 }
+"""Key -> what turns its value in a file, whose folder is given, into that of the attribute."""

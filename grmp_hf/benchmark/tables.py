@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from grmp_hf.benchmark.config import BenchmarkConfig, DatasetConfig
+from grmp_hf.benchmark.stream_config import StreamsConfig
 from grmp_hf.data import RatedTable, read_ratings
 from grmp_hf.data.readers import read_benchmark
 from grmp_hf.errors import GRMPError
@@ -29,7 +30,7 @@ _KEYS = {
 }
 
 
-def read_tables(config: BenchmarkConfig) -> Tables:
+def read_tables(config: BenchmarkConfig | StreamsConfig) -> Tables:
     """Read all data sets; every picture has been seen to exist, none has been decoded.
 
     Raises:

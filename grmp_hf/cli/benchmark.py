@@ -8,7 +8,7 @@ import json
 import shlex
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from grmp_hf.cli.options import device, positive, say, tell
 from grmp_hf.cli.progress import Progress
@@ -18,11 +18,15 @@ from grmp_hf.storing import writing
 
 if TYPE_CHECKING:
     from grmp_hf.benchmark.config import BenchmarkConfig
+    from grmp_hf.benchmark.stream_config import StreamsConfig
     from grmp_hf.scoring import Scorer
+
+    Config = TypeVar("Config", BenchmarkConfig, StreamsConfig)
 
 __all__ = ["add_parser", "run"]
 
 _REPORTS = ("table.md", "report.html", "config.json")
+_STREAM_REPORTS = ("table.md", "curves.svg", "config.json")
 _EPILOG = """docs/benchmark.md has the keys of CONFIG.yaml. Under the protocol clean, ratings of test pictures are read
 once, after the last step; under paper they choose the epoch, as in the published code. Finished cells are kept: the
 same command started again goes on where it stopped."""
@@ -60,13 +64,40 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command."""
+    from grmp_hf.benchmark.config import BenchmarkConfig
+    from grmp_hf.benchmark.stream_config import StreamsConfig, is_streams
+
     start = time.monotonic()
-    config = _read_config(args)
+    kind: Any = StreamsConfig if is_streams(args.config) else BenchmarkConfig
+    config = _read_config(args, kind)
     if config.output is None:
         raise GRMPError(f"{args.config}: expected a folder for the results; add the key output, or --output DIR")
+    reports, work = (_REPORTS, _run) if isinstance(config, BenchmarkConfig) else (_STREAM_REPORTS, _run_streams)
+    with OutputFolder(config.output, ("results.jsonl", *reports), overwrite=True, shared=True) as output:
+        return work(config, args, output, start)
 
-    with OutputFolder(config.output, ("results.jsonl", *_REPORTS), overwrite=True, shared=True) as output:
-        return _run(config, args, output, start)
+
+def _run_streams(config: StreamsConfig, args: argparse.Namespace, output: OutputFolder, start: float) -> int:
+    """Run streams, once it is clear where the results go."""
+    from grmp_hf.benchmark.store import ResultStore
+    from grmp_hf.benchmark.stream_reporting import write_streams
+    from grmp_hf.benchmark.streams import StreamRunner, plan_streams
+    from grmp_hf.benchmark.tables import read_tables
+
+    base = _load_base(config, args)
+    tables = read_tables(config)
+    cells = plan_streams(config, tables)
+    notes = dict.fromkeys(note for table in tables.values() for note in table.notes)
+    say(args, *notes, f"{len(cells)} streams planned")
+    output.begin()
+    output.adopt("results.jsonl")
+    store = ResultStore(output.folder)
+    with writing(output.folder), Progress("benchmark", 0, quiet=args.quiet) as progress:
+        rows = StreamRunner(base, store).run(cells, progress.tell)
+    table = write_streams(config, store, rows, folder=output.new)
+    output.publish(keep=True)
+    _print(args, rows, table, f"{len(rows)} rows in {store.path}, curves in {output.folder / 'curves.svg'}", start)
+    return 0
 
 
 def _run(config: BenchmarkConfig, args: argparse.Namespace, output: OutputFolder, start: float) -> int:
@@ -98,33 +129,43 @@ def _run(config: BenchmarkConfig, args: argparse.Namespace, output: OutputFolder
     given = {"command": _command(args), "cells": cells, "thumbnails": args.thumbnails}
     table = write_results(config, store, rows, folder=output.new, **given)
     output.publish(keep=True)
-    if args.json:
-        print(*map(json.dumps, rows), sep="\n")
-    else:
-        print(f"{table}\n")
-        tell(f"{len(rows)} rows in {store.path}, report in {output.folder / 'report.html'}")
-        print(f"{(time.monotonic() - start) / 60:.1f} minutes")
+    _print(args, rows, table, f"{len(rows)} rows in {store.path}, report in {output.folder / 'report.html'}", start)
     return 0
 
 
-def _read_config(args: argparse.Namespace) -> BenchmarkConfig:
-    """The configuration with what the command line says otherwise."""
-    from grmp_hf.benchmark.config import BenchmarkConfig
+def _print(args: argparse.Namespace, rows: list[dict[str, Any]], table: str, where: str, start: float) -> None:
+    """Rows as JSON lines, or the table and where the rest is."""
+    if args.json:
+        print(*map(json.dumps, rows), sep="\n")
+        return
+    print(f"{table}\n")
+    tell(where)
+    print(f"{(time.monotonic() - start) / 60:.1f} minutes")
 
+
+def _read_config(args: argparse.Namespace, kind: type[Config]) -> Config:
+    """The configuration with what the command line says otherwise."""
     places = [given.partition("=") for given in args.data]
     wrong = [given for given, (name, _, place) in zip(args.data, places, strict=True) if not name or not place]
     if wrong:
         raise GRMPError(f"--data: expected NAME=PLACE, got {wrong[0]!r}")
-    config = BenchmarkConfig.from_yaml(args.config).with_places({name: place for name, _, place in places})
+    config = kind.from_yaml(args.config).with_places({name: place for name, _, place in places})
     if args.methods is not None:
         config = config.only_methods(args.methods)
     changed = {key: getattr(args, key) for key in ("output", "draws") if getattr(args, key) is not None}
     if args.shots is not None:
-        changed["shots"] = tuple(dict.fromkeys(args.shots))
+        several = tuple(dict.fromkeys(args.shots))
+        changed["shots"] = several if isinstance(config.shots, tuple) else _one(several)
     return dataclasses.replace(config, **changed)
 
 
-def _load_base(config: BenchmarkConfig, args: argparse.Namespace) -> Scorer:
+def _one(shots: tuple[int, ...]) -> int:
+    if len(shots) > 1:
+        raise GRMPError(f"--shots: expected one number for streams, got {', '.join(map(str, shots))}")
+    return shots[0]
+
+
+def _load_base(config: BenchmarkConfig | StreamsConfig, args: argparse.Namespace) -> Scorer:
     import transformers
 
     from grmp_hf.hub import load

@@ -22,7 +22,7 @@ from grmp_hf.errors import GRMPError
 
 from .arrays import FloatArray, finite_array, paired_arrays
 
-__all__ = ["FAINT", "GRID", "INK", "PAPER", "learning_curve", "residuals", "scatter"]
+__all__ = ["FAINT", "GRID", "INK", "PAPER", "learning_curve", "residuals", "scatter", "step_curve"]
 
 INK, FAINT, GRID, PAPER = "#222222", "#8a8a8a", "#e6e6e6", "#ffffff"
 """Text, frame, grid and ground. A page that is also read on a dark ground may replace them in an SVG."""
@@ -169,6 +169,45 @@ def learning_curve(
     axes.minorticks_off()
     axes.set_xlabel("labels")
     axes.set_ylabel(_plain(ylabel))
+    _legend(figure, handles)
+    return _written(figure, path)
+
+
+def step_curve(
+    methods: Mapping[str, Mapping[int, float]],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    title: str = "",
+    caption: str = "",
+    size: tuple[float, float] = (6.4, 4.4),
+) -> Figure:
+    """Draw the mean SRCC on the data sets that a stream has learnt against their number.
+
+    Args:
+        methods: name -> number of data sets -> value; of one number alone it is a point.
+        path: file to write; its folder is made.
+        title: bold first line.
+        caption: second line.
+        size: width and height in inches, without the names of the methods, which stand below.
+
+    Raises:
+        GRMPError: no method, NaN or infinity, or a suffix that matplotlib cannot write.
+    """
+    if not methods:
+        raise GRMPError("step_curve: expected at least one method, got none")
+    figure, axes = _canvas(size, title, caption)
+    handles = []
+    for index, (name, values) in enumerate(methods.items()):
+        steps = sorted(values)
+        (line,) = axes.plot(
+            *(steps, finite_array([values[step] for step in steps], name)),
+            color=_COLOURS[index % len(_COLOURS)], marker=_MARKERS[index % len(_MARKERS)], markersize=6, linewidth=1.8,
+            linestyle="-" if index < len(_COLOURS) else "--", label=_plain(textwrap.fill(name, 40)),
+        )  # fmt: skip
+        handles.append(line)
+    axes.set_xticks(sorted({step for values in methods.values() for step in values}))
+    axes.set_xlabel("data sets learnt")
+    axes.set_ylabel("mean SRCC on them")
     _legend(figure, handles)
     return _written(figure, path)
 

@@ -67,7 +67,7 @@ def metrics_table(rows: Mapping[str, Mapping[str, Any]], digits: int = 3) -> str
             for name in columns
         ]
         lines.append([method, *cells])
-    return _markdown(lines)
+    return markdown_table(lines)
 
 
 def benchmark_table(
@@ -109,7 +109,7 @@ def benchmark_table(
         for table in [summary_table(group, metric) for metric in metrics] + difference_tables(group, comparisons):
             lines = [["method", *table.columns]]
             lines += [[method, *map(_cell_text, cells)] for method, cells in table.lines.items()]
-            sections += [table.caption, _markdown(lines)]
+            sections += [table.caption, markdown_table(lines)]
     return "\n\n".join(sections)
 
 
@@ -189,8 +189,8 @@ def _cell_text(cell: Cell) -> str:
     return f"{value} {' '.join(cell.beside)}".rstrip()
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    """A table whose first line is its head."""
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose first line is its head."""
     escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     table = [f"| {' | '.join(line)} |".replace("|  |", "| |") for line in escaped]
     return "\n".join([table[0], "|" + "---|" * len(lines[0]), *table[1:]])
