@@ -1,4 +1,4 @@
-"""Tables of `bench_stream.py`: figures of each method, its matrix, and what other gates come to."""
+"""Tables of `bench_stream.py`: figures of each method, the gate, and what other gates come to."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ TITLES = {
     "layer_norm": "experts, LayerNorm",
     "lora": "experts, LoRA of rank 1",
     "prompts": "experts, prompts",
-    "prompts_projection": "experts, prompts and projection",
     "fine_tuning": "one adapter, plain fine-tuning",
     "distillation": "one adapter, distillation (10)",
     "replay": "one adapter, 40 pictures kept",
     "ewc": "one adapter, EWC (10,000)",
     "joint": "all at once",
 }
-SETS = {"biq2021": "BIQ2021", "livec": "LIVE Challenge", "webpages": "web pages"}
 GATES = {
     "softmin": "softmin (the gate)",
     "nearest": "nearest alone",
@@ -26,43 +24,62 @@ GATES = {
     "last": "latest",
     "mean": "all alike",
 }
-FIGURES = ("plasticity", "average", "stability", "mpsr")
+FIGURES = {
+    "final": "mean SRCC at the end",
+    "plasticity": "plasticity",
+    "average": "average",
+    "stability": "stability",
+    "mpsr": "MPSR",
+}
 
 
 def streams(result: dict[str, Any]) -> list[list[str]]:
-    """Figures of each method, and SRCC on each data set at the end with its interval."""
-    rows = [["", "trained weights", "plasticity", "average", "stability", "MPSR", *SETS.values()]]
-    for row in result["rows"]:
-        figures = [f"{row['figures'][name]:.3f}" for name in FIGURES] if row["figures"] else [""] * len(FIGURES)
-        final = [row["final"][name] for name in SETS]
-        cells = [f"{one['value']:.3f} [{one['low']:.2f}, {one['high']:.2f}]" for one in final]
-        rows.append([TITLES[row["method"]], f"{row['trained_weights']:,}", *figures, *cells])
+    """Means over orders of each method, with intervals."""
+    rows = [["", "trained weights", *FIGURES.values()]]
+    for name, found in result["methods"].items():
+        weights = next(row["trained_weights"] for row in result["rows"] if row["method"] == name)
+        rows.append([TITLES[name], f"{weights:,}", *(_cell(found.get(figure)) for figure in FIGURES)])
     return rows
 
 
-def matrices(result: dict[str, Any]) -> list[list[str]]:
-    """SRCC on each data set after each one was learnt."""
-    rows = [["", "after", *SETS.values()]]
-    for row in result["rows"]:
-        if row["figures"] is None:
-            continue
-        for name, values in zip(row["sets"], row["matrix"], strict=True):
-            cells = [values[row["sets"].index(other)] for other in SETS]
-            shown = ["" if value is None else f"{value:.3f}" for value in cells]
-            rows.append([TITLES[row["method"]], SETS[name], *shown])
+def differences(result: dict[str, Any]) -> list[list[str]]:
+    """The same less the figures of LayerNorm experts, paired."""
+    rows = [["less LayerNorm experts", *FIGURES.values()]]
+    for name, found in result["methods"].items():
+        if name != "layer_norm":
+            rows.append([TITLES[name], *(_cell(found.get(f"minus_{figure}"), "+.3f") for figure in FIGURES)])
     return rows
 
 
 def gates(result: dict[str, Any]) -> list[list[str]]:
-    """Mean over data sets of the SRCC at the end, under other gates."""
+    """Mean over data sets and orders of the SRCC at the end, under other gates."""
     rows = [["mean SRCC at the end", *GATES.values()]]
-    for row in result["rows"]:
-        found = {"softmin": row["matrix"], **{name: one["matrix"] for name, one in row["other_gates"].items()}}
-        rows.append([TITLES[row["method"]], *(f"{mean(found[name][-1]):.3f}" for name in GATES)])
-    shares = result["rows"][0]["gate_accuracy"]
-    said = ", ".join(f"{SETS[name]} {share:.2f}" for name, share in shares.items())
-    return [*rows, [f"pictures nearest to their own expert: {said}", *[""] * len(GATES)]]
+    for name in result["methods"]:
+        own = [row for row in result["rows"] if row["method"] == name]
+        cells = []
+        for gate in GATES:
+            matrices = [row["matrix"] if gate == "softmin" else row["other_gates"][gate]["matrix"] for row in own]
+            cells.append(f"{mean(mean(matrix[-1]) for matrix in matrices):.3f}")
+        rows.append([TITLES[name], *cells])
+    return rows
 
 
-STREAM = {"stream": streams, "stream_matrix": matrices, "stream_gates": gates}
+def shares(result: dict[str, Any]) -> list[list[str]]:
+    """How many pictures the gate takes for those of their own data set, and the SRCC of LayerNorm experts on it."""
+    own = [row for row in result["rows"] if row["method"] == "layer_norm"]
+    rows = [["data set", "nearest to its own expert", "SRCC at the end, the gate", "SRCC at the end, oracle"]]
+    for name in own[0]["sets"]:
+        at = [row["sets"].index(name) for row in own]
+        accuracy = mean(row["gate_accuracy"][name] for row in own)
+        gate = mean(row["matrix"][-1][place] for row, place in zip(own, at, strict=True))
+        oracle = mean(row["other_gates"]["oracle"]["matrix"][-1][place] for row, place in zip(own, at, strict=True))
+        rows.append([name, f"{accuracy:.2f}", f"{gate:.3f}", f"{oracle:.3f}"])
+    return rows
+
+
+def _cell(found: list[float] | None, form: str = ".3f") -> str:
+    return "" if found is None else f"{found[0]:{form}} [{found[1]:{form}}, {found[2]:{form}}]"
+
+
+STREAM = {"stream": streams, "stream_minus": differences, "stream_gates": gates, "stream_shares": shares}
 """Name of a table -> what makes its rows."""
