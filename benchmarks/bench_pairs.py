@@ -1,0 +1,90 @@
+"""Ratings or pairs: what is learnt from soft labels of pictures, and what from which of two is better.
+
+    python benchmarks/bench_pairs.py --data BIQ2021 --livec LIVEC --webpages WEBPAGES [--draws 10] [--only WORLD ...]
+
+On the five worlds of bench_worlds.py, with its draws of 20, 50 and 200 labels: the default recipe, whose loss is the
+cross-entropy with each picture's soft label, beside the recipe `fidelity`, whose loss is that of all pairs of the same
+pictures; all else is equal. Rows are kept in runs/ as they are made, so that an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from typing import Any
+
+import numpy as np
+import torch
+from bench_worlds import World, read_options, worlds
+from measuring import CACHE, write_result
+
+import grmp_hf
+from grmp_hf.evaluation.comparisons import paired_over_draws
+from grmp_hf.evaluation.metrics import srcc
+from grmp_hf.training.few_shot import adapt_embeds
+from grmp_hf.training.recipes import FewShotRecipe
+
+ROWS = CACHE / "worlds" / "pairs_rows.jsonl"
+LABELS = (20, 50, 200)
+RECIPES = ("default", "fidelity")
+
+
+def learn(base: Any, world: World, shots: Any, tests: Any, recipe: str, seed: int) -> float:
+    """SRCC on other pictures, after ratings of some."""
+    embeds, side = (torch.from_numpy(np.ascontiguousarray(world.pictures[name])) for name in ("embeds", "side"))
+    given: dict[str, Any] = {"side": side[shots], "recipe": FewShotRecipe.named(recipe), "seed": seed}
+    quality = torch.tensor(world.quality[shots], dtype=torch.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        model = adapt_embeds(base.model, embeds[shots], quality, output_dir=folder, **given)
+    with torch.inference_mode():
+        found = model(image_embeds=embeds[tests], side=side[tests]).quality
+    return round(srcc(found.numpy(), world.quality[tests]), 4)
+
+
+def measure(base: Any, world: World, draws: int, known: set[tuple[str, int, int]]) -> None:
+    """Add the rows of a world that are not known yet."""
+    for draw, labels, shots, tests in world.draws(draws):
+        if labels in LABELS and (world.name, labels, draw) not in known:
+            row: dict[str, Any] = {"world": world.name, "labels": labels, "draw": draw}
+            row |= {recipe: learn(base, world, shots, tests, recipe, draw) for recipe in RECIPES}
+            with ROWS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+
+
+def known_rows() -> list[dict[str, Any]]:
+    """Rows that are there."""
+    if not ROWS.is_file():
+        return []
+    rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+    return sorted(rows, key=lambda row: (row["world"], row["labels"], row["draw"]))
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By world and number of labels: both means, and the paired difference with its interval."""
+    found = []
+    for world, labels in dict.fromkeys((row["world"], row["labels"]) for row in rows):
+        part = [row for row in rows if (row["world"], row["labels"]) == (world, labels)]
+        pairs, soft = ([row[name] for row in part] for name in ("fidelity", "default"))
+        paired = paired_over_draws(pairs, soft)._asdict()
+        figures = {"default": np.mean(soft), "fidelity": np.mean(pairs)}
+        figures |= {name: paired[name] for name in ("difference", "low", "high")}
+        found.append({"world": world, "labels": labels, **{k: round(float(v), 4) for k, v in figures.items()}})
+    return found
+
+
+def main() -> None:
+    """Measure what is missing and write the result."""
+    args, folders = read_options(__doc__)
+    ROWS.parent.mkdir(parents=True, exist_ok=True)
+    base = grmp_hf.load()
+    makers = worlds(base, *folders)
+    known = {(row["world"], row["labels"], row["draw"]) for row in known_rows()}
+    for name in args.only or list(makers):
+        measure(base, makers[name](), args.draws, known)
+    if args.rows:
+        write_result("pairs", {"draws": args.draws, "summary": summary(known_rows()), "rows": known_rows()})
+
+
+if __name__ == "__main__":
+    main()
