@@ -138,7 +138,8 @@ class Pictures:
 
     Attributes:
         rows: where they are and what they are called; ratings and everything said beside them are blanked.
-        columns: name -> ``(n, ...)``; ``pictures["embeds"]`` is the short way to one.
+        columns: name -> ``(n, ...)``; ``pictures["embeds"]`` is the short way to one. Shots may have ``"noise"``, how
+            sure the rating of each is beside the others (:func:`~grmp_hf.data.relative_noise`).
     """
 
     rows: tuple[Row, ...]

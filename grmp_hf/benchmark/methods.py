@@ -168,6 +168,8 @@ class GRMP:
         callbacks = [] if observer is None else [Watcher(observer, self._describe)]
         with scratch_folder() as folder:
             common: dict[str, Any] = {"recipe": dataclasses.replace(self.recipe, save_steps=0), "start": self.start}
+            noise = shots.columns.get("noise")
+            common |= {"noise": None if noise is None else torch.from_numpy(noise)}
             common |= {"seed": seed, "output_dir": folder, "callbacks": callbacks}
             if not self._moves_embeddings:
                 embeds = torch.from_numpy(self._embeds(shots))

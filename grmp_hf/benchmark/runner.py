@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -16,7 +17,7 @@ from safetensors.numpy import save
 from grmp_hf.benchmark.planning import Cell, TestPart
 from grmp_hf.benchmark.protocols import Outcome, run_clean, run_paper
 from grmp_hf.benchmark.store import Predicted, ResultStore
-from grmp_hf.data import Row
+from grmp_hf.data import Row, relative_noise
 from grmp_hf.evaluation.metrics import point_figures
 from grmp_hf.features import FeatureStore
 from grmp_hf.measuring import peak_memory_mib
@@ -71,6 +72,7 @@ class Runner:
             "pictures": hashlib.sha256(pictures).hexdigest(),
             "base_fingerprint": self.features.base.identity["base_fingerprint"],
             "own_test_part": cell.tests[0].split.hash,
+            "noise": None if (noise := _noise(cell)) is None else noise.tolist(),
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
@@ -101,7 +103,9 @@ class Runner:
     def _fit(self, cell: Cell) -> Outcome:
         quality = np.array([row.quality for row in cell.taught])
         columns = (*self.features.usual, *cell.method.columns)
-        shots = self.features.pictures(cell.taught, columns)
+        shots, noise = self.features.pictures(cell.taught, columns), _noise(cell)
+        if noise is not None:
+            shots = dataclasses.replace(shots, columns={**shots.columns, "noise": noise})
         tests = [self.features.pictures(test.rows, columns) for test in cell.tests]
         if cell.protocol == "clean":
             return run_clean(cell.method, shots, quality, tests, seed=cell.seed)
@@ -133,6 +137,11 @@ class Runner:
         """How many test pictures are, byte for byte, among the shots."""
         known = {self.features.digest(row) for row in taught}
         return sum(self.features.digest(row) in known for row in tested)
+
+
+def _noise(cell: Cell) -> Floats | None:
+    """How sure the ratings of the shots are, as `grmp-iqa adapt` takes it."""
+    return relative_noise(cell.taught, cell.table.scale) if cell.taught else None
 
 
 def _versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import grmp_hf
 from grmp_hf.benchmark.choosing import make_methods
 from grmp_hf.benchmark.config import BenchmarkConfig
 from grmp_hf.benchmark.planning import Cell, needed_columns, needed_rows, plan_cells
@@ -19,6 +20,7 @@ from grmp_hf.data import Split
 from grmp_hf.evaluation.metrics import plcc_logistic, rmse_logistic, srcc
 from grmp_hf.features import FeatureStore
 from grmp_hf.scoring import Scorer
+from grmp_hf.training.recipes import FewShotRecipe
 
 MEASURED = ("seconds", "peak_memory_mib")
 
@@ -178,3 +180,23 @@ def test_columns_of_a_method_are_described_for_it(prepare) -> None:
     rows = runner.run(cells, silent)
     assert [row["method"] for row in rows] == ["ridge", "two_stream"] * 2
     assert rows[1]["recipe"]["method"] == "two_stream" and rows[1]["recipe"]["steps"] == 2
+
+
+def test_the_learner_believes_ratings_as_adapt_does(prepare, base: Scorer) -> None:
+    """Ratings of raters who differ count less: in the benchmark as in the command."""
+    runner, cells = prepare(methods=[{"method": "grmp", "recipe": {"steps": 40}}], draws=1, shots=[10])
+    cell = next(cell for cell in cells if cell.table.name == "stars")
+    sure = {row.name: 0.1 + 1.5 * (at % 3) for at, row in enumerate(cell.taught)}
+    table = dataclasses.replace(
+        cell.table, rows=tuple(dataclasses.replace(row, mos_std=sure.get(row.name)) for row in cell.table.rows)
+    )
+    taught, _ = cell.tests[0].split.select(table)
+    unsure = dataclasses.replace(cell, table=table, taught=tuple(taught))
+    plain, believed = (runner.run([one], silent)[0] for one in (cell, unsure))
+    assert plain["data_hash"] == believed["data_hash"] and plain["key"] != believed["key"]
+    assert plain["learnt_sha256"] != believed["learnt_sha256"]
+    recipe = FewShotRecipe(steps=40)
+    adapted = grmp_hf.adapt(base, table, shots=cell.tests[0].split, recipe=recipe, start=None, seed=cell.seed)
+    expected = adapted.score([row.image for row in cell.tests[0].rows]).quality
+    said = runner.store.predictions(believed).scores
+    np.testing.assert_allclose(said, cell.table.scale.to_score(expected), atol=1e-4)
