@@ -35,10 +35,10 @@ FIGURES = {
 
 def streams(result: dict[str, Any]) -> list[list[str]]:
     """Means over orders of each method, with intervals."""
-    rows = [["", "trained weights", *FIGURES.values()]]
+    rows = [["", "orders", "trained weights", *FIGURES.values()]]
     for name, found in result["methods"].items():
-        weights = next(row["trained_weights"] for row in result["rows"] if row["method"] == name)
-        rows.append([TITLES[name], f"{weights:,}", *(_cell(found.get(figure)) for figure in FIGURES)])
+        own = [row for row in result["rows"] if row["method"] == name]
+        rows.append([TITLES[name], f"{len(own)}", f"{own[0]['trained_weights']:,}", *(_cell(found.get(figure)) for figure in FIGURES)])
     return rows
 
 
