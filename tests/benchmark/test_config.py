@@ -10,6 +10,7 @@ import pytest
 
 from grmp_hf.benchmark.choosing import make_methods
 from grmp_hf.benchmark.config import BenchmarkConfig, DatasetConfig, MethodConfig
+from grmp_hf.benchmark.stream_config import StreamsConfig
 from grmp_hf.errors import GRMPError
 from grmp_hf.scoring import Scorer
 
@@ -127,12 +128,15 @@ def test_each_configuration_of_the_repository_can_be_read(path: Path, base: Scor
 
 def test_the_example_of_the_documents_can_be_read(base: Scorer, tmp_path: Path) -> None:
     text = (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    example, streams = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     path = tmp_path / "example.yaml"
     path.write_text(example)
     config = BenchmarkConfig.from_yaml(path)
     assert len(make_methods(config.methods, base, ROOT / "docs")) == 9
     assert set(example_keys(example)) == {field.name for field in fields(BenchmarkConfig)} - {"folder", "revision"}
+    path.write_text(streams)
+    assert StreamsConfig.from_yaml(path).lengths == (2, 3)
+    assert set(example_keys(streams)) < {field.name for field in fields(StreamsConfig)}
 
 
 def example_keys(text: str) -> list[str]:
