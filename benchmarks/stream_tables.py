@@ -38,7 +38,14 @@ def streams(result: dict[str, Any]) -> list[list[str]]:
     rows = [["", "orders", "trained weights", *FIGURES.values()]]
     for name, found in result["methods"].items():
         own = [row for row in result["rows"] if row["method"] == name]
-        rows.append([TITLES[name], f"{len(own)}", f"{own[0]['trained_weights']:,}", *(_cell(found.get(figure)) for figure in FIGURES)])
+        rows.append(
+            [
+                TITLES[name],
+                f"{len(own)}",
+                f"{own[0]['trained_weights']:,}",
+                *(_cell(found.get(figure)) for figure in FIGURES),
+            ]
+        )
     return rows
 
 
