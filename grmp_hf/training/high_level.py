@@ -66,7 +66,7 @@ class HighLevelRecipe(Recipe):
     ranked_by: RankedBy = "labels"
     epochs: int = 3
     batch_size: int = 64
-    learning_rate: float = 0.0003
+    learning_rate: float = 0.001
     warmup_epochs: float = 0.5
     weight_decay: float = 0.0
     save_steps: int = 10

@@ -81,7 +81,7 @@ class LowLevelRecipe(Recipe):
     piece: int = PIECE
     temperature: float = TEMPERATURE
     outside: bool = False
-    epochs: int = 3
+    epochs: int = 5
     batch_size: int = 4
     learning_rate: float = 0.001
     smallest_rate: float = 1e-6
