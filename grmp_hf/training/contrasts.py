@@ -52,6 +52,7 @@ def group_contrasts(
     A plan such as :func:`~grmp_hf.training.sampling.within` makes the groups (the paper's one group is the batch),
     and no process cuts one. Of n pictures, n / share, at least 2, are the best and as many the worst; a group of fewer
     than four counts nothing. Contrasted is what the head has ``projected``, or the embedding where it projects nothing.
+    Unless the model itself ranks them, it is shown these alone, a sixteenth of the pictures with the paper's share.
 
     Args:
         share: at least 2.
@@ -71,25 +72,30 @@ def group_contrasts(
         )
 
     def terms(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:
-        output = student(shown(batch))
-        ranks, features = _ranks(ranked_by, output, teacher, batch), _contrasted(output)
-        losses = []
-        for at in members(batch, len(ranks)):
-            count = max(2, len(at) // share)
-            if len(at) >= 2 * count:
-                order = at[ranks[at].argsort(descending=True, stable=True)]
-                losses.append(group_contrast(features[order[:count]], features[order[-count:]], temperature))
-        mean = torch.stack(losses).mean() if losses else features.sum() * 0
-        return {"contrast": Term(mean, len(losses))}
+        output = student(shown(batch)) if ranked_by == "student" else None
+        judged = output if output is not None or ranked_by == "labels" else teacher(shown(batch))
+        ranks = batch["labels"].flatten() if judged is None else judged.quality
+        chosen = [ends for at in members(batch, len(ranks)) for ends in _ends(at, ranks.detach(), share)]
+        if not chosen:
+            return {"contrast": Term(ranks.new_zeros(()), 0)}
+        at = torch.cat(chosen)
+        features = _contrasted(output)[at] if output is not None else _contrasted(student(_rows(shown(batch), at)))
+        halves = (part.chunk(2) for part in torch.split(features, [len(part) for part in chosen]))
+        losses = [group_contrast(top, bottom, temperature) for top, bottom in halves]
+        return {"contrast": Term(torch.stack(losses).mean(), len(losses))}
 
     return terms
 
 
-def _ranks(ranked_by: str, output: Any, teacher: Forward, batch: Batch) -> Tensor:
-    if ranked_by == "labels":
-        return batch["labels"].flatten()
-    found: Tensor = (output if ranked_by == "student" else teacher(shown(batch))).quality
-    return found.detach()
+def _ends(at: Tensor, ranks: Tensor, share: int) -> list[Tensor]:
+    """Places of the best and then of as many of the worst pictures of a group, if it is large enough."""
+    count = max(2, len(at) // share)
+    order = at[ranks[at].argsort(descending=True, stable=True)]
+    return [torch.cat([order[:count], order[-count:]])] if len(at) >= 2 * count else []
+
+
+def _rows(batch: Batch, at: Tensor) -> Batch:
+    return {name: column[at.to(column.device)] for name, column in batch.items()}
 
 
 def _contrasted(output: Any) -> Tensor:

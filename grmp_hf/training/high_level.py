@@ -64,10 +64,10 @@ class HighLevelRecipe(Recipe):
     share: int = SHARE
     temperature: float = TEMPERATURE
     ranked_by: RankedBy = "labels"
-    epochs: int = 3
-    batch_size: int = 64
+    epochs: int = 15
+    batch_size: int = 128
     learning_rate: float = 0.001
-    warmup_epochs: float = 0.5
+    warmup_epochs: float = 2.5
     weight_decay: float = 0.0
     save_steps: int = 10
     bf16: BF16 = False

@@ -30,7 +30,7 @@ PIXELS = torch.randint(0, 256, (12, 1, 3, 16, 16), dtype=torch.uint8, generator=
 SMALL = LowLevelRecipe(
     versions=3, side=40, grid=2, piece=16, hidden=16, width=8, epochs=3, batch_size=2, save_steps=0, learning_rate=0.01
 )
-SHORT = HighLevelRecipe(epochs=4, batch_size=12, learning_rate=0.02, width=8, share=4, save_steps=0)
+SHORT = HighLevelRecipe(epochs=4, batch_size=12, learning_rate=0.02, width=8, share=4, warmup_epochs=0.5, save_steps=0)
 
 
 @dataclasses.dataclass
@@ -71,19 +71,36 @@ class Families:
 
 @pytest.mark.parametrize("projected", [False, True])
 def test_the_best_and_the_worst_of_each_group_are_contrasted(projected: bool) -> None:
-    now, before = said(1, projected), said(2)
-    batch = {"labels": said(3).quality, "groups": torch.tensor([0, 1, 0, 0, 1, 0, 0, 2, 0]), "pixel_values": PIXELS}
+    now, before, shown = said(1, projected), said(2), set[int]()
     features = now.projected if projected else now.image_embeds
     assert features is not None
+
+    def student(inputs: Any) -> Any:
+        at = inputs["pixel_values"].long()
+        shown.update(at.tolist())
+        return Said(*(None if value is None else value[at] for value in vars(now).values()))  # type: ignore[arg-type]
+
+    batch = {"labels": said(3).quality, "groups": torch.tensor([0, 1, 0, 0, 1, 0, 0, 2, 0])}
+    batch["pixel_values"] = torch.arange(9.0)
     for ranked_by, ranks in (("labels", batch["labels"]), ("teacher", before.quality), ("student", now.quality)):
-        found = group_contrasts(share=3, ranked_by=ranked_by)(lambda _: now, lambda _: before, batch)["contrast"]  # type: ignore[arg-type]
+        shown.clear()
+        found = group_contrasts(share=3, ranked_by=ranked_by)(student, lambda _: before, batch)["contrast"]  # type: ignore[arg-type]
         at = torch.tensor([0, 2, 3, 5, 6, 8])
         order = at[ranks[at].argsort(descending=True)]
         assert found.weight == 1, "groups of two and of one have no two good and two bad ones"
         torch.testing.assert_close(found.mean, group_contrast(features[order[:2]], features[order[-2:]]))
-    whole = group_contrasts(share=2)(lambda _: now, lambda _: before, {"labels": batch["labels"]})["contrast"]
+        ends = {*order[:2].tolist(), *order[-2:].tolist()}
+        assert shown == (set(range(9)) if ranked_by == "student" else ends), "no others are looked at"
+    del batch["groups"]
     order = batch["labels"].argsort(descending=True)
+    whole = group_contrasts(share=2)(student, lambda _: before, batch)["contrast"]
     torch.testing.assert_close(whole.mean, group_contrast(features[order[:4]], features[order[-4:]]))
+    batch["groups"] = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1])
+    two = group_contrasts()(student, lambda _: before, batch)["contrast"]
+    parts = [at[batch["labels"][at].argsort(descending=True)] for at in (torch.arange(4), torch.arange(4, 9))]
+    losses = [group_contrast(features[order[:2]], features[order[-2:]]) for order in parts]
+    assert two.weight == 2
+    torch.testing.assert_close(two.mean, torch.stack(losses).mean())
 
 
 def test_of_128_pictures_four_are_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,10 +116,12 @@ def test_of_128_pictures_four_are_the_best(monkeypatch: pytest.MonkeyPatch) -> N
     assert sizes == [4, 2, 2, 2]
 
 
-def test_a_batch_without_a_group_counts_nothing() -> None:
+@pytest.mark.parametrize("ranked_by", ["labels", "teacher", "student"])
+def test_a_batch_without_a_group_counts_nothing(ranked_by: Any) -> None:
     now = said(1)
-    now.image_embeds.requires_grad_()
-    found = group_contrasts()(lambda _: now, lambda _: now, {"labels": now.quality, "groups": torch.arange(9)})
+    found = group_contrasts(ranked_by=ranked_by)(
+        lambda _: now, lambda _: now, {"labels": now.quality, "groups": torch.arange(9)}
+    )
     assert found["contrast"].weight == 0 and found["contrast"].mean.item() == 0
 
 
@@ -251,7 +270,7 @@ def test_groups_come_apart_under_any_adapter(adapter: Any, make_scorer: Callable
     base = make_scorer()
     before = {name: value.clone() for name, value in base.state_dict().items()}
     rated = RatedPictures(PIXELS.__getitem__, torch.full((12,), torch.nan), (0.5,) * 3, (0.2,) * 3)
-    recipe = dataclasses.replace(SHORT, adapter=adapter, epochs=20, width=0 if adapter == "lora" else 8)
+    recipe = dataclasses.replace(SHORT, adapter=adapter, epochs=20, width=0)
     ends = [learn_high_level(base, rated, recipe=recipe, output_dir=tmp_path / str(run)) for run in range(2)]
     assert all(torch.equal(value, ends[1].state_dict()[name]) for name, value in ends[0].state_dict().items())
     assert all(torch.equal(base.state_dict()[name], value) for name, value in before.items())
