@@ -60,7 +60,8 @@ class GRMPTrainer(Trainer):
     model's own.
 
     Args:
-        model: a ``PeftModel`` around a ``GRMPForImageQualityAssessment``, or that model itself.
+        model: a ``PeftModel`` around a ``GRMPForImageQualityAssessment``, or that model itself; with an objective of
+            its own, any other, such as a :class:`~grmp_hf.modeling.low_level.LowLevelEncoder`.
         args: a :class:`GRMPTrainingArguments`.
         objective: what a batch teaches, an :data:`~grmp_hf.training.objectives.Objective`; None for soft labels, and
             the semantic loss where a rule asks for it.

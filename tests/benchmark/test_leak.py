@@ -14,6 +14,7 @@ from safetensors.numpy import save
 from grmp_hf.benchmark.config import BenchmarkConfig, DatasetConfig, MethodConfig
 from grmp_hf.benchmark.finetuning import FullFineTuning
 from grmp_hf.benchmark.methods import GRMP, Method, Regression, ridge
+from grmp_hf.benchmark.pathways import grepq
 from grmp_hf.benchmark.planning import needed_columns, needed_rows, plan_cells
 from grmp_hf.benchmark.protocols import Outcome
 from grmp_hf.benchmark.runner import Runner
@@ -30,6 +31,7 @@ METHODS: dict[str, Callable[[Scorer], Method]] = {
     "visual": lambda base: GRMP("visual", base, FewShotRecipe(steps=10, visual_prompts=2, learning_rate=0.005)),
     "full": lambda base: FullFineTuning("full", base, epochs=10, learning_rate=1e-3),
     "streams": lambda base: TwoStream("streams", base, TwoStreamRecipe(epochs=5, batch_size=4, learning_rate=0.02)),
+    "pathways": lambda base: grepq("pathways", base, low_level="statistics"),
     "ridge": lambda base: Regression("ridge", lambda pictures: pictures["embeds"], ridge, {"method": "ridge"}),
 }
 

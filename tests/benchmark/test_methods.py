@@ -39,6 +39,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("grmp", {"name": "visual", "recipe": VISUAL}),
     ("full_finetune", {"epochs": 1}),
     ("two_stream", {"recipe": {"steps": 4, "latent": 8}}),
+    ("grepq", {"low_level": "statistics"}),
 ]
 
 
