@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "benchmark": {
         *("cards", "claims", "comparing", "data", "embedded", "evaluation", "features"),
         *("hub", "learning", "measuring", "modeling", "outputs", "pictures", "places", "recipe_files", "saving"),
-        *("scoring", "scratch", "storing", "streaming", "tasks", "training", "views"),
+        *("scoring", "scratch", "storing", "streaming", "tasks", "teaching", "training", "views"),
     },
     "claims": {"storing"},
     "combining": {

@@ -15,6 +15,7 @@ from grmp_hf.benchmark.finetuning import FullFineTuning
 from grmp_hf.benchmark.kernels import GRIDS, kernel_ridge, svr
 from grmp_hf.benchmark.methods import GRMP, Method, Regression, ZeroShot, ridge
 from grmp_hf.benchmark.pathways import COLUMNS, grepq, grepq_zero_shot
+from grmp_hf.benchmark.towers import Expert, LoDa
 from grmp_hf.benchmark.two_stream import TwoStream
 from grmp_hf.embedded import find_start
 from grmp_hf.errors import GRMPError
@@ -143,4 +144,6 @@ _MAKERS: Mapping[str, _Maker] = {
     "grepq": grepq,
     "grepq_zero_shot": grepq_zero_shot,
     "two_stream": TwoStream,
+    "expert": Expert,
+    "loda": LoDa,
 }

@@ -120,6 +120,7 @@ class Runner:
             **self._about(cell, test),
             **point_figures(scores, mos),
             "learnt_sha256": hashlib.sha256(save(outcome.learnt)).hexdigest(),
+            "numbers_learnt": sum(value.size for value in outcome.learnt.values()),
             "selection": outcome.selection,
             "shared_pictures": self._shared(cell.taught, test.rows),
             "seconds": round(outcome.seconds[at], 3),

@@ -13,7 +13,7 @@ from grmp_hf.benchmark import kernels
 from grmp_hf.benchmark.choosing import make_methods
 from grmp_hf.benchmark.config import MethodConfig
 from grmp_hf.benchmark.methods import GRMP, Method
-from grmp_hf.data import Row
+from grmp_hf.data import Row, read_ratings
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import srcc
 from grmp_hf.features import BATCH, Pictures, first_views
@@ -21,9 +21,11 @@ from grmp_hf.hub import load
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, GRMPPromptModel
 from grmp_hf.scoring import Scorer
+from grmp_hf.streaming import learn_stream, stream_split
 from grmp_hf.training.few_shot import FewShotRecipe, adapt
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.shots import Columns
+from grmp_hf.training.stream_recipe import StreamRecipe
 from grmp_hf.training.two_stream import TwoStreamRecipe, adapt_streams
 from grmp_hf.views import all_views
 
@@ -40,6 +42,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("full_finetune", {"epochs": 1}),
     ("two_stream", {"recipe": {"steps": 4, "latent": 8}}),
     ("grepq", {"low_level": "statistics"}),
+    ("expert", {"recipe": {"head_epochs": 2, "epochs": 1, "adapter": "lora"}}),
 ]
 
 
@@ -174,6 +177,38 @@ def test_two_streams_score_as_their_adapter_does(base: Scorer, described: tuple[
     np.testing.assert_allclose(found.predict(test), expected, atol=1e-6)
 
 
+def test_an_expert_is_that_of_a_stream(base: Scorer, stars: Path, described: tuple[Pictures, np.ndarray]) -> None:
+    """The method learns from the same pictures what the first step of a stream learns."""
+    pictures, _ = described
+    table = dataclasses.replace(read_ratings(stars, scale=(1, 5)), name="stars")
+    recipe = StreamRecipe(head_epochs=3, epochs=1, group=8)
+    found = learn_stream(base, {"stars": table, "again": table}, recipe=recipe, shots=10, seed=2)
+    split = stream_split(table, 10, 2)
+    taught = [[row.name for row in pictures.rows].index(name) for name in split.train]
+    method = make("expert", base, recipe={"head_epochs": 3, "epochs": 1, "group": 8})
+    quality = np.array([table.rows[at].quality for at in taught])
+    learnt = method.fit(part(pictures, taught), quality, seed=2)
+    tests = [row for row in table.rows if row.name in split.test]
+    rows = [[row.name for row in pictures.rows].index(row.name) for row in tests]
+    expected = found.judged.quality["stars"][0][:, 0]
+    np.testing.assert_allclose(learnt.predict(part(pictures, rows)), expected, atol=1e-6)
+
+
+def test_loda_learns_on_a_base_with_a_side_network_alone(
+    base: Scorer, described: tuple[Pictures, np.ndarray], tmp_path: Path
+) -> None:
+    pictures, quality = described
+    shots = part(pictures, slice(8))
+    with pytest.raises(GRMPError, match="Expected a base with a side network"):
+        make("loda", base).fit(shots, quality[:8], seed=0)
+    method = make("loda", load(), recipe={"steps": 1})
+    found = method.fit(shots, quality[:8], seed=0)
+    scores = found.predict(shots)
+    assert scores.shape == (8,) and np.ptp(scores) > 0
+    assert {name.split(".")[-1] for name in found.learnt()} >= {"direction", "scale", "offset"}
+    np.testing.assert_array_equal(scores, method.fit(shots, quality[:8], seed=0).predict(shots))
+
+
 @pytest.mark.parametrize("recipe", [{"steps": 2}, {"steps": 2, "visual_prompts": 2}], ids=["texts", "visual"])
 def test_grmp_may_see_the_first_views_alone(
     recipe: dict[str, Any], base: Scorer, described: tuple[Pictures, np.ndarray]
@@ -265,8 +300,9 @@ def few_shot_model(method: GRMP, shots: Pictures, quality: np.ndarray) -> Any:
         )
 
 
-def part(pictures: Pictures, at: slice) -> Pictures:
-    return Pictures(pictures.rows[at], {name: column[at] for name, column in pictures.columns.items()})
+def part(pictures: Pictures, at: slice | list[int]) -> Pictures:
+    rows = pictures.rows[at] if isinstance(at, slice) else tuple(pictures.rows[place] for place in at)
+    return Pictures(rows, {name: column[at] for name, column in pictures.columns.items()})
 
 
 def test_the_start_is_one_of_the_settings(base: Scorer, start: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,77 @@
+"""Every method of this package side by side: how good with how many labels, and for how many seconds and weights.
+
+    python benchmarks/bench_neighbours.py --data BIQ2021 --livec LIVEC [--methods NAME ...]
+
+Runs `grmp-iqa benchmark benchmarks/neighbours.yaml` on BIQ2021 (its test part scored) and a part of LIVE Challenge (a
+fifth of it scored), ten draws of 20 and 50 labels, three of 100, 200 and of all (1,000 and 180). It takes hours on two
+cores, keeps every fit in runs/, and goes on where it stopped; with --methods, the table holds what is there by then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from measuring import CACHE, ROOT, add_folder, make_parser, need_folder, summary, write_result
+
+from grmp_hf.benchmark.reporting import compare
+
+FEW, MANY = (20, 50), {"biq2021": (100, 200, 1000), "livec": (100, 180)}
+RANGES = {"biq2021": (0, 1), "livec": (0, 100)}
+Row = dict[str, Any]
+
+
+def run(name: str, data: Path, shots: tuple[int, ...], draws: int, methods: list[str] | None) -> list[Row]:
+    """Rows of one data set, computed or found."""
+    low, high = RANGES[name]
+    config = CACHE / "neighbours" / f"{name}.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    text = (ROOT / "benchmarks" / "neighbours.yaml").read_text(encoding="utf-8")
+    text = text.replace("photographs: {path: null}", f"{name}: {{path: null, range: [{low}, {high}]}}")
+    config.write_text(text.replace("../grmp_hf", str(ROOT / "grmp_hf")), encoding="utf-8")
+    options = ["--data", f"{name}={data}", "--output", str(config.parent / name), "--cache", str(CACHE / "features")]
+    options += ["--shots", *map(str, shots), "--draws", str(draws), *(["--methods", *methods] if methods else [])]
+    command = [sys.executable, "-m", "grmp_hf.cli.main", "benchmark", str(config), "--json", *options]
+    environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def summed_up(rows: list[Row]) -> list[Row]:
+    """By data set, method and number of labels: figures over draws, seconds, numbers learnt."""
+    found = []
+    for key in dict.fromkeys((row["dataset"], row["method"], row["shots"]) for row in rows):
+        part = [row for row in rows if (row["dataset"], row["method"], row["shots"]) == key]
+        about = dict(zip(("dataset", "method", "shots"), key, strict=True))
+        figures = {name: summary([row[name] for row in part]) for name in ("srcc", "plcc", "seconds")}
+        flat = {f"{name}_{what}": value[what] for name, value in figures.items() for what in ("median", "low", "high")}
+        found.append({**about, "draws": len(part), **flat, "numbers_learnt": part[0]["numbers_learnt"]})
+    return found
+
+
+def main() -> None:
+    """Run what is missing and write the result."""
+    parser = make_parser(__doc__)
+    add_folder(parser, "--data", "GRMP_HF_TEST_BIQ2021", "BIQ2021")
+    add_folder(parser, "--livec", "GRMP_HF_TEST_LIVEC", "the part of LIVE Challenge")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these methods (default: all)")
+    args: argparse.Namespace = parser.parse_args()
+    folders = {"biq2021": args.data, "livec": args.livec}
+    rows: list[Row] = []
+    for name, folder in folders.items():
+        place = need_folder(parser, folder, f"--{name}") / "labels.csv"
+        rows += run(name, place, FEW, 10, args.methods)
+        rows += run(name, place, MANY[name], 3, args.methods)
+    unique = {(row["key"]): row for row in rows}
+    table = summed_up([*unique.values()])
+    differences = compare([*unique.values()], "grmp")
+    write_result("neighbours", {"methods": table, "minus_grmp": differences})
+
+
+if __name__ == "__main__":
+    main()

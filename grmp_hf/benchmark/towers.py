@@ -1,0 +1,121 @@
+"""Adapters that act in the vision tower, as methods of the benchmark: experts of TSN-IQA's kinds, and LoDa.
+
+They see pictures, not embeddings. Under `paper`, where ratings of the test part choose the epoch, they have none to
+choose from: they are scored after their last step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+from torch import Tensor, nn
+
+from grmp_hf.benchmark.watching import Fitted, Observer, adapter_tensors
+from grmp_hf.data import Row
+from grmp_hf.features import BATCH, Pictures
+from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+from grmp_hf.scoring import Scorer
+from grmp_hf.scratch import scratch_folder
+from grmp_hf.teaching import cropped_pictures, rated_pictures
+from grmp_hf.training.expert_fitting import begin, learn
+from grmp_hf.training.local_features import LoDaRecipe, adapt_locally
+from grmp_hf.training.stream_recipe import StreamRecipe
+from grmp_hf.views import all_views
+
+__all__ = ["Expert", "LoDa"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Expert:
+    """An adapter of norms, LoRA or prompts with a head for one data set, learnt from pairs as an expert of a stream is.
+
+    Attributes:
+        name: in the results.
+        base: a scorer without adapter.
+        recipe: see `StreamRecipe`; its method is that of experts, whatever it says.
+    """
+
+    name: str
+    base: Scorer
+    recipe: StreamRecipe = StreamRecipe()  # noqa: RUF009 (frozen)
+    needs_shots = True
+    trains_by_steps = False
+    columns = ()
+
+    def settings(self) -> dict[str, Any]:
+        """The recipe."""
+        return {"method": "expert", **dataclasses.asdict(self.recipe)}
+
+    def fit(self, shots: Pictures, quality: Floats, *, seed: int, observer: Observer | None = None) -> Fitted:
+        """Learn the head on embeddings, then adapter and head on pictures."""
+        model = begin(cast(GRMPForImageQualityAssessment, self.base.model), self.recipe, 1, seed=seed)
+        pictures = rated_pictures(self.base, rated(shots, quality))
+        sets = torch.zeros(len(quality), dtype=torch.long)
+        with scratch_folder() as folder:
+            learnt = learn(model, pictures, sets, [0], recipe=self.recipe, seed=seed, output_dir=folder)
+        return described(self.base, learnt)
+
+
+@dataclass(frozen=True)
+class LoDa:
+    """Local features of the base's side network injected into its vision tower.
+
+    Attributes:
+        name: in the results.
+        base: a scorer without adapter, with a side network.
+        recipe: see `LoDaRecipe`.
+    """
+
+    name: str
+    base: Scorer
+    recipe: LoDaRecipe = LoDaRecipe()  # noqa: RUF009 (frozen)
+    needs_shots = True
+    trains_by_steps = False
+    columns = ()
+
+    def settings(self) -> dict[str, Any]:
+        """The recipe."""
+        return {"method": "loda", **dataclasses.asdict(self.recipe)}
+
+    def fit(self, shots: Pictures, quality: Floats, *, seed: int, observer: Observer | None = None) -> Fitted:
+        """Learn from random crops, and place the scale by the views that are scored."""
+        seen, rows = self._seen, rated(shots, quality)
+        crops, views = cropped_pictures(seen, rows, seed=seed), rated_pictures(seen, rows)
+        model = cast(GRMPForImageQualityAssessment, seen.model)
+        with scratch_folder() as folder:
+            learnt = adapt_locally(model, crops, views=views, recipe=self.recipe, seed=seed, output_dir=folder)
+        return described(seen, learnt)
+
+    @functools.cached_property
+    def _seen(self) -> Scorer:
+        """The base without the views of a whole picture, which LoDa does not read."""
+        processor = self.base.processor
+        views = [view for view in processor.views if view != "tiles"]
+        return dataclasses.replace(self.base, processor=type(processor)(**{**processor.settings(), "views": views}))
+
+
+def rated(shots: Pictures, quality: Floats) -> list[Row]:
+    """Rows of shots with the quality that a method is given."""
+    pairs = zip(shots.rows, quality.tolist(), strict=True)
+    return [dataclasses.replace(row, quality=value, mos=value) for row, value in pairs]
+
+
+def described(seen: Scorer, model: PeftModel) -> Fitted:
+    """An adapted model as what a method has made of the shots."""
+    scorer = dataclasses.replace(seen, model=cast(nn.Module, model).eval())
+
+    def predict(pictures: Pictures) -> Floats:
+        parts: Iterable[Tensor] = all_views(pictures.rows, scorer.views, batch_size=BATCH)
+        return np.concatenate([scorer.quality(pixels) for pixels in parts])
+
+    return Fitted(predict, lambda: adapter_tensors(model))
