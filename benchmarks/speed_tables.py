@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["files", "loader", "steps", "towers"]
+__all__ = ["experts", "files", "loader", "steps", "towers"]
 
 _TOWERS = {
     "clip_vision_tower": "transformers' CLIP vision tower",
@@ -62,3 +62,9 @@ def loader(result: dict[str, Any]) -> list[list[str]]:
         ["the training step", f"{rates['training_step']}"],
         [f"ratio (bound {found['bound']}; load of the machine {found['load_of_the_machine'][0]})", f"{found['ratio']}"],
     ]
+
+
+def experts(result: dict[str, Any]) -> list[list[str]]:
+    """Time of scorers of several experts."""
+    rows = [["a pass of the embedded default, without decoding", "milliseconds a picture", "ratio"]]
+    return rows + [[row["scorer"], f"{row['milliseconds']:.1f}", f"{row['ratio']:.2f}"] for row in result["rows"]]

@@ -21,9 +21,9 @@ from grepq_tables import pathways, without_labels
 from loda_tables import injected
 from lpf_tables import two_streams
 from measuring import RESULTS, ROOT, make_parser
-from speed_tables import files, loader, steps, towers
+from speed_tables import experts, files, loader, steps, towers
 from stream_tables import STREAM
-from world_tables import at_fifty, beside_simple, compared, reliable, sure, unlike
+from world_tables import at_fifty, beside_simple, compared, pairs, reliable, sure, unlike
 
 DOCUMENTS = ("README.md", "model_card.md", "benchmarks/README.md")
 _BLOCK = re.compile(r"<!-- table: ([a-z_0-9]+) -->\n.*?<!-- end of table -->", re.DOTALL)
@@ -269,6 +269,8 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "data": ("data", data_sets),
     **{"suggest": ("suggest", suggested), "foretold": ("suggest", foretold)},
     "import": ("import", imports),
+    **_rows("experts", experts=experts),
+    **_rows("pairs", pairs=pairs),
     **_rows("compare", compare=compared, compare_reliable=reliable),
     **_rows("explain", explain=named, explain_confused=confused),
     **_rows("grepq", grepq=pathways, grepq_zero_shot=without_labels),

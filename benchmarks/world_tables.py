@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import mean, median
 from typing import Any
 
-__all__ = ["at_fifty", "beside_simple", "compared", "reliable", "sure", "unlike"]
+__all__ = ["at_fifty", "beside_simple", "compared", "pairs", "reliable", "sure", "unlike"]
 
 Rows = list[dict[str, Any]]
 
@@ -96,6 +96,16 @@ def compared(result: dict[str, Any]) -> list[list[str]]:
         for method, title in COMPARED.items():
             found = [row for row in result["rows"] if (row["world"], row["method"]) == (world, method)]
             rows.append([WORLDS[world], title, *(f"{mean(row[name] for row in found):.3f}" for name in figures)])
+    return rows
+
+
+def pairs(result: dict[str, Any]) -> list[list[str]]:
+    """Ratings or pairs: mean SRCC over draws of `bench_pairs.py`, and the paired difference with its interval."""
+    rows = [["world", "labels", "ratings (default)", "pairs (`fidelity`)", "pairs - ratings [95 % interval]"]]
+    for row in result["summary"]:
+        difference = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        means = (f"{row[name]:.3f}" for name in ("default", "fidelity"))
+        rows.append([WORLDS[row["world"]], str(row["labels"]), *means, difference])
     return rows
 
 
