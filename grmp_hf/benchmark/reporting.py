@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -93,13 +92,7 @@ def write_results(
             comparisons=comparisons,
             thumbnails=_thumbnails(cells) if thumbnails else None,
         )
-    settings = dataclasses.asdict(config)
-    for key in ("output", "folder"):  # places on this machine
-        settings.pop(key)
-    for dataset in settings["datasets"]:
-        dataset.pop("place")
-        dataset["options"].pop("images", None)
-    write_json(folder / "config.json", settings)
+    write_json(folder / "config.json", config.public())
     return table
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from grmp_hf.benchmark.config import CONVERTERS, DatasetConfig, listed, mapping_of, one_of, several_of
+from grmp_hf.benchmark.reading import COMMON, Configuration, Converter, DatasetConfig, listed, one_of, several_of
 from grmp_hf.errors import GRMPError
 from grmp_hf.recipe_files import read_yaml
 from grmp_hf.training.stream_recipe import StreamRecipe
@@ -17,7 +17,7 @@ __all__ = ["StreamsConfig", "is_streams"]
 
 
 @dataclass(frozen=True)
-class StreamsConfig:
+class StreamsConfig(Configuration):
     """What ``grmp-iqa benchmark`` runs where the file has the key ``streams``: methods x lengths x orders x draws.
 
     Attributes:
@@ -50,6 +50,7 @@ class StreamsConfig:
     output: Path | None = None
     folder: Path = Path()
 
+    needed = ("datasets", "streams")
     protocols = ("clean",)
 
     def __post_init__(self) -> None:
@@ -68,56 +69,28 @@ class StreamsConfig:
             raise GRMPError(f"compare_to: expected a method out of {listed([*self.streams])}, got {self.compare_to!r}")
 
     @property
-    def dataset_names(self) -> list[str]:
-        """Names of the data sets, in order."""
-        return [dataset.name for dataset in self.datasets]
+    def method_names(self) -> list[str]:
+        """Names of the methods, in order."""
+        return [*self.streams]
 
     @property
     def reference(self) -> str:
         """Name of the method that the others are compared with."""
         return self.compare_to or next(iter(self.streams))
 
-    def with_places(self, places: Mapping[str, str]) -> StreamsConfig:
-        """The same with other places of some data sets.
-
-        Raises:
-            GRMPError: a data set that is not in the configuration.
-        """
-        unknown = sorted(set(places) - set(self.dataset_names))
-        if unknown:
-            raise GRMPError(f"--data: expected data sets out of {listed(self.dataset_names)}, got {listed(unknown)}")
-        moved = (dataclasses.replace(one, place=places.get(one.name, one.place)) for one in self.datasets)
-        return dataclasses.replace(self, datasets=tuple(moved))
-
-    def only_methods(self, names: list[str]) -> StreamsConfig:
+    def only_methods(self, names: Sequence[str]) -> StreamsConfig:
         """The same with some of the methods.
 
         Raises:
             GRMPError: a method that is not in the configuration.
         """
-        unknown = sorted(set(names) - set(self.streams))
-        if unknown:
-            raise GRMPError(f"--methods: expected some of {listed([*self.streams])}, got {listed(unknown)}")
-        kept = {name: recipe for name, recipe in self.streams.items() if name in names}
+        kept = {name: recipe for name, recipe in self.streams.items() if name in self.known_methods(names)}
         return dataclasses.replace(self, streams=kept, compare_to=self.compare_to if self.compare_to in names else None)
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> StreamsConfig:
-        """Read a configuration; keys are the attributes, and what is left out keeps its default.
-
-        Raises:
-            GRMPError: no such file, no mapping in it, a key that it does not have, or a value of another kind; with the
-                file and the key.
-        """
-        file = Path(path)
-        values = read_yaml(file, "a benchmark")
-        try:
-            known = [field.name for field in fields(cls) if field.name != "folder"]
-            given = mapping_of(values, "the file", known, needed=("datasets", "streams"))
-            converted = {key: _CONVERTERS[key](value, file.parent) for key, value in given.items()}
-            return cls(**{"name": file.stem, **converted, "folder": file.parent})
-        except GRMPError as error:
-            raise GRMPError(f"{file}: {error}") from error
+    def converters(cls) -> Mapping[str, Converter]:
+        """See `Configuration`."""
+        return _CONVERTERS
 
 
 def is_streams(path: str | Path) -> bool:
@@ -146,11 +119,10 @@ def _streams(value: Any, folder: Path) -> dict[str, StreamRecipe]:
     return found
 
 
-_CONVERTERS: Mapping[str, Callable[[Any, Path], Any]] = {
-    **{key: CONVERTERS[key] for key in ("name", "datasets", "model", "revision", "draws", "seed", "output")},
+_CONVERTERS: Mapping[str, Converter] = {
+    **COMMON,
     "streams": _streams,
     "shots": one_of(int, "a whole number", "shots", optional=True),
     "orders": one_of(int, "a whole number", "orders"),
     "lengths": several_of(int, "whole numbers", "lengths"),
-    "compare_to": CONVERTERS["compare_to"],
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,13 +69,7 @@ def write_streams(config: StreamsConfig, store: ResultStore, rows: Sequence[Row]
     with writing(folder):
         (folder / "table.md").write_text(f"# {config.name}\n\n{table}\n", encoding="utf-8")
         step_curve(_curves(rows), folder / "curves.svg", title=config.name, caption="mean over streams")
-    settings = dataclasses.asdict(config)
-    for key in ("output", "folder"):  # places on this machine
-        settings.pop(key)
-    for dataset in settings["datasets"]:
-        dataset.pop("place")
-        dataset["options"].pop("images", None)
-    write_json(folder / "config.json", settings)
+    write_json(folder / "config.json", config.public())
     return table
 
 

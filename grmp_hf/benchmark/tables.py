@@ -6,7 +6,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from grmp_hf.benchmark.config import BenchmarkConfig, DatasetConfig
+from grmp_hf.benchmark.config import BenchmarkConfig
+from grmp_hf.benchmark.reading import DatasetConfig
 from grmp_hf.benchmark.stream_config import StreamsConfig
 from grmp_hf.data import RatedTable, read_ratings
 from grmp_hf.data.readers import read_benchmark

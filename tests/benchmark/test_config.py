@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from grmp_hf.benchmark.choosing import make_methods
-from grmp_hf.benchmark.config import BenchmarkConfig, DatasetConfig, MethodConfig
+from grmp_hf.benchmark.config import BenchmarkConfig, MethodConfig
+from grmp_hf.benchmark.reading import DatasetConfig
 from grmp_hf.benchmark.stream_config import StreamsConfig
 from grmp_hf.errors import GRMPError
 from grmp_hf.scoring import Scorer

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from grmp_hf.benchmark.config import BenchmarkConfig, DatasetConfig, MethodConfig
+from grmp_hf.benchmark.config import BenchmarkConfig, MethodConfig
 from grmp_hf.benchmark.finetuning import FullFineTuning
 from grmp_hf.benchmark.methods import GRMP, Method, Regression, ridge
 from grmp_hf.benchmark.pathways import grepq
 from grmp_hf.benchmark.planning import needed_columns, needed_rows, plan_cells
 from grmp_hf.benchmark.protocols import Outcome
+from grmp_hf.benchmark.reading import DatasetConfig
 from grmp_hf.benchmark.runner import Runner
 from grmp_hf.benchmark.store import ResultStore
 from grmp_hf.benchmark.two_stream import TwoStream
