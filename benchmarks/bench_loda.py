@@ -75,9 +75,7 @@ def measure(base: Any, folder: Path, draws: int) -> None:
     store = FeatureStore(CACHE / "worlds" / "features", base)
     store.describe(table.rows, lambda text, share: print(f"livec: {share:.0%}", end="\r", flush=True))
     pictures, quality = store.pictures(table.rows), np.array([row.quality for row in table.rows])
-    views = [view for view in base.processor.views if view != "tiles"]
-    processor = grmp_hf.GRMPImageProcessor(**{**base.processor.settings(), "views": views})
-    scorer, rng = dataclasses.replace(base, processor=processor), np.random.default_rng(7)
+    scorer, rng = base.without_tiles(), np.random.default_rng(7)
     known = {(row["draw"], row["labels"]) for row in known_rows()}
     for draw in range(draws):
         order = rng.permutation(len(quality))

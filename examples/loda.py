@@ -13,9 +13,7 @@ from grmp_hf.training.local_features import LoDaRecipe, adapt_locally
 ratings, output = sys.argv[1:]
 table = grmp_hf.read_ratings(ratings)
 base = grmp_hf.load()
-seen = [view for view in base.processor.views if view != "tiles"]  # the network sees the tower's own views
-processor = grmp_hf.GRMPImageProcessor(**{**base.processor.settings(), "views": seen})
-scorer = dataclasses.replace(base, processor=processor, scale=table.scale)
+scorer = dataclasses.replace(base.without_tiles(), scale=table.scale)  # the network sees the tower's own views
 recipe = dataclasses.replace(LoDaRecipe.named("default"), steps=4)  # of 24, to be quick
 crops, views = cropped_pictures(scorer, table.rows), rated_pictures(scorer, table.rows)
 model = adapt_locally(base.model, crops, views=views, recipe=recipe, output_dir=f"{output}-run")

@@ -17,7 +17,6 @@ from grmp_hf.data.versions import Similarity, by_gmsd
 from grmp_hf.errors import GRMPError
 from grmp_hf.families import make_families
 from grmp_hf.learning import check_bare
-from grmp_hf.modeling.image_processing_grmp import TILES, GRMPImageProcessor
 from grmp_hf.modeling.low_level import LowLevelEncoder
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.scoring import Scorer
@@ -96,18 +95,11 @@ def high_level(
     wanted = HighLevelRecipe.named(recipe)
     nan = float("nan")
     rows = [Row(image=Path(path), name=path, mos=nan, quality=nan) for path in list_images([photographs]).paths]
-    seen = _without_tiles(scorer)
+    seen = scorer.without_tiles()
     crops, views = cropped_pictures(seen, rows, seed=seed), rated_pictures(seen, rows)
     model = cast(GRMPForImageQualityAssessment, scorer.model)
     given: dict[str, Any] = {"recipe": wanted, "seed": seed, "output_dir": work, "progress": tell}
     return dataclasses.replace(scorer, model=learn_high_level(model, crops, views=views, **given))
-
-
-def _without_tiles(scorer: Scorer) -> Scorer:
-    """The scorer with the views of its tower alone."""
-    settings = scorer.processor.settings()
-    views = [view for view in settings["views"] if view != TILES]
-    return dataclasses.replace(scorer, processor=GRMPImageProcessor(**{**settings, "views": views}))
 
 
 class _Middles(Sequence[Pixels]):

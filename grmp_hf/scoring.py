@@ -5,6 +5,7 @@ Letters in shapes: B pictures, V views, S side of a view.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -29,7 +30,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.explaining import explain_output, explainer_for
 from grmp_hf.modeling.explaining import Explainer
 from grmp_hf.modeling.feature_map import quality_interval
-from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
+from grmp_hf.modeling.image_processing_grmp import TILES, GRMPImageProcessor, normalize
 from grmp_hf.pictures import Picture, each_picture, is_picture, read_picture
 from grmp_hf.record import Record
 from grmp_hf.scores import ScoredPicture, Scores
@@ -226,6 +227,13 @@ class Scorer:
             return self.processor.pixels(decoder(picture, max_pixels=max_pixels, warn=tell))
 
         return large_alone(decode)
+
+    def without_tiles(self) -> Scorer:
+        """The same without the views that only a side network reads, for what learns on the tower's own views."""
+        settings = self.processor.settings()
+        fewer = {**settings, "views": [view for view in settings["views"] if view != TILES]}
+        identity = {**self.identity, "preprocessing": fewer}
+        return dataclasses.replace(self, processor=GRMPImageProcessor(**fewer), identity=identity)
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Normalise views, uint8 ``(B, V, 3, S, S)``, for the model: its device and type."""

@@ -98,10 +98,7 @@ class LoDa:
 
     @functools.cached_property
     def _seen(self) -> Scorer:
-        """The base without the views of a whole picture, which LoDa does not read."""
-        processor = self.base.processor
-        views = [view for view in processor.views if view != "tiles"]
-        return dataclasses.replace(self.base, processor=type(processor)(**{**processor.settings(), "views": views}))
+        return self.base.without_tiles()
 
 
 def rated(shots: Pictures, quality: Floats) -> list[Row]:
