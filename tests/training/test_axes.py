@@ -41,22 +41,28 @@ def test_the_plan_never_mixes_its_two_sets() -> None:
             assert len(indices) in (2, 3) and any(indices <= set(part) for part in script["SETS"])
 
 
-@pytest.mark.parametrize("use", ["pairs", "channels", "certainty", "unique", "loda", "lpf", "groups"])
+FLOAT = ["pairs", "channels", "certainty", "loda", "lpf", "groups"]
+DOUBLE = ["unique", "distillation"]
+
+
+@pytest.mark.parametrize(
+    ("use", "dtype", "bound"), [*((use, "float", 1e-6) for use in FLOAT), *((use, "double", 1e-12) for use in DOUBLE)]
+)
 def test_two_processes_and_accumulation_are_one_batch(
-    use: str, folders: list[str], tmp_path: Path, in_two_processes: Callable[..., None]
+    use: str, dtype: str, bound: float, folders: list[str], tmp_path: Path, in_two_processes: Callable[..., None]
 ) -> None:
     """Five groups a step: of one process, of five batches, and three beside two of two processes."""
     script = runpy.run_path(str(SCRIPT))
-    script["train"](*folders, tmp_path / "whole", use, 5, 1)
-    script["train"](*folders, tmp_path / "parts", use, 1, 5)
-    in_two_processes(SCRIPT, *folders, tmp_path / "two", use, 5, 1)
+    script["train"](*folders, tmp_path / "whole", use, 5, 1, dtype)
+    script["train"](*folders, tmp_path / "parts", use, 1, 5, dtype)
+    in_two_processes(SCRIPT, *folders, tmp_path / "two", use, 5, 1, dtype)
     whole, parts, two = (load_file(tmp_path / name) for name in ("whole", "parts", "two"))
-    assert distance(whole, parts) <= 1e-6 and distance(whole, two) <= 1e-6
+    assert distance(whole, parts) <= bound and distance(whole, two) <= bound
     if use == "unique":
         (bias,) = (value for name, value in whole.items() if name.endswith("head.modules_to_save.default.last.bias"))
         assert abs(bias[1].item() - 0.541325) > 1e-3  # where sigma is 1
         return
-    if use in ("loda", "lpf", "groups"):
+    if use in ("loda", "lpf", "groups", "distillation"):
         begun = {n: p for n, p in script["start"](*folders, use).named_parameters() if n in whole}
         moved = {name: (whole[name] - weight).abs().max().item() for name, weight in begun.items()}
         assert begun.keys() == whole.keys() and max(moved.values()) > 1e-3

@@ -167,7 +167,7 @@ def test_two_processes_accumulation_and_a_resumed_run_are_one(
     script["train"](base, tmp_path / "parts", 1, 5)
     in_two_processes(SCRIPT, base, tmp_path / "two", 5, 1)
     whole, parts, two = (load_file(tmp_path / name) for name in ("whole", "parts", "two"))
-    assert distance(whole, parts) <= 1e-5 and distance(whole, two) <= 1e-5
+    assert distance(whole, parts) <= 1e-12 and distance(whole, two) <= 1e-12
     checkpoints = sorted((tmp_path / "whole.run").iterdir(), key=lambda folder: int(folder.name.rpartition("-")[2]))
     assert len(checkpoints) >= 2
     for folder in checkpoints[1:]:

@@ -1,7 +1,7 @@
-"""Train with an objective, a rule and a plan of one's own: `axes.py BASE ADAPTER OUTPUT USE GROUPS STEPS`.
+"""Train with an objective, a rule and a plan of one's own: `axes.py BASE ADAPTER OUTPUT USE GROUPS STEPS [double]`.
 
-USE is `pairs`, `channels`, `certainty`, `unique`, `loda`, `lpf` or `groups`; GROUPS are those of a joint batch, STEPS
-the batches that a step accumulates. What was trained is written to OUTPUT.
+USE is `pairs`, `channels`, `certainty`, `unique`, `distillation`, `loda`, `lpf` or `groups`; GROUPS are those of a
+joint batch, STEPS the batches that a step accumulates. What was trained is written to OUTPUT.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
 from grmp_hf import GRMPForImageQualityAssessment, GRMPTrainer, GRMPTrainingArguments
-from grmp_hf.modeling.linear_heads import Cosine, MeanSigma, Projected
+from grmp_hf.modeling.linear_heads import Cosine, Cosines, MeanSigma, Projected
 from grmp_hf.modeling.peft_injection import LoDaConfig
 from grmp_hf.modeling.side import make_side
 from grmp_hf.modeling.two_stream import TwoStreamHead
+from grmp_hf.training.continual import distilled
 from grmp_hf.training.contrasts import group_contrasts
 from grmp_hf.training.objectives import Batch, Forward, Term, pairwise, plcc, quality, quality_and_semantic
 from grmp_hf.training.parallel import in_parallel
@@ -44,6 +45,7 @@ class Pictures(Dataset[dict[str, Tensor]]):
         self.labels = torch.rand(count, generator=generator) / seed
         self.stds = torch.rand(count, generator=generator).where(torch.arange(count) % 3 > 0, torch.nan)
         self.categories = torch.arange(count) % 4 - 1
+        self.before = torch.randn(count, 2, generator=generator)
         self.seed = seed
 
     def __len__(self) -> int:
@@ -51,7 +53,8 @@ class Pictures(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         known = {"mos_std": self.stds[index], "dataset": torch.tensor(self.seed), "category": self.categories[index]}
-        return {"pixel_values": self.pixels[index], "labels": self.labels[index], **known}
+        seen = {"pixel_values": self.pixels[index].to(torch.get_default_dtype()), "before": self.before[index]}
+        return {**seen, "labels": self.labels[index], **known}
 
 
 def fidelity(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:
@@ -101,12 +104,13 @@ USES: dict[str, dict[str, Any]] = {
     "channels": {"objective": three, "rule": lengths_alike},
     "certainty": {"objective": certain},
     "unique": {"objective": pairwise([1.0, 0.0], sigma="joint"), "rule": summed()},
+    "distillation": {"objective": distilled([1.0, 0.0]), "rule": summed({"distillation": 10.0})},
     "loda": {"objective": plcc},
     "lpf": {"objective": in_parallel(), "rule": summed({"category": 0.5})},
     "groups": {"objective": group_contrasts()},
 }
 HELD = contextlib.ExitStack()  # of auxiliary heads, which are there as long as this
-OWN_PLAN = {"unique": 3, "loda": 3, "lpf": 3, "groups": 4}
+OWN_PLAN = {"unique": 3, "distillation": 3, "loda": 3, "lpf": 3, "groups": 4}
 
 
 def start(base: str, adapter: str, use: str) -> PeftModel:
@@ -131,14 +135,16 @@ def start(base: str, adapter: str, use: str) -> PeftModel:
         )
         return adapted
     width = model.config.clip_config.projection_dim
-    model.head = Projected(width, 16) if use == "groups" else MeanSigma(width)
+    heads = {"groups": lambda: Projected(width, 16), "distillation": lambda: Cosines(width, 3)}
+    model.head = heads.get(use, lambda: MeanSigma(width))()
     if use == "unique":
         torch.nn.init.normal_(model.head.last.weight, std=0.3)
     return get_peft_model(model, LNTuningConfig(target_modules=["layer_norm1"], modules_to_save=["head"]))
 
 
-def train(base: str, adapter: str, output: Path, use: str, joint: int, steps: int) -> None:
-    model = start(base, adapter, use)
+def train(base: str, adapter: str, output: Path, use: str, joint: int, steps: int, dtype: str = "float") -> None:
+    torch.set_default_dtype(getattr(torch, dtype))
+    model = start(base, adapter, use).to(torch.get_default_dtype())
     settings = {"optim": "sgd", "learning_rate": 0.1, "lr_scheduler_type": "constant", "num_train_epochs": 2}
     with tempfile.TemporaryDirectory() as folder:
         args = GRMPTrainingArguments(
@@ -148,10 +154,11 @@ def train(base: str, adapter: str, output: Path, use: str, joint: int, steps: in
         names = [number for number, part in enumerate(SETS) for _ in part]
         plan = within(names, OWN_PLAN[use], joint) if use in OWN_PLAN else within_sets(joint)
         GRMPTrainer(model, args, train_dataset=sets, plan=plan, **USES[use]).train()
+    torch.set_default_dtype(torch.float)
     if args.process_index == 0:
         save_file({n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}, output)
 
 
 if __name__ == "__main__":
-    train(*sys.argv[1:3], Path(sys.argv[3]), sys.argv[4], *map(int, sys.argv[5:]))
+    train(*sys.argv[1:3], Path(sys.argv[3]), sys.argv[4], *map(int, sys.argv[5:7]), *sys.argv[7:])
     PartialState().destroy_process_group()  # its threads would now and then abort the interpreter as it ends

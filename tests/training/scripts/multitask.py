@@ -30,7 +30,7 @@ class Pictures(Dataset[dict[str, Tensor]]):
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.pixels = torch.randn(16, 3, 16, 16, generator=generator)
+        self.pixels = torch.randn(16, 3, 16, 16, generator=generator, dtype=torch.double)
         self.labels = torch.rand(16, generator=generator)
         self.scene = (torch.rand(16, 2, generator=generator) > 0.4).float()
         self.distortion = torch.eye(4)[torch.randint(4, (16,), generator=generator)]
@@ -47,7 +47,7 @@ class Pictures(Dataset[dict[str, Tensor]]):
 def train(base: str, output: Path, joint: int, steps: int, epochs: int = 4) -> DynamicWeights:
     torch.manual_seed(0)
     scorer = GRMPForImageQualityAssessment.from_pretrained(base)
-    model = get_peft_model(scorer, GRMPPromptConfig(text_prompts=0, visual_prompts=2, prompt_dropout=0.0))
+    model = get_peft_model(scorer, GRMPPromptConfig(text_prompts=0, visual_prompts=2, prompt_dropout=0.0)).double()
     rule = DynamicWeights()
     args = GRMPTrainingArguments(
         str(output.with_suffix(".run")),
