@@ -30,9 +30,12 @@ from grmp_hf.benchmark.choosing import own_columns
 from grmp_hf.benchmark.kernels import ridge_cv, svr
 from grmp_hf.benchmark.pathways import grepq, grepq_zero_shot
 from grmp_hf.contrasting import high_level, low_level
+from grmp_hf.data.images import decode_image
 from grmp_hf.data.listing import list_images
+from grmp_hf.data.photographs import middle
 from grmp_hf.evaluation.baselines import fit_ridge
 from grmp_hf.evaluation.metrics import srcc
+from grmp_hf.families import make_families
 from grmp_hf.features import FeatureStore, OwnColumns
 from grmp_hf.modeling.low_level import LowLevelEncoder, load_encoder
 from grmp_hf.training.high_level import HighLevelRecipe
@@ -40,6 +43,7 @@ from grmp_hf.training.low_level import LowLevelRecipe
 
 LABELS = (20, 50, 100, 200)
 PRISTINE = 120  # photographs, those that the base likes best
+FAMILIES = 60  # of photographs that have taught nothing
 PLACE = CACHE / "grepq"
 ROWS, COSTS = PLACE / "rows.jsonl", PLACE / "costs.json"
 
@@ -165,6 +169,27 @@ def without_labels(base: Any, worlds: Mapping[str, World], data: Path) -> list[d
     return rows
 
 
+def alike(world: World) -> dict[str, float]:
+    """How far cosines of an encoder follow the similarity of versions, of photographs that it has not learnt from.
+
+    The mean over families of the rank correlation over all pairs of versions.
+    """
+    recipe, rows = LowLevelRecipe.named("default"), world.pictures.rows
+    taught = [] if world.pool is None else [rows[at].image for at in world.pool[:FAMILIES]]
+    wholes = [middle(decode_image(Path(str(path)).read_bytes()), recipe.side) for path in taught]
+    families = make_families(wholes, PLACE / "other-families", versions=recipe.versions, seed=1)
+    upper = np.triu_indices(recipe.versions + 1, 1)
+    found = {}
+    for name in ("untrained", "low", "pooled"):
+        encoder = load_encoder(PLACE / name)
+        seen = [encoder.describe_patches(family.pictures) for family in families]
+        units = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in seen]
+        pairs = zip(units, families, strict=True)
+        found[name] = round(float(np.mean([srcc((x @ x.T)[upper], f.similarity[upper]) for x, f in pairs])), 4)
+    print(json.dumps(found), flush=True)
+    return found
+
+
 def score(values: Any, actual: Any) -> float:
     """SRCC, rounded."""
     return round(srcc(values, actual), 4)
@@ -218,7 +243,8 @@ def main() -> None:
     recipes: dict[str, Any] = {"low": LowLevelRecipe.named("default"), "high": HighLevelRecipe.named("default")}
     told = {f"{name}_recipe": dataclasses.asdict(recipe) for name, recipe in recipes.items()}
     found = {"photographs": len(list_images([data / "unlabelled"]).paths), "pristine": PRISTINE, "seconds": costs()}
-    write_result("grepq", {**told, **found, "no_labels": without_labels(base, worlds, data), "rows": rows})
+    found |= {"alike": alike(worlds["biq2021"]), "no_labels": without_labels(base, worlds, data)}
+    write_result("grepq", {**told, **found, "rows": rows})
 
 
 if __name__ == "__main__":
