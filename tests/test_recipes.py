@@ -18,9 +18,9 @@ from grmp_hf.recipe_files import find_recipe, recipe_names
 from grmp_hf.tasks import from_photographs
 from grmp_hf.training.distilling import StudentRecipe
 from grmp_hf.training.few_shot import adapt
-from grmp_hf.training.high_level import HighLevelRecipe
+from grmp_hf.training.high_level import HighLevelRecipe, learn_high_level
 from grmp_hf.training.local_features import LoDaRecipe
-from grmp_hf.training.low_level import LowLevelRecipe
+from grmp_hf.training.low_level import LowLevelRecipe, learn_low_level
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.pretraining import pretrain
 from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe
@@ -140,3 +140,45 @@ def test_a_wrong_recipe_is_refused_before_anything_heavy(
     command = ["adapt", "--data", str(tmp_path), "--output", str(tmp_path / "mine"), "--recipe", str(path)]
     assert main(command) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "mine").exists()
+
+
+class _Versions:
+    """Two families of noise of two contrasts."""
+
+    content_hash = "noise"
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        noise = np.random.default_rng(index).uniform(-100, 100, (40, 40, 3))
+        return (128 + np.stack([noise, noise / 4])).astype(np.uint8), np.array([[1, 0.5], [0.5, 1]], np.float32)
+
+
+@pytest.mark.parametrize("path", LOW_LEVEL, ids=lambda path: path.stem)
+def test_each_recipe_of_the_low_level_stage_runs(path: Path, tmp_path: Path) -> None:
+    recipe = LowLevelRecipe.from_yaml(path)
+    short = dataclasses.replace(recipe, epochs=1, batch_size=2, versions=1, side=40, grid=2, piece=16)
+    encoder = learn_low_level(_Versions(), recipe=short, output_dir=tmp_path)
+    (taken,) = {int(value) for name, value in encoder.named_buffers() if name.endswith("num_batches_tracked")}
+    assert taken == 1 and encoder.config.backbone == recipe.config().backbone
+    assert len(encoder.backbone.encoder.stages[0].layers) == (2 if recipe.network == "resnet18" else 1)
+    assert encoder.describe(np.zeros((40, 50, 3), np.uint8)).shape == (128,)
+
+
+@pytest.mark.parametrize("path", HIGH_LEVEL, ids=lambda path: path.stem)
+def test_each_recipe_of_the_high_level_stage_runs(
+    path: Path, base: GRMPForImageQualityAssessment, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(HighLevelRecipe.from_yaml(path), epochs=2, batch_size=6, warmup_epochs=1)
+    pixels = torch.randint(0, 256, (6, 1, 3, 32, 32), dtype=torch.uint8)
+    rated = RatedPictures(pixels.__getitem__, torch.zeros(6), (0.5,) * 3, (0.5,) * 3)
+    still = dataclasses.replace(recipe, learning_rate=0.0)
+    ends = [
+        dict(learn_high_level(base, rated, recipe=kind, output_dir=tmp_path).named_parameters())
+        for kind in (recipe, still)
+    ]
+    moved = {name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])}
+    assert any((".lora_" if recipe.adapter == "lora" else ".ln_tuning_layers.") in name for name in moved)
+    assert any(".head." in name for name in moved) == recipe.train_projection
+    assert all(weight.requires_grad for name, weight in ends[0].items() if name in moved)
