@@ -47,6 +47,11 @@ def test_what_is_learnt_scores_the_same_in_a_new_process(base: Scorer, photos: l
     command = [sys.executable, "-c", _AGAIN, str(tmp_path / "low"), str(tmp_path / "high"), *paths]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     features, quality = json.loads(done.stdout.splitlines()[-1])
+    assert load_encoder(tmp_path / "low").config.provenance == {
+        "recipe": dataclasses.asdict(LOW),
+        "seed": 0,
+        "families": families.content_hash,
+    }
     np.testing.assert_array_equal(features, [encoder.describe(np.asarray(Image.open(path))) for path in paths])
     np.testing.assert_array_equal(quality, found.score(paths).quality)
     assert np.abs(found.score(paths).quality - base.score(paths).quality).max() > 1e-4

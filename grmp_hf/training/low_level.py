@@ -168,7 +168,7 @@ def learn_low_level(
         device: to learn on.
 
     Returns:
-        The encoder in evaluation mode.
+        The encoder in evaluation mode; its configuration says what has taught it (``provenance``).
 
     Raises:
         GRMPError: no family, pictures that are smaller than a piece, or a folder of another run.
@@ -198,4 +198,5 @@ def learn_low_level(
     given |= {"train_dataset": data, "callbacks": [Teller(progress, "learn low-level features")]}
     with fitting(encoder, arguments, run, keep=False, **given) as trainer:
         trainer.train(resume_from_checkpoint=True)
+    encoder.config.provenance = run
     return encoder
