@@ -21,17 +21,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from bench_worlds import make_distorted, read_options
 from measuring import CACHE, write_result
 
 import grmp_hf
 from grmp_hf.benchmark.streams import in_order
 from grmp_hf.data import RatedTable, draw_shots
+from grmp_hf.evaluation.metrics import srcc
 from grmp_hf.evaluation.stream_summary import StreamRun, summarise_streams
+from grmp_hf.modeling.gating import softmin
 from grmp_hf.streaming import learn_stream
 from grmp_hf.training.stream_recipe import StreamRecipe
 
 LABELS, SPARED = 70, 80
+PER_PICTURE = ("said", "distances", "by_expert", "ratings")
+TEMPERATURES = (0, 1, 2, 4, 8, 16, 32, 64, 128)
 SUBSETS = ("ss01", "ss02", "ss03")
 ROWS = CACHE / "stream" / "rows.jsonl"
 METHODS: dict[str, dict[str, Any]] = {
@@ -98,6 +103,8 @@ def measure(base: Any, tables: dict[str, RatedTable], method: str, order: int) -
         "trained_weights": found.trained_weights,
         **judged.report(),
         "said": said,
+        "distances": {name: values.round(5).tolist() for name, values in judged.distances.items()},
+        "by_expert": {name: judged.quality[name][judged.steps[-1]].round(5).tolist() for name in judged.names},
         "ratings": {name: [round(float(value), 5) for value in judged.ratings[name]] for name in judged.names},
     }
 
@@ -107,6 +114,19 @@ def run_of(row: Mapping[str, Any]) -> StreamRun:
     at = {name: number for number, name in enumerate(row["sets"])}
     said = {(int(t), at[name]): np.array(v) for name, steps in row["said"].items() for t, v in steps.items()}
     return StreamRun(row["method"], (row["order"],), said, [np.array(row["ratings"][name]) for name in row["sets"]])
+
+
+def by_temperature(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Mean SRCC at the end of experts under gates of other temperatures, a figure for each order; 0 is all alike."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for tau in TEMPERATURES:
+            values = []
+            for name in row["sets"]:
+                weights = softmin(torch.tensor(row["distances"][name], dtype=torch.float64), tau).numpy()
+                values.append(srcc((weights * np.array(row["by_expert"][name])).sum(1), np.array(row["ratings"][name])))
+            found.setdefault(f"{tau:g}", []).append(round(float(np.mean(values)), 4))
+    return found
 
 
 def figures(found: Mapping[str, Any], prefix: str = "") -> dict[str, list[float]]:
@@ -134,8 +154,11 @@ def main() -> None:
         name: {**figures(found["figures"]), **figures(found["minus_reference"], "minus_")}
         for name, found in summary.items()
     }
-    shown = [{name: value for name, value in row.items() if name not in ("said", "ratings")} for row in rows]
-    write_result("stream", {"labels": LABELS, "spared": SPARED, "methods": methods, "rows": shown})
+    temperatures = by_temperature([row for row in rows if row["method"] == "layer_norm" and "distances" in row])
+    shown = [{name: value for name, value in row.items() if name not in PER_PICTURE} for row in rows]
+    write_result(
+        "stream", {"labels": LABELS, "spared": SPARED, "methods": methods, "temperatures": temperatures, "rows": shown}
+    )
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -71,6 +71,14 @@ def gates(result: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def temperatures(result: dict[str, Any]) -> list[list[str]]:
+    """Mean SRCC at the end under gates of other temperatures, by order."""
+    found = result["temperatures"]
+    orders = len(next(iter(found.values()), []))
+    rows = [["LayerNorm experts, temperature of the gate", *found]]
+    return rows + [[f"order {at + 1}", *(f"{values[at]:.3f}" for values in found.values())] for at in range(orders)]
+
+
 def shares(result: dict[str, Any]) -> list[list[str]]:
     """How many pictures the gate takes for those of their own data set, and the SRCC of LayerNorm experts on it."""
     own = [row for row in result["rows"] if row["method"] == "layer_norm"]
@@ -88,5 +96,11 @@ def _cell(found: list[float] | None, form: str = ".3f") -> str:
     return "" if found is None else f"{found[0]:{form}} [{found[1]:{form}}, {found[2]:{form}}]"
 
 
-STREAM = {"stream": streams, "stream_minus": differences, "stream_gates": gates, "stream_shares": shares}
+STREAM = {
+    "stream": streams,
+    "stream_minus": differences,
+    "stream_gates": gates,
+    "stream_shares": shares,
+    "stream_temperatures": temperatures,
+}
 """Name of a table -> what makes its rows."""
