@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench_worlds import World, describe, ours
-from measuring import CACHE, add_folder, make_parser, need_folder, write_result
+from measuring import CACHE, add_folder, keep_row, known_rows, make_parser, need_folder, write_result
 
 import grmp_hf
 from grmp_hf.benchmark.choosing import own_columns
@@ -200,7 +200,7 @@ def score(values: Any, actual: Any) -> float:
 
 def measure(base: Any, world: World, draws: int) -> None:
     """Add the rows of a world that are not known yet."""
-    known = {(row["world"], row["draw"], row["labels"]) for row in known_rows()}
+    known = {(row["world"], row["draw"], row["labels"]) for row in known_rows(ROWS)}
     for draw, labels, shots, tests in world.draws(draws):
         if labels not in LABELS or (world.name, draw, labels) in known:
             continue
@@ -213,14 +213,8 @@ def measure(base: Any, world: World, draws: int) -> None:
             predict, _ = regressor(x[shots], quality[shots], draw)
             row[name] = score(predict(x[tests]), quality[tests])
         row["default"] = score(ours(base, world, shots, draw)(world.pictures, tests).quality.numpy(), quality[tests])
-        with ROWS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        keep_row(ROWS, row)
         print(json.dumps(row), flush=True)
-
-
-def known_rows() -> list[dict[str, Any]]:
-    """Rows that are there."""
-    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()] if ROWS.is_file() else []
 
 
 def main() -> None:
@@ -242,7 +236,7 @@ def main() -> None:
         return
     for world in worlds.values():
         measure(base, world, args.draws)
-    rows = sorted(known_rows(), key=lambda row: (row["world"], row["labels"], row["draw"]))
+    rows = sorted(known_rows(ROWS), key=lambda row: (row["world"], row["labels"], row["draw"]))
     recipes: dict[str, Any] = {"low": LowLevelRecipe.named("default"), "high": HighLevelRecipe.named("default")}
     told = {f"{name}_recipe": dataclasses.asdict(recipe) for name, recipe in recipes.items()}
     found = {"photographs": len(list_images([data / "unlabelled"]).paths), "pristine": PRISTINE, "seconds": costs()}

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import CACHE, add_folder, make_parser, need_folder, write_result
+from measuring import CACHE, add_folder, keep_row, known_rows, make_parser, need_folder, write_result
 from peft import PeftModel
 
 import grmp_hf
@@ -64,11 +64,6 @@ def by_loda(scorer: Any, rows: Any, quality: Any, shots: Any, tests: Any, seed: 
     return {"srcc": round(srcc(found, quality[tests]), 4), "seconds": round(seconds, 1), "weights": trained(model)}
 
 
-def known_rows() -> list[dict[str, Any]]:
-    """Rows that are there."""
-    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()] if ROWS.is_file() else []
-
-
 def measure(base: Any, folder: Path, draws: int) -> None:
     """Add the rows that are not known yet."""
     table = grmp_hf.read_ratings(str(folder / "labels.csv"), scale=(0, 100))
@@ -76,7 +71,7 @@ def measure(base: Any, folder: Path, draws: int) -> None:
     store.describe(table.rows, lambda text, share: print(f"livec: {share:.0%}", end="\r", flush=True))
     pictures, quality = store.pictures(table.rows), np.array([row.quality for row in table.rows])
     scorer, rng = base.without_tiles(), np.random.default_rng(7)
-    known = {(row["draw"], row["labels"]) for row in known_rows()}
+    known = {(row["draw"], row["labels"]) for row in known_rows(ROWS)}
     for draw in range(draws):
         order = rng.permutation(len(quality))
         for labels in LABELS:
@@ -90,8 +85,7 @@ def measure(base: Any, folder: Path, draws: int) -> None:
                 ("loda", by_loda(scorer, table.rows, quality, shots, tests, draw)),
             ):
                 row |= {f"{name}_{key}": value for key, value in found.items()}
-            with ROWS.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            keep_row(ROWS, row)
             print(json.dumps(row), flush=True)
 
 
@@ -102,9 +96,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3)
     args = parser.parse_args()
     folder = need_folder(parser, args.livec, "--livec")
-    ROWS.parent.mkdir(parents=True, exist_ok=True)
     measure(grmp_hf.load(), folder, args.draws)
-    rows = sorted(known_rows(), key=lambda row: (row["labels"], row["draw"]))
+    rows = sorted(known_rows(ROWS), key=lambda row: (row["labels"], row["draw"]))
     write_result("loda", {"recipe": dataclasses.asdict(LoDaRecipe.named("default")), "rows": rows})
 
 

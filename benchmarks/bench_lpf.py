@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import CACHE, add_folder, make_parser, need_folder, write_result
+from measuring import CACHE, add_folder, keep_row, known_rows, make_parser, need_folder, write_result
 
 import grmp_hf
 from grmp_hf.benchmark.choosing import make_methods
@@ -53,17 +53,12 @@ def draws_of(table: RatedTable, world: str, labels: int, draws: int) -> list[tup
     return found
 
 
-def known_rows() -> list[dict[str, Any]]:
-    """Rows that are there."""
-    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()] if ROWS.is_file() else []
-
-
 def measure(base: Any, store: FeatureStore, table: RatedTable, world: str, draws: int) -> None:
     """Add the rows of a world that are not known yet."""
     columns = (*store.usual, "tokens")
     store.describe(table.rows, lambda text, share: print(f"{world}: {share:.0%}", end="\r", flush=True), columns)
     methods = dict(zip(METHODS, make_methods([*METHODS.values()], base, Path()), strict=True))
-    known = {(row["world"], row["labels"], row["draw"], row["method"]) for row in known_rows()}
+    known = {(row["world"], row["labels"], row["draw"], row["method"]) for row in known_rows(ROWS)}
     for labels in LABELS[world]:
         for draw, (taught, test) in enumerate(draws_of(table, world, labels, draws)):
             quality, truth = (np.array([row.quality for row in rows]) for rows in (taught, test))
@@ -78,8 +73,7 @@ def measure(base: Any, store: FeatureStore, table: RatedTable, world: str, draws
                 row = {"world": world, "labels": labels, "draw": draw, "method": name}
                 row |= {"srcc": round(srcc(said, truth), 4), "plcc": round(plcc(said, truth), 4)}
                 row |= {"seconds": round(seconds, 2), "tested": len(test)}
-                with ROWS.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+                keep_row(ROWS, row)
                 print(json.dumps(row), flush=True)
 
 
@@ -91,13 +85,12 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5)
     args = parser.parse_args()
     folders = {name: need_folder(parser, getattr(args, name), f"--{name}") for name in SCALES}
-    ROWS.parent.mkdir(parents=True, exist_ok=True)
     base = grmp_hf.load()
     store = FeatureStore(CACHE / "lpf" / "features", base)
     for world, folder in folders.items():
         measure(base, store, grmp_hf.read_ratings(folder, scale=SCALES[world]), world, args.draws)
     order = {name: at for at, name in enumerate(METHODS)}
-    rows = sorted(known_rows(), key=lambda row: (row["world"], row["labels"], row["draw"], order[row["method"]]))
+    rows = sorted(known_rows(ROWS), key=lambda row: (row["world"], row["labels"], row["draw"], order[row["method"]]))
     write_result("lpf", {"recipe": dataclasses.asdict(TwoStreamRecipe.named("default")), "rows": rows})
 
 

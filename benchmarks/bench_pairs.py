@@ -10,19 +10,16 @@ pictures; all else is equal. Rows are kept in runs/ as they are made, so that an
 from __future__ import annotations
 
 import json
-import tempfile
 from typing import Any
 
+import measuring
 import numpy as np
-import torch
-from bench_worlds import World, read_options, worlds
-from measuring import CACHE, write_result
+from bench_worlds import World, ours, read_options, worlds
+from measuring import CACHE, keep_row, write_result
 
 import grmp_hf
 from grmp_hf.evaluation.comparisons import paired_over_draws
 from grmp_hf.evaluation.metrics import srcc
-from grmp_hf.training.few_shot import adapt_embeds
-from grmp_hf.training.recipes import FewShotRecipe
 
 ROWS = CACHE / "worlds" / "pairs_rows.jsonl"
 LABELS = (20, 50, 200)
@@ -31,13 +28,7 @@ RECIPES = ("default", "fidelity")
 
 def learn(base: Any, world: World, shots: Any, tests: Any, recipe: str, seed: int) -> float:
     """SRCC on other pictures, after ratings of some."""
-    embeds, side = (torch.from_numpy(np.ascontiguousarray(world.pictures[name])) for name in ("embeds", "side"))
-    given: dict[str, Any] = {"side": side[shots], "recipe": FewShotRecipe.named(recipe), "seed": seed}
-    quality = torch.tensor(world.quality[shots], dtype=torch.float32)
-    with tempfile.TemporaryDirectory() as folder:
-        model = adapt_embeds(base.model, embeds[shots], quality, output_dir=folder, **given)
-    with torch.inference_mode():
-        found = model(image_embeds=embeds[tests], side=side[tests]).quality
+    found = ours(base, world, shots, seed, recipe)(world.pictures, tests).quality
     return round(srcc(found.numpy(), world.quality[tests]), 4)
 
 
@@ -47,16 +38,13 @@ def measure(base: Any, world: World, draws: int, known: set[tuple[str, int, int]
         if labels in LABELS and (world.name, labels, draw) not in known:
             row: dict[str, Any] = {"world": world.name, "labels": labels, "draw": draw}
             row |= {recipe: learn(base, world, shots, tests, recipe, draw) for recipe in RECIPES}
-            with ROWS.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            keep_row(ROWS, row)
             print(json.dumps(row), flush=True)
 
 
 def known_rows() -> list[dict[str, Any]]:
     """Rows that are there."""
-    if not ROWS.is_file():
-        return []
-    rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+    rows = measuring.known_rows(ROWS)
     return sorted(rows, key=lambda row: (row["world"], row["labels"], row["draw"]))
 
 
@@ -76,7 +64,6 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure what is missing and write the result."""
     args, folders = read_options(__doc__)
-    ROWS.parent.mkdir(parents=True, exist_ok=True)
     base = grmp_hf.load()
     makers = worlds(base, *folders)
     known = {(row["world"], row["labels"], row["draw"]) for row in known_rows()}

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import measuring
 import numpy as np
 import torch
 from bench_worlds import make_distorted, read_options
-from measuring import CACHE, write_result
+from measuring import CACHE, keep_row, write_result
 
 import grmp_hf
 from grmp_hf.benchmark.streams import in_order
@@ -79,9 +79,7 @@ def part(table: RatedTable, seed: int) -> RatedTable:
 
 def known_rows() -> list[dict[str, Any]]:
     """Rows that are there, the latest of each."""
-    if not ROWS.is_file():
-        return []
-    rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+    rows = measuring.known_rows(ROWS)
     return list({(row["method"], row["order"]): row for row in rows}.values())
 
 
@@ -137,7 +135,6 @@ def figures(found: Mapping[str, Any], prefix: str = "") -> dict[str, list[float]
 def main() -> None:
     """Measure what is missing and write the result."""
     args, folders = read_options(__doc__, add)
-    ROWS.parent.mkdir(parents=True, exist_ok=True)
     base, tables = grmp_hf.load(), tables_of(folders)
     for order in range(args.orders):
         streams = {name: part(tables[name], order) for name in in_order([*tables], order)}
@@ -145,8 +142,7 @@ def main() -> None:
             if (method, order) in {(row["method"], row["order"]) for row in known_rows()}:
                 continue
             row = measure(base, streams, method, order)
-            with ROWS.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            keep_row(ROWS, row)
             print(method, order, row["seconds"], run_of(row).figures(), flush=True)
     rows = sorted(known_rows(), key=lambda row: (list(METHODS).index(row["method"]), row["order"]))
     summary = summarise_streams([run_of(row) for row in rows], "layer_norm")

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from bench_worlds import World, read_options, split_groups, worlds
-from measuring import CACHE, write_result
+from measuring import CACHE, keep_row, known_rows, write_result
 
 import grmp_hf
 from grmp_hf.evaluation.comparisons import paired_over_draws
@@ -111,16 +111,8 @@ def measure(base: Any, world: World, draws: int, known: set[tuple[str, int]]) ->
             belief, look = prepared.learn(pool[:shots])
             slope = slope_of_curve(*look(pool[:shots]), prepared.quality[pool[:shots]], belief)
             row["slopes"][shots] = round(slope, 4)
-        with ROWS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        keep_row(ROWS, row)
         print(json.dumps(row), flush=True)
-
-
-def known_rows() -> list[dict[str, Any]]:
-    """Rows that are there."""
-    if not ROWS.is_file():
-        return []
-    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
 
 
 def by_world(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -187,14 +179,13 @@ def left_out(gains: list[dict[str, Any]], world: str) -> float:
 def main() -> None:
     """Measure what is missing and write the result."""
     args, folders = read_options(__doc__)
-    ROWS.parent.mkdir(parents=True, exist_ok=True)
     base = grmp_hf.load()
     makers = worlds(base, *folders)
-    known = {(row["world"], row["draw"]) for row in known_rows()}
+    known = {(row["world"], row["draw"]) for row in known_rows(ROWS)}
     for name in args.only or list(makers):
         measure(base, makers[name](), args.draws, known)
     if args.rows:
-        rows = sorted(known_rows(), key=lambda row: (row["world"], row["draw"]))
+        rows = sorted(known_rows(ROWS), key=lambda row: (row["world"], row["draw"]))
         gains = foretold(rows)
         figures = {"draws": args.draws, "chosen": chosen_figures(rows), "foretold": foretold_figures(gains)}
         figures["within_bounds_of_others"] = {world: left_out(gains, world) for world in by_world(gains)}

@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import measuring
 import numpy as np
 import torch
-from measuring import CACHE, ROOT, add_folder, make_parser, need_folder, write_result
+from measuring import CACHE, ROOT, add_folder, keep_row, make_parser, need_folder, write_result
 from PIL import Image, ImageDraw
 
 import grmp_hf
@@ -37,6 +38,7 @@ from grmp_hf.features import FeatureStore, Pictures
 from grmp_hf.modeling.feature_map import quality_interval
 from grmp_hf.training.evidence import Prior, Standard, believe
 from grmp_hf.training.few_shot import adapt_embeds
+from grmp_hf.training.recipes import FewShotRecipe
 
 LABELS = (10, 20, 50, 100, 200)
 SPARED = 60  # pictures of a small world that are never labels
@@ -181,12 +183,13 @@ def split_groups(base: Any, columns: dict[str, Any]) -> dict[str, Any]:
     return {"embeds": columns["embeds"], **dict(zip(sizes, parts, strict=True))}
 
 
-def ours(base: Any, world: World, shots: Any, seed: int) -> Any:
-    """The adapter that `grmp-iqa adapt` learns, as a function from pictures to the model's output."""
+def ours(base: Any, world: World, shots: Any, seed: int, recipe: str | None = None) -> Any:
+    """The adapter that `grmp-iqa adapt` learns by a recipe, as a function from pictures to the model's output."""
     embeds, side = (torch.from_numpy(np.ascontiguousarray(world.pictures[name])) for name in ("embeds", "side"))
     quality = torch.tensor(world.quality[shots], dtype=torch.float32)
     with tempfile.TemporaryDirectory() as folder:
-        model = adapt_embeds(base.model, embeds[shots], quality, side=side[shots], seed=seed, output_dir=folder)
+        given: dict[str, Any] = {"side": side[shots], "recipe": FewShotRecipe.named(recipe), "seed": seed}
+        model = adapt_embeds(base.model, embeds[shots], quality, output_dir=folder, **given)
 
     def look(pictures: Pictures, rows: Any) -> Any:
         with torch.inference_mode():
@@ -217,8 +220,7 @@ def measure(base: Any, world: World, others: dict[str, Pictures], draws: int, kn
             if name != world.name:
                 novel = look(pictures, np.arange(len(pictures))).novelty > 0
                 row["unlike"][name] = round(float(novel.float().mean()), 4)
-        with ROWS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        keep_row(ROWS, row)
         print(json.dumps(row), flush=True)
 
 
@@ -235,9 +237,7 @@ def kinds_of_odd(pictures: Pictures) -> dict[str, Pictures]:
 
 def known_rows() -> list[dict[str, Any]]:
     """Rows that are there."""
-    if not ROWS.is_file():
-        return []
-    rows = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+    rows = measuring.known_rows(ROWS)
     return list({(row["world"], row["draw"], row["labels"]): row for row in rows}.values())  # the latest of each
 
 
@@ -267,7 +267,6 @@ def read_options(
 def main() -> None:
     """Measure what is missing and write the result."""
     args, folders = read_options(__doc__)
-    ROWS.parent.mkdir(parents=True, exist_ok=True)
     base = grmp_hf.load()
     makers = worlds(base, *folders)
     chosen = args.only or list(makers)

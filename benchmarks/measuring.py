@@ -71,6 +71,18 @@ def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str
     return seconds
 
 
+def known_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows that :func:`keep_row` has kept in a file; none where there is no file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def keep_row(path: Path, row: dict[str, Any]) -> None:
+    """Add a row to a file, so that a run that is interrupted goes on after it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
 def write_result(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Write figures with what is needed to repeat them; no path of this machine gets in."""
     arguments = [Path(sys.argv[0]).resolve().relative_to(ROOT).as_posix()]

@@ -34,6 +34,41 @@ class MethodConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _methods(value: Any, folder: Path) -> tuple[MethodConfig, ...]:
+    if not isinstance(value, list):
+        raise GRMPError(f"methods: expected a list of names or mappings, got {value!r}")
+    methods = []
+    for entry in value:
+        keys = {"method": entry} if isinstance(entry, str) else entry
+        if not isinstance(keys, dict) or not isinstance(keys.get("method"), str):
+            raise GRMPError(f"methods: expected a name, or a mapping with the key method, got {entry!r}")
+        options = {str(key): option for key, option in keys.items() if key not in ("method", "name")}
+        methods.append(MethodConfig(keys["method"], str(keys.get("name", keys["method"])), options))
+    return tuple(methods)
+
+
+def _cross(value: Any, folder: Path) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, list):
+        raise GRMPError(f"cross: expected a list of {{train: NAME, test: NAME}}, got {value!r}")
+    keys = [mapping_of(pair, "cross", ("train", "test"), ("train", "test")) for pair in value]
+    same = [pair["train"] for pair in keys if pair["train"] == pair["test"]]
+    if same:
+        raise GRMPError(f"cross: expected two data sets, got {same[0]} twice; its own test part is scored anyway")
+    return tuple((str(pair["train"]), str(pair["test"])) for pair in keys)
+
+
+_CONVERTERS: Mapping[str, Converter] = {
+    **COMMON,
+    "methods": _methods,
+    "protocols": several_of(str, "a name", "protocols"),
+    "shots": several_of(int, "whole numbers", "shots"),
+    "stratified": one_of(bool, "true or false", "stratified"),
+    "split": one_of(str, "a name", "split", optional=True),
+    "folds": one_of(int, "a whole number", "folds"),
+    "cross": _cross,
+}
+
+
 @dataclass(frozen=True)
 class BenchmarkConfig(Configuration):
     """What ``grmp-iqa benchmark`` runs: data sets x protocols x shots x draws x methods.
@@ -74,6 +109,7 @@ class BenchmarkConfig(Configuration):
     output: Path | None = None
     folder: Path = Path()
 
+    converters = _CONVERTERS
     needed = ("datasets", "methods")
 
     def __post_init__(self) -> None:
@@ -113,45 +149,6 @@ class BenchmarkConfig(Configuration):
         Raises:
             GRMPError: a method that is not in the configuration.
         """
-        kept = tuple(method for method in self.methods if method.name in self.known_methods(names))
+        chosen = self.known_methods(names)
+        kept = tuple(method for method in self.methods if method.name in chosen)
         return replace(self, methods=kept, compare_to=self.compare_to if self.compare_to in names else None)
-
-    @classmethod
-    def converters(cls) -> Mapping[str, Converter]:
-        """See `Configuration`."""
-        return _CONVERTERS
-
-
-def _methods(value: Any, folder: Path) -> tuple[MethodConfig, ...]:
-    if not isinstance(value, list):
-        raise GRMPError(f"methods: expected a list of names or mappings, got {value!r}")
-    methods = []
-    for entry in value:
-        keys = {"method": entry} if isinstance(entry, str) else entry
-        if not isinstance(keys, dict) or not isinstance(keys.get("method"), str):
-            raise GRMPError(f"methods: expected a name, or a mapping with the key method, got {entry!r}")
-        options = {str(key): option for key, option in keys.items() if key not in ("method", "name")}
-        methods.append(MethodConfig(keys["method"], str(keys.get("name", keys["method"])), options))
-    return tuple(methods)
-
-
-def _cross(value: Any, folder: Path) -> tuple[tuple[str, str], ...]:
-    if not isinstance(value, list):
-        raise GRMPError(f"cross: expected a list of {{train: NAME, test: NAME}}, got {value!r}")
-    keys = [mapping_of(pair, "cross", ("train", "test"), ("train", "test")) for pair in value]
-    same = [pair["train"] for pair in keys if pair["train"] == pair["test"]]
-    if same:
-        raise GRMPError(f"cross: expected two data sets, got {same[0]} twice; its own test part is scored anyway")
-    return tuple((str(pair["train"]), str(pair["test"])) for pair in keys)
-
-
-_CONVERTERS: Mapping[str, Converter] = {
-    **COMMON,
-    "methods": _methods,
-    "protocols": several_of(str, "a name", "protocols"),
-    "shots": several_of(int, "whole numbers", "shots"),
-    "stratified": one_of(bool, "true or false", "stratified"),
-    "split": one_of(str, "a name", "split", optional=True),
-    "folds": one_of(int, "a whole number", "folds"),
-    "cross": _cross,
-}

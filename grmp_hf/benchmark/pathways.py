@@ -35,7 +35,7 @@ from grmp_hf.evaluation.pristine import (
 )
 from grmp_hf.features import OwnColumns, Pictures, Viewed
 from grmp_hf.hub import adapter_sha256, load
-from grmp_hf.modeling.configuration_grmp import anchor_levels
+from grmp_hf.modeling.linear_heads import end_anchors
 from grmp_hf.modeling.low_level import load_encoder
 from grmp_hf.scoring import Scorer
 from grmp_hf.storing import digest_file
@@ -213,8 +213,6 @@ class _ZeroShotDistance:
 
     def _lead(self, pictures: Pictures) -> Floats:
         """By how much the best anchor is nearer than the worst one, (n,)."""
-        model: Any = self.base.model
-        levels = anchor_levels(model.config)
-        anchors = model.get_anchor_embeds("quality").detach().double().cpu().numpy()
-        lead: Floats = pictures["embeds"] @ (anchors[levels.index(max(levels))] - anchors[levels.index(min(levels))])
+        best, worst = (anchor.detach().double().cpu().numpy() for anchor in end_anchors(self.base.model))
+        lead: Floats = pictures["embeds"] @ (best - worst)
         return lead

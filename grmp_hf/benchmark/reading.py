@@ -45,9 +45,11 @@ class Configuration:
     """What a configuration compares: data sets and methods, read from a file whose keys are its attributes.
 
     Attributes:
+        converters: how the value of each key becomes that of the attribute.
         needed: keys that a file must have.
     """
 
+    converters: ClassVar[Mapping[str, Converter]]
     needed: ClassVar[tuple[str, ...]]
     datasets: tuple[DatasetConfig, ...]
     method_names: Any  # a property of each kind
@@ -56,11 +58,6 @@ class Configuration:
     def dataset_names(self) -> list[str]:
         """Names of the data sets, in order."""
         return [dataset.name for dataset in self.datasets]
-
-    @classmethod
-    def converters(cls) -> Mapping[str, Converter]:
-        """How the value of each key becomes that of the attribute."""
-        raise NotImplementedError(f"{cls.__name__} does not say how its keys are read")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
@@ -75,7 +72,7 @@ class Configuration:
         try:
             known = [field.name for field in dataclasses.fields(kind) if field.name != "folder"]
             given = mapping_of(values, "the file", known, needed=cls.needed)
-            converted = {key: cls.converters()[key](value, file.parent) for key, value in given.items()}
+            converted = {key: cls.converters[key](value, file.parent) for key, value in given.items()}
             return cast(Self, kind(**{"name": file.stem, **converted, "folder": file.parent}))
         except GRMPError as error:
             raise GRMPError(f"{file}: {error}") from error

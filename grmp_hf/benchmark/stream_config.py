@@ -16,6 +16,36 @@ from grmp_hf.training.stream_recipe import StreamRecipe
 __all__ = ["StreamsConfig", "is_streams"]
 
 
+def _streams(value: Any, folder: Path) -> dict[str, StreamRecipe]:
+    if not isinstance(value, list):
+        raise GRMPError(f"streams: expected a list of recipes, got {value!r}")
+    found: dict[str, StreamRecipe] = {}
+    for entry in value:
+        keys = {"recipe": entry} if isinstance(entry, str) else entry
+        if not isinstance(keys, dict):
+            raise GRMPError(f"streams: expected the name of a recipe, or a mapping with its settings, got {entry!r}")
+        settings = {str(key): option for key, option in keys.items() if key not in ("recipe", "name")}
+        recipe = str(keys.get("recipe", "default"))
+        name = str(keys.get("name", recipe))
+        if name in found:
+            raise GRMPError(f"streams: expected names that differ, got {name} twice; give one a name")
+        wrong = sorted(settings.keys() - {field.name for field in fields(StreamRecipe)})
+        if wrong:
+            raise GRMPError(f"streams: {name}: expected settings of a StreamRecipe, got {listed(wrong)}")
+        place = folder / recipe
+        found[name] = dataclasses.replace(StreamRecipe.named(place if place.is_file() else recipe), **settings)
+    return found
+
+
+_CONVERTERS: Mapping[str, Converter] = {
+    **COMMON,
+    "streams": _streams,
+    "shots": one_of(int, "a whole number", "shots", optional=True),
+    "orders": one_of(int, "a whole number", "orders"),
+    "lengths": several_of(int, "whole numbers", "lengths"),
+}
+
+
 @dataclass(frozen=True)
 class StreamsConfig(Configuration):
     """What ``grmp-iqa benchmark`` runs where the file has the key ``streams``: methods x lengths x orders x draws.
@@ -50,6 +80,7 @@ class StreamsConfig(Configuration):
     output: Path | None = None
     folder: Path = Path()
 
+    converters = _CONVERTERS
     needed = ("datasets", "streams")
     protocols = ("clean",)
 
@@ -84,45 +115,11 @@ class StreamsConfig(Configuration):
         Raises:
             GRMPError: a method that is not in the configuration.
         """
-        kept = {name: recipe for name, recipe in self.streams.items() if name in self.known_methods(names)}
+        chosen = self.known_methods(names)
+        kept = {name: recipe for name, recipe in self.streams.items() if name in chosen}
         return dataclasses.replace(self, streams=kept, compare_to=self.compare_to if self.compare_to in names else None)
-
-    @classmethod
-    def converters(cls) -> Mapping[str, Converter]:
-        """See `Configuration`."""
-        return _CONVERTERS
 
 
 def is_streams(path: str | Path) -> bool:
     """Whether a configuration compares streams."""
     return "streams" in read_yaml(Path(path), "a benchmark")
-
-
-def _streams(value: Any, folder: Path) -> dict[str, StreamRecipe]:
-    if not isinstance(value, list):
-        raise GRMPError(f"streams: expected a list of recipes, got {value!r}")
-    found: dict[str, StreamRecipe] = {}
-    for entry in value:
-        keys = {"recipe": entry} if isinstance(entry, str) else entry
-        if not isinstance(keys, dict):
-            raise GRMPError(f"streams: expected the name of a recipe, or a mapping with its settings, got {entry!r}")
-        settings = {str(key): option for key, option in keys.items() if key not in ("recipe", "name")}
-        recipe = str(keys.get("recipe", "default"))
-        name = str(keys.get("name", recipe))
-        if name in found:
-            raise GRMPError(f"streams: expected names that differ, got {name} twice; give one a name")
-        wrong = sorted(settings.keys() - {field.name for field in fields(StreamRecipe)})
-        if wrong:
-            raise GRMPError(f"streams: {name}: expected settings of a StreamRecipe, got {listed(wrong)}")
-        place = folder / recipe
-        found[name] = dataclasses.replace(StreamRecipe.named(place if place.is_file() else recipe), **settings)
-    return found
-
-
-_CONVERTERS: Mapping[str, Converter] = {
-    **COMMON,
-    "streams": _streams,
-    "shots": one_of(int, "a whole number", "shots", optional=True),
-    "orders": one_of(int, "a whole number", "orders"),
-    "lengths": several_of(int, "whole numbers", "lengths"),
-}

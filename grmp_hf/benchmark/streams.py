@@ -99,30 +99,33 @@ class StreamRunner:
         rows = []
         for done, cell in enumerate(cells):
             tell(cell.name, done / len(cells))
-            rows += self._finished(cell) or self._learn(cell)
+            keys = self._keys(cell)
+            rows += self._finished(keys) or self._learn(cell, keys)
         tell("all streams", 1.0)
         return rows
 
-    def _finished(self, cell: StreamCell) -> list[dict[str, Any]]:
+    def _finished(self, keys: Sequence[str]) -> list[dict[str, Any]]:
         """The rows of a stream that is finished, else none."""
-        found = [self.store.find(self._key(cell, step, at)) for step, at in _steps(cell)]
+        found = [self.store.find(key) for key in keys]
         return [row for row in found if row is not None] if None not in found else []
 
-    def _learn(self, cell: StreamCell) -> list[dict[str, Any]]:
+    def _learn(self, cell: StreamCell, keys: Sequence[str]) -> list[dict[str, Any]]:
         start = time.perf_counter()
         found = learn_stream(self.base, cell.tables, recipe=cell.recipe, shots=cell.shots, seed=cell.seed)
-        said = {"seconds": round(time.perf_counter() - start, 1), "trained_weights": found.trained_weights}
-        accuracy = found.judged.accuracy()
-        return [self._add(cell, found, step, at, {**said, "gate_accuracy": accuracy}) for step, at in _steps(cell)]
+        said: dict[str, Any] = {"seconds": round(time.perf_counter() - start, 1)}
+        said |= {"trained_weights": found.trained_weights, "gate_accuracy": found.judged.accuracy()}
+        return [self._add(key, cell, found, *place, said) for key, place in zip(keys, _steps(cell), strict=True)]
 
-    def _add(self, cell: StreamCell, found: Stream, step: int, at: int, said: Mapping[str, Any]) -> dict[str, Any]:
+    def _add(
+        self, key: str, cell: StreamCell, found: Stream, step: int, at: int, said: Mapping[str, Any]
+    ) -> dict[str, Any]:
         name, judged = [*cell.tables][at], found.judged
         table = cell.tables[name]
         scores = table.scale.to_score(judged.predicted("softmin", step, name))
         mos = table.scale.to_score(judged.ratings[name])
         row = {**self._about(cell, step, at), **point_figures(scores, mos), **said, "n_test": len(mos)}
         names = np.array([str(number) for number in range(len(mos))])
-        return self.store.add(self._key(cell, step, at), row, Predicted(names, scores, mos))
+        return self.store.add(key, row, Predicted(names, scores, mos))
 
     def _about(self, cell: StreamCell, step: int, at: int) -> dict[str, Any]:
         """What a row says beside its figures."""
@@ -144,15 +147,17 @@ class StreamRunner:
             "device": self.base.device.type,
         }
 
-    def _key(self, cell: StreamCell, step: int, at: int) -> str:
-        """Hash of all that decides about a row."""
-        splits = {name: stream_split(table, cell.shots, cell.seed).hash for name, table in cell.tables.items()}
-        decides = {
-            **self._about(cell, step, at),
-            "data": {name: [table.content_hash, splits[name]] for name, table in cell.tables.items()},
+    def _keys(self, cell: StreamCell) -> list[str]:
+        """Of each row of a stream, the hash of all that decides about it."""
+        shared = {
+            "data": {
+                name: [table.content_hash, stream_split(table, cell.shots, cell.seed).hash]
+                for name, table in cell.tables.items()
+            },
             "base_fingerprint": self.base.identity["base_fingerprint"],
         }
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+        rows = ({**self._about(cell, *place), **shared} for place in _steps(cell))
+        return [hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest() for row in rows]
 
 
 def runs_of(rows: Sequence[Mapping[str, Any]], store: ResultStore) -> list[StreamRun]:

@@ -109,9 +109,8 @@ def _bake_one(model: PeftModel | GRMPForImageQualityAssessment, side: Any = None
     if side is not None:
         constants |= {f"side.{name}": value for name, value in base.side.state_dict().items()}
     adapter = next((configs[name] for name in active if name in configs), None)
-    config = _baked_config(base, adapter, None if prompts is None else pairs, found)
-    config.side, config.head = side, head
-    scorer = GRMPBakedScorer(config)
+    kept = {"head": head, "side": side}
+    scorer = GRMPBakedScorer(_baked_config(base, adapter, None if prompts is None else pairs, found, kept))
     state = {**_vision_state(base, active, wrapped=prompts is not None), **constants}
     expected = scorer.state_dict()
     scorer.load_state_dict({**{n: w for n, w in expected.items() if n.startswith("calibration_")}, **state})
@@ -128,7 +127,9 @@ def _acting(head: Any) -> nn.Module:
     return next((copies[name] for name in head.active_adapters if name in copies), head.original_module)  # type: ignore[no-any-return]
 
 
-def _baked_config(base: Any, adapter: Any, pairs: list[KeysValues] | None, found: FeatureMap | None) -> GRMPBakedConfig:
+def _baked_config(
+    base: Any, adapter: Any, pairs: list[KeysValues] | None, found: FeatureMap | None, given: dict[str, Any]
+) -> GRMPBakedConfig:
     config = base.config
     names = ("quality_anchors", "quality_levels", "quality_axes", "semantic_anchors", "view_weights")
     kept = {name: getattr(config, name) for name in (*names, "side_size", "image_mean", "image_std")}
@@ -140,6 +141,7 @@ def _baked_config(base: Any, adapter: Any, pairs: list[KeysValues] | None, found
         prompted_layers=0 if pairs is None else len(pairs),
         features=None if found is None else [[name, size] for name, size in found.groups.items()],
         **kept,
+        **given,
         rating_scale=record.scale,
         preprocessing=record.preprocessing,
         provenance=record.provenance,

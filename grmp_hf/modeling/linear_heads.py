@@ -13,10 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from grmp_hf.modeling.configuration_grmp import anchor_levels
 from grmp_hf.modeling.functional import pool_views, unit_length
 from grmp_hf.modeling.heads import AnchorHead, Features, GRMPOutput, Head, Text
 
-__all__ = ["Cosine", "Cosines", "MeanSigma", "Projected", "ProjectedOutput", "SeveralMeans"]
+__all__ = ["Cosine", "Cosines", "MeanSigma", "Projected", "ProjectedOutput", "SeveralMeans", "end_anchors"]
+
+
+def end_anchors(model: Any) -> tuple[Tensor, Tensor]:
+    """Unit embeddings ``(D,)`` of a model's best and of its worst quality anchor."""
+    levels, anchors = anchor_levels(model.config), model.get_anchor_embeds("quality")
+    return anchors[levels.index(max(levels))], anchors[levels.index(min(levels))]
 
 
 class _Placed(Head):

@@ -11,8 +11,7 @@ from peft import PeftModel, get_peft_model
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base
-from grmp_hf.modeling.configuration_grmp import anchor_levels
-from grmp_hf.modeling.linear_heads import Cosine
+from grmp_hf.modeling.linear_heads import Cosine, end_anchors
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_injection import LoDaConfig
 from grmp_hf.record import Record
@@ -120,8 +119,8 @@ def _head(model: GRMPForImageQualityAssessment, recipe: LoDaRecipe) -> Cosine:
     clip = model.config.clip_config
     if recipe.head == "token":
         return Cosine(clip.vision_config.hidden_size, token=True, dropout=recipe.dropout, placed=True)
-    head, levels = Cosine(clip.projection_dim, dropout=recipe.dropout, placed=True), anchor_levels(model.config)
+    head = Cosine(clip.projection_dim, dropout=recipe.dropout, placed=True)
     with torch.no_grad():
-        anchors = model.get_anchor_embeds("quality")
-        head.direction.copy_(anchors[levels.index(max(levels))] - anchors[levels.index(min(levels))])
+        best, worst = end_anchors(model)
+        head.direction.copy_(best - worst)
     return head.to(model.device)
