@@ -29,12 +29,13 @@ Row = dict[str, Any]
 def run(name: str, data: Path, shots: tuple[int, ...], draws: int, methods: list[str] | None) -> list[Row]:
     """Rows of one data set, computed or found."""
     low, high = RANGES[name]
-    config = CACHE / "neighbours" / f"{name}.yaml"
+    part = f"{name}-{shots[-1]}"  # a folder for each part: two processes can compute them side by side
+    config = CACHE / "neighbours" / f"{part}.yaml"
     config.parent.mkdir(parents=True, exist_ok=True)
     text = (ROOT / "benchmarks" / "neighbours.yaml").read_text(encoding="utf-8")
     text = text.replace("photographs: {path: null}", f"{name}: {{path: null, range: [{low}, {high}]}}")
     config.write_text(text.replace("../grmp_hf", str(ROOT / "grmp_hf")), encoding="utf-8")
-    options = ["--data", f"{name}={data}", "--output", str(config.parent / name), "--cache", str(CACHE / "features")]
+    options = ["--data", f"{name}={data}", "--output", str(config.parent / part), "--cache", str(CACHE / "features")]
     options += ["--shots", *map(str, shots), "--draws", str(draws), *(["--methods", *methods] if methods else [])]
     command = [sys.executable, "-m", "grmp_hf.cli.main", "benchmark", str(config), "--json", *options]
     environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
@@ -48,9 +49,17 @@ def summed_up(rows: list[Row]) -> list[Row]:
     for key in dict.fromkeys((row["dataset"], row["method"], row["shots"]) for row in rows):
         part = [row for row in rows if (row["dataset"], row["method"], row["shots"]) == key]
         about = dict(zip(("dataset", "method", "shots"), key, strict=True))
-        figures = {name: summary([row[name] for row in part]) for name in ("srcc", "plcc", "seconds")}
+        figures = {name: summary([row[name] for row in part]) for name in ("srcc", "plcc", "fit_seconds")}
         flat = {f"{name}_{what}": value[what] for name, value in figures.items() for what in ("median", "low", "high")}
-        found.append({**about, "draws": len(part), **flat, "numbers_learnt": part[0]["numbers_learnt"]})
+        found.append(
+            {
+                **about,
+                "draws": len(part),
+                **flat,
+                "weights_trained": part[0]["weights_trained"],
+                "learnt_bytes": part[0]["learnt_bytes"],
+            }
+        )
     return found
 
 

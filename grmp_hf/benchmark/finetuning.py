@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import CLIPForImageClassification, PrinterCallback, Trainer, TrainingArguments
 
+from grmp_hf.benchmark.looking import Looking
 from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, as_arrays
 from grmp_hf.errors import GRMPError
-from grmp_hf.features import BATCH, Pictures, first_views
+from grmp_hf.features import Pictures, first_views
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.scoring import Scorer
 from grmp_hf.scratch import scratch_folder
 from grmp_hf.training.precision import BF16, settle_bf16
-from grmp_hf.views import all_views
 
 __all__ = ["FullFineTuning"]
 
@@ -80,12 +80,15 @@ class FullFineTuning:
         centre, spread = float(quality.mean()), float(quality.std())
         if spread == 0:
             raise GRMPError(f"Expected pictures with different ratings, got {len(quality)} that are all alike")
-        seen = first_views(self.base, self.views)
-        pixels = torch.cat(list(all_views(shots.rows, seen.views, batch_size=BATCH)))
+        pixels = torch.cat(list(self._look(shots)))
         labels = torch.tensor((quality - centre) / spread, dtype=torch.float32)
-        describe = functools.partial(self._describe, seen, centre, spread)
+        describe = functools.partial(self._describe, centre, spread)
         callbacks = [] if observer is None else [Watcher(observer, describe)]
-        return describe(self._train(_Views(pixels, labels, seen.processor), seed, callbacks))
+        return describe(self._train(_Views(pixels, labels, self._look.seen.processor), seed, callbacks))
+
+    @functools.cached_property
+    def _look(self) -> Looking:
+        return Looking(first_views(self.base, self.views).without_tiles())
 
     def _train(self, data: _Views, seed: int, callbacks: list[Any]) -> nn.Module:
         torch.manual_seed(seed)  # of the head
@@ -114,10 +117,10 @@ class FullFineTuning:
             trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         return model
 
-    def _describe(self, seen: Scorer, centre: float, spread: float, model: nn.Module) -> Fitted:
+    def _describe(self, centre: float, spread: float, model: nn.Module) -> Fitted:
         def predict(pictures: Pictures) -> Floats:
-            scorer = dataclasses.replace(seen, model=model.eval())
-            found = [_pooled(scorer, pixels) for pixels in all_views(pictures.rows, seen.views, batch_size=BATCH)]
+            scorer = dataclasses.replace(self._look.seen, model=model.eval())
+            found = [_pooled(scorer, pixels) for pixels in self._look(pictures)]
             return centre + spread * np.concatenate(found)
 
         def learnt() -> dict[str, NDArray[Any]]:

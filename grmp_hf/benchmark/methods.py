@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
@@ -19,9 +18,10 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor, nn
 
-from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, adapter_tensors
+from grmp_hf.benchmark.looking import Looking
+from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, fitted_adapter
 from grmp_hf.evaluation.baselines import fit_ridge
-from grmp_hf.features import BATCH, OwnColumns, Pictures, first_views
+from grmp_hf.features import OwnColumns, Pictures, first_views
 from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
@@ -34,8 +34,6 @@ from grmp_hf.training.starts import read_start
 from grmp_hf.views import all_views
 
 __all__ = ["GRMP", "Method", "Regression", "Regressor", "ZeroShot", "ridge"]
-
-_KEPT = 2**29  # bytes of decoded pictures that a method may keep
 
 Floats = NDArray[np.float64]
 Predict = Callable[[Floats], Floats]
@@ -171,7 +169,7 @@ class GRMP:
             noise = shots.columns.get("noise")
             common |= {"noise": None if noise is None else torch.from_numpy(noise)}
             common |= {"seed": seed, "output_dir": folder, "callbacks": callbacks}
-            if not self._moves_embeddings:
+            if not self._taught.moves_embeddings:
                 embeds = torch.from_numpy(self._embeds(shots))
                 return self._describe(adapt_embeds(model, embeds, labels, side=self._side(shots), **common))
             seen, rows = self._seen, shots.rows
@@ -186,17 +184,18 @@ class GRMP:
 
     @functools.cached_property
     def _seen(self) -> Scorer:
-        """The base with the views that are seen."""
-        return self.base if self.views is None else first_views(self.base, self.views)
+        """The base with the views that are seen: those of its side network only where the recipe reads it."""
+        seen = self.base if self.views is None else first_views(self.base, self.views)
+        return seen if self._taught.features else seen.without_tiles()
 
-    @property
-    def _moves_embeddings(self) -> bool:
-        recipe = self.recipe if self._begun is None else self.recipe.begun_from(self._begun)
-        return recipe.moves_embeddings
+    @functools.cached_property
+    def _taught(self) -> FewShotRecipe:
+        """The recipe with what an adapter that training begins from decides."""
+        return self.recipe if self._begun is None else self.recipe.begun_from(self._begun)
 
     def _side(self, pictures: Pictures) -> Tensor | None:
         """What the side network says of pictures, where the recipe maps it."""
-        known = self.recipe.features and "side" in pictures.columns
+        known = self._taught.features and "side" in pictures.columns
         return torch.from_numpy(pictures["side"]) if known else None
 
     def _embeds(self, pictures: Pictures) -> NDArray[np.float32]:
@@ -219,28 +218,17 @@ class GRMP:
             model = PeftModel.from_pretrained(model, str(self.start))
         return dataclasses.replace(self._seen, model=model.eval()), {}
 
-    def _pixels(self, pictures: Pictures) -> Iterable[Tensor]:
-        """Views of pictures, a batch at a time; the last ones are kept, for the next draw scores them again."""
-        key = tuple((row.dataset, row.name) for row in pictures.rows)
-        if key not in self._kept:
-            shape = (len(key), self._seen.processor.count, 3, *[self._seen.processor.size] * 2)
-            if math.prod(shape) > _KEPT:
-                return all_views(pictures.rows, self._seen.views, batch_size=BATCH)
-            self._kept.clear()
-            self._kept[key] = list(all_views(pictures.rows, self._seen.views, batch_size=BATCH))
-        return self._kept[key]
-
     @functools.cached_property
-    def _kept(self) -> dict[tuple[tuple[str | None, str], ...], list[Tensor]]:
-        return {}
+    def _look(self) -> Looking:
+        return Looking(self._seen)
 
     def _describe(self, model: nn.Module) -> Fitted:
-        return Fitted(functools.partial(self._predict, model), lambda: adapter_tensors(cast(PeftModel, model)))
+        return fitted_adapter(model, functools.partial(self._predict, model))
 
     def _predict(self, model: nn.Module, pictures: Pictures) -> Floats:
         scorer = dataclasses.replace(self._seen, model=model.eval())
-        if self._moves_embeddings:
-            return np.concatenate([scorer.quality(pixels) for pixels in self._pixels(pictures)])
+        if self._taught.moves_embeddings:
+            return np.concatenate([scorer.quality(pixels) for pixels in self._look(pictures)])
         device, side = next(model.parameters()).device, self._side(pictures)
         embeds = torch.from_numpy(self._embeds(pictures)).to(device)
         with torch.inference_mode():

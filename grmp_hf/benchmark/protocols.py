@@ -7,9 +7,10 @@ which looks at them while it trains (docs/method.md): its figures are upper boun
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,8 @@ class Outcome:
         scores: (n,) quality for each list of pictures to score.
         learnt: every number behind these scores.
         seconds: for each list; the first one bears the learning.
+        fit_seconds: of the learning alone; under ``paper`` with the looks at the test part.
+        weights: how many numbers an optimizer may have moved.
         selection: how the epoch was chosen, a sentence.
         epochs: the chosen one and the last one, where there was a choice.
         last: (n,) quality of the test part after the last step, where there was a choice.
@@ -43,6 +46,8 @@ class Outcome:
     scores: tuple[Floats, ...]
     learnt: dict[str, NDArray[Any]]
     seconds: tuple[float, ...]
+    fit_seconds: float
+    weights: int
     selection: str
     epochs: tuple[int, int] | None = None
     last: Floats | None = None
@@ -60,13 +65,19 @@ def run_clean(method: Method, shots: Pictures, quality: Floats, tests: Sequence[
     """
     start = time.monotonic()
     fitted = method.fit(shots, quality, seed=seed)
+    fit_seconds = time.monotonic() - start
     scores, seconds = [], []
     for test in tests:
         scores.append(fitted.predict(test))
         seconds.append(time.monotonic() - start)
         start = time.monotonic()
     selection = "none: fixed schedule, test ratings read once after the last step"
-    return Outcome(tuple(scores), fitted.learnt(), tuple(seconds), selection)
+    learnt = fitted.learnt()
+    return Outcome(tuple(scores), learnt, tuple(seconds), fit_seconds, _weights(fitted, learnt), selection)
+
+
+def _weights(fitted: Fitted, learnt: Mapping[str, NDArray[Any]]) -> int:
+    return sum(value.size for value in learnt.values()) if fitted.weights is None else fitted.weights
 
 
 def run_paper(
@@ -87,18 +98,18 @@ def run_paper(
     """
     if method.needs_shots and np.ptp(quality) == 0:
         raise GRMPError(f"Expected shots with different ratings, got {len(quality)} that are all alike")
-    start = time.monotonic()
     scaled = (quality - quality.min()) / np.ptp(quality) if method.needs_shots else quality
     if not method.trains_by_steps:
-        fitted = method.fit(shots, scaled, seed=seed)
-        scores = fitted.predict(test)
-        return Outcome((scores,), fitted.learnt(), (time.monotonic() - start,), "none: no epochs to choose from")
-    selection = TestSelection(test, test_quality)
+        outcome = run_clean(method, shots, scaled, [test], seed=seed)
+        return dataclasses.replace(outcome, selection="none: no epochs to choose from")
+    start, selection = time.monotonic(), TestSelection(test, test_quality)
     fitted = method.fit(shots, scaled, seed=seed, observer=selection)
+    fit_seconds = time.monotonic() - start
     last, seconds = fitted.predict(test), time.monotonic() - start
     chosen = "on the test part: of every fifth epoch the one with the largest SRCC + PLCC there"
     epochs = selection.epoch, selection.seen
-    return Outcome((selection.scores,), selection.learnt, (seconds,), chosen, epochs, last)
+    learnt, weights = selection.learnt, _weights(fitted, selection.learnt)
+    return Outcome((selection.scores,), learnt, (seconds,), fit_seconds, weights, chosen, epochs, last)
 
 
 class TestSelection:

@@ -116,14 +116,17 @@ class Runner:
         """Look at the ratings of a test part, and keep the row."""
         test = cell.tests[at]
         scores, mos = test.table.scale.to_score(outcome.scores[at]), np.array([row.mos for row in test.rows])
+        learnt = save(outcome.learnt)
         row = {
             **self._about(cell, test),
             **point_figures(scores, mos),
-            "learnt_sha256": hashlib.sha256(save(outcome.learnt)).hexdigest(),
-            "numbers_learnt": sum(value.size for value in outcome.learnt.values()),
+            "learnt_sha256": hashlib.sha256(learnt).hexdigest(),
+            "learnt_bytes": len(learnt),
+            "weights_trained": outcome.weights,
             "selection": outcome.selection,
             "shared_pictures": self._shared(cell.taught, test.rows),
             "seconds": round(outcome.seconds[at], 3),
+            "fit_seconds": round(outcome.fit_seconds, 3),
             "peak_memory_mib": peak_memory_mib(),
         }
         if cell.protocol == "paper":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,11 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import nn
 
-from grmp_hf.benchmark.watching import Fitted, Observer, adapter_tensors
+from grmp_hf.benchmark.looking import Looking
+from grmp_hf.benchmark.watching import Fitted, Observer, fitted_adapter
 from grmp_hf.data import Row
-from grmp_hf.features import BATCH, Pictures
+from grmp_hf.features import Pictures
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.scoring import Scorer
 from grmp_hf.scratch import scratch_folder
@@ -28,7 +28,6 @@ from grmp_hf.teaching import cropped_pictures, rated_pictures
 from grmp_hf.training.expert_fitting import begin, learn
 from grmp_hf.training.local_features import LoDaRecipe, adapt_locally
 from grmp_hf.training.stream_recipe import StreamRecipe
-from grmp_hf.views import all_views
 
 __all__ = ["Expert", "LoDa"]
 
@@ -59,11 +58,15 @@ class Expert:
     def fit(self, shots: Pictures, quality: Floats, *, seed: int, observer: Observer | None = None) -> Fitted:
         """Learn the head on embeddings, then adapter and head on pictures."""
         model = begin(cast(GRMPForImageQualityAssessment, self.base.model), self.recipe, 1, seed=seed)
-        pictures = rated_pictures(self.base, rated(shots, quality))
+        pictures = rated_pictures(self._look.seen, rated(shots, quality))
         sets = torch.zeros(len(quality), dtype=torch.long)
         with scratch_folder() as folder:
             learnt = learn(model, pictures, sets, [0], recipe=self.recipe, seed=seed, output_dir=folder)
-        return described(self.base, learnt)
+        return described(self._look, learnt)
+
+    @functools.cached_property
+    def _look(self) -> Looking:
+        return Looking(self.base.without_tiles())
 
 
 @dataclass(frozen=True)
@@ -89,16 +92,16 @@ class LoDa:
 
     def fit(self, shots: Pictures, quality: Floats, *, seed: int, observer: Observer | None = None) -> Fitted:
         """Learn from random crops, and place the scale by the views that are scored."""
-        seen, rows = self._seen, rated(shots, quality)
+        seen, rows = self._look.seen, rated(shots, quality)
         crops, views = cropped_pictures(seen, rows, seed=seed), rated_pictures(seen, rows)
         model = cast(GRMPForImageQualityAssessment, seen.model)
         with scratch_folder() as folder:
             learnt = adapt_locally(model, crops, views=views, recipe=self.recipe, seed=seed, output_dir=folder)
-        return described(seen, learnt)
+        return described(self._look, learnt)
 
     @functools.cached_property
-    def _seen(self) -> Scorer:
-        return self.base.without_tiles()
+    def _look(self) -> Looking:
+        return Looking(self.base.without_tiles())
 
 
 def rated(shots: Pictures, quality: Floats) -> list[Row]:
@@ -107,12 +110,7 @@ def rated(shots: Pictures, quality: Floats) -> list[Row]:
     return [dataclasses.replace(row, quality=value, mos=value) for row, value in pairs]
 
 
-def described(seen: Scorer, model: PeftModel) -> Fitted:
+def described(look: Looking, model: PeftModel) -> Fitted:
     """An adapted model as what a method has made of the shots."""
-    scorer = dataclasses.replace(seen, model=cast(nn.Module, model).eval())
-
-    def predict(pictures: Pictures) -> Floats:
-        parts: Iterable[Tensor] = all_views(pictures.rows, scorer.views, batch_size=BATCH)
-        return np.concatenate([scorer.quality(pixels) for pixels in parts])
-
-    return Fitted(predict, lambda: adapter_tensors(model))
+    scorer = dataclasses.replace(look.seen, model=cast(nn.Module, model).eval())
+    return fitted_adapter(model, lambda pictures: np.concatenate([scorer.quality(pixels) for pixels in look(pictures)]))

@@ -10,10 +10,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import PeftModel
 from torch import nn
 
-from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, adapter_tensors
+from grmp_hf.benchmark.watching import Fitted, Observer, Watcher, fitted_adapter
 from grmp_hf.features import BATCH, Pictures
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.scoring import Scorer
@@ -60,7 +59,7 @@ class TwoStream:
 
 
 def _describe(model: nn.Module) -> Fitted:
-    return Fitted(functools.partial(_predict, model), lambda: adapter_tensors(cast(PeftModel, model)))
+    return fitted_adapter(model, functools.partial(_predict, model))
 
 
 def _predict(model: nn.Module, pictures: Pictures) -> Floats:

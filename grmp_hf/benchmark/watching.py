@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from grmp_hf.features import Pictures
 
-__all__ = ["Fitted", "Observer", "Watcher", "adapter_tensors", "as_arrays"]
+__all__ = ["Fitted", "Observer", "Watcher", "adapter_tensors", "as_arrays", "fitted_adapter"]
 
 
 class Fitted(NamedTuple):
@@ -22,10 +22,18 @@ class Fitted(NamedTuple):
     Attributes:
         predict: pictures -> (n,) quality, 1 = best; not clipped to [0, 1].
         learnt: copies all numbers that were learnt, by name.
+        weights: how many of them an optimizer may have moved; None for all.
     """
 
     predict: Callable[[Pictures], NDArray[np.float64]]
     learnt: Callable[[], dict[str, NDArray[Any]]]
+    weights: int | None = None
+
+
+def fitted_adapter(model: nn.Module, predict: Callable[[Pictures], NDArray[np.float64]]) -> Fitted:
+    """A base with an adapter, which predicts, as what a method has made of the shots."""
+    weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    return Fitted(predict, lambda: adapter_tensors(cast(PeftModel, model)), weights)
 
 
 def as_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:

@@ -209,6 +209,29 @@ def test_loda_learns_on_a_base_with_a_side_network_alone(
     np.testing.assert_array_equal(scores, method.fit(shots, quality[:8], seed=0).predict(shots))
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("full_finetune", {"epochs": 1}),
+        ("expert", {"recipe": {"head_epochs": 2, "epochs": 1, "group": 4}}),
+        ("grmp", {"recipe": {**VISUAL, "features": False}}),
+    ],
+    ids=["full", "expert", "visual"],
+)
+def test_what_learns_in_the_tower_sees_no_views_of_the_side_network(
+    kind: str, options: dict[str, Any], described: tuple[Pictures, np.ndarray]
+) -> None:
+    pictures, quality = described
+    shots, base = part(pictures, slice(6)), load()
+    assert base.processor.has_tiles
+    scores = [
+        make(kind, seen, **options).fit(shots, quality[:6], seed=0).predict(shots)
+        for seen in (base, base.without_tiles())
+    ]
+    assert np.ptp(scores[0]) > 0
+    np.testing.assert_array_equal(*scores)
+
+
 @pytest.mark.parametrize("recipe", [{"steps": 2}, {"steps": 2, "visual_prompts": 2}], ids=["texts", "visual"])
 def test_grmp_may_see_the_first_views_alone(
     recipe: dict[str, Any], base: Scorer, described: tuple[Pictures, np.ndarray]

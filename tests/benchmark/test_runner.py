@@ -22,7 +22,7 @@ from grmp_hf.features import FeatureStore
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.recipes import FewShotRecipe
 
-MEASURED = ("seconds", "peak_memory_mib")
+MEASURED = ("seconds", "fit_seconds", "peak_memory_mib")
 
 
 def silent(text: str, share: float) -> None:
