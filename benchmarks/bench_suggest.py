@@ -24,7 +24,7 @@ import grmp_hf
 from grmp_hf.evaluation.comparisons import paired_over_draws
 from grmp_hf.evaluation.metrics import srcc
 from grmp_hf.training.designs import choose, features_after, features_alone
-from grmp_hf.training.evidence import Belief, Standard, believe
+from grmp_hf.training.evidence import Belief, Prior, Standard, believe, standards_of
 from grmp_hf.training.expecting import MORE, blend, slope_of_curve
 
 ROWS = CACHE / "worlds" / "suggest_rows.jsonl"
@@ -50,15 +50,14 @@ class Prepared:
 
     def learn(self, shots: Array) -> tuple[Belief, Callable[[Array], tuple[dict[str, Array], Array]]]:
         """What is believed after ratings of some pictures, and a function that standardises others for it."""
-        standards = {name: Standard.of(x[shots]) for name, x in self.features.items()}
         known = {name: Standard(*pair) for name, pair in self.known.items()}
-        standards |= {name: standards[name].believed(standard, len(shots)) for name, standard in known.items()}
+        standards, distance = standards_of({name: x[shots] for name, x in self.features.items()}, known)
         base = Standard.of(self.said[shots])
 
         def look(at: Array) -> tuple[dict[str, Array], Array]:
             return {name: standards[name](x[at]) for name, x in self.features.items()}, base(self.said[at])[:, 0]
 
-        return believe(*look(shots), self.quality[shots]), look
+        return believe(*look(shots), self.quality[shots], prior=Prior().at(distance)), look
 
     def srcc(self, shots: Array, tests: Array) -> float:
         """Of other pictures, after ratings of some."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from scipy import linalg
 
 from grmp_hf.errors import GRMPError
 
-__all__ = ["Belief", "Prior", "Standard", "believe", "standardise", "weigh"]
+__all__ = ["Belief", "Prior", "Standard", "believe", "standardise", "standards_of", "weigh"]
 
 Floats = NDArray[np.float64]
 
@@ -33,6 +33,7 @@ _LARGEST = 5.0  # standardised features beyond it are outliers of few pictures
 _JUDGED = 300  # shots that decide about strengths: more of them say the same and take longer
 _POINTS = 1000  # of the grid, at most
 _KNOWN = 20  # shots whose spreads count as much as those that are known beforehand
+_NEAR, _FAR = 0.1, 1.0  # squared shifts: of ten photographs below .2, of screens, drawings and renderings above .8
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,13 @@ class Prior:
     """What is believed before any rating is seen. The defaults were chosen by the worst of several worlds.
 
     Attributes:
-        agreement: how much more a slope of 1 is believed than one of 0, as a logarithm.
-        modesty: how strongly large strengths are disbelieved, by the sum over groups.
+        agreement: how much more a slope of 1 is believed than one of 0, as a logarithm, of photographs.
+        modesty: how strongly large strengths are disbelieved, by the sum over groups, of photographs.
         freedom: tau, of the slope around m.
         pseudo_shots: what the unit of the ratings counts against what is left of them.
         caution: what n shots say is luck more often the fewer they are: agreement and modesty count
             ``1 + (caution / n)^2`` times.
+        modesty_elsewhere: modesty where pictures are no photographs, see :meth:`at`.
     """
 
     agreement: float = 1.0
@@ -53,6 +55,16 @@ class Prior:
     freedom: float = 0.05
     pseudo_shots: float = 1.0
     caution: float = 14.0
+    modesty_elsewhere: float = 0.15
+
+    def at(self, distance: float) -> Prior:
+        """What is believed of pictures that lie this far from photographs, between 0 and 1.
+
+        The anchors speak of photographs: of screens and drawings, whose ratings mean something else more often, the
+        base is believed as little as not, and the features sooner.
+        """
+        modesty = (1 - distance) * self.modesty + distance * self.modesty_elsewhere
+        return replace(self, agreement=(1 - distance) * self.agreement, modesty=modesty)
 
 
 _STRENGTHS = (0.0, 0.1, 0.3, 1.0, 3.0)
@@ -73,15 +85,16 @@ class Standard:
         mean, spread = features.mean(0), features.std(0)
         return cls(mean, np.where(spread > 1e-6 * np.abs(features).max(0, initial=0), spread, np.inf))
 
-    def believed(self, known: Standard, shots: int) -> Standard:
+    def believed(self, known: Standard, shots: int, distance: float = 0.0) -> Standard:
         """Between the standard of few shots and one that is known beforehand, whose spread counts as much at 20 shots.
 
         Args:
             known: of many other pictures.
             shots: n, of which this is the standard.
+            distance: from those other pictures, between 0 and 1; at 1 what is known of them counts as one shot.
         """
         own = np.where(np.isfinite(self.spread), self.spread, 0)
-        share = shots / (shots + _KNOWN)
+        share = shots / (shots + _KNOWN ** (1 - distance))
         return Standard(self.mean, known.spread ** (1 - share) * np.maximum(own, 1e-3 * known.spread) ** share)
 
     def __call__(self, features: Floats) -> Floats:
@@ -92,6 +105,29 @@ class Standard:
 def standardise(features: Floats, mean: Floats, spread: Floats) -> Floats:
     """``(features - mean) / spread`` within +-5."""
     return np.clip((features - mean) / spread, -_LARGEST, _LARGEST)
+
+
+def standards_of(features: Mapping[str, Floats], known: Mapping[str, Standard]) -> tuple[dict[str, Standard], float]:
+    """Standards of shots, and how far these lie from the pictures of which something is known beforehand.
+
+    The distance is the mean over features of the squared shift of their mean, in units of the known variance and less
+    what chance makes of so few pictures: 0 up to a shift of .1, 1 from a shift of 1 on.
+
+    Args:
+        features: name of a group -> ``(n, d)``, n at least 2.
+        known: name of a group -> standard of many photographs; of other groups nothing is known.
+    """
+    found = {name: Standard.of(values) for name, values in features.items()}
+    shots, shifts = len(next(iter(features.values()))), [np.zeros(0)]
+    for name, photographs in known.items():
+        own = found[name]
+        chance = np.where(np.isfinite(own.spread), np.square(own.spread), 0) / max(shots - 1, 1)
+        shift = (np.square(own.mean - photographs.mean) - chance) / np.square(photographs.spread)
+        shifts.append(np.minimum(shift, _LARGEST**2))
+    shift = np.concatenate(shifts)
+    distance = float(np.clip((shift.mean() - _NEAR) / (_FAR - _NEAR), 0, 1)) if len(shift) else 0.0
+    found |= {name: found[name].believed(photographs, shots, distance) for name, photographs in known.items()}
+    return found, distance
 
 
 @dataclass(frozen=True)
@@ -110,6 +146,7 @@ class Belief:
         scales: ``(F + 1,)``, what each feature counts there.
         centre_variance: of the offset, in units of the noise.
         residuals, deviations: ``(n,)``, of each shot, predicted from all others.
+        prior: what was believed before.
     """
 
     strengths: dict[str, float]
@@ -126,6 +163,7 @@ class Belief:
     centre_variance: float
     residuals: Floats
     deviations: Floats
+    prior: Prior
 
     def predict(self, groups: Mapping[str, Floats], base: Floats) -> Floats:
         """Ratings ``(N,)`` of pictures from standardised features ``(N, d)`` and z ``(N,)``."""
@@ -203,6 +241,7 @@ def believe(
         centre_variance=1 / total,
         residuals=unit * (projected @ rest) / np.diag(projected),
         deviations=unit * np.sqrt(variance / np.diag(projected)),
+        prior=prior,
     )
 
 

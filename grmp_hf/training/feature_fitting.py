@@ -11,7 +11,7 @@ from torch import Tensor
 from grmp_hf.modeling.feature_map import FeatureMap, level_direction, level_logit, novelty
 from grmp_hf.modeling.side import Side
 from grmp_hf.training.calibration import check_finite
-from grmp_hf.training.evidence import Belief, Prior, Standard, believe, standardise
+from grmp_hf.training.evidence import Belief, Prior, Standard, believe, standardise, standards_of
 from grmp_hf.training.expecting import ExpectedGain, expected_gain
 
 __all__ = ["agreement", "fit_features", "logit_of", "pull_of_map"]
@@ -45,7 +45,8 @@ def fit_features(
         logits: ``(n, A)``, what the base says.
         quality: ``(n,)`` in [0, 1].
         noise: ``(n,)``, the variance of each rating relative to the others; None for equal ones.
-        prior: what is believed before any rating is seen.
+        prior: what is believed before any rating is seen; None for what is believed of pictures so far from
+            photographs.
 
     Returns:
         What the shots say, and what more of them would bring.
@@ -61,14 +62,12 @@ def fit_features(
     columns = [_numbers(embeds), *([] if side is None else [_numbers(side)])]
     features = dict(zip(found.groups, np.split(np.column_stack(columns), _ends(found.groups), 1), strict=True))
     said = _numbers(level_logit(logits.double(), found.levels))[:, None]
-    known = _known(base.side)
-    standards = {group: Standard.of(values) for group, values in features.items()}
-    standards |= {group: standards[group].believed(standard, len(quality)) for group, standard in known.items()}
+    standards, distance = standards_of(features, _known(base.side))
     standards["base"] = Standard.of(said)
     standard = {group: standards[group](values) for group, values in features.items()}
     z, ratings = standards["base"](said)[:, 0], _numbers(quality)
     relative = None if noise is None else _numbers(noise)
-    belief = believe(standard, z, ratings, noise=relative, prior=prior)
+    belief = believe(standard, z, ratings, noise=relative, prior=prior or Prior().at(distance))
     _write(found, belief, standards, len(quality))
     _know_shots(found, np.column_stack(list(standard.values())))
     return belief, expected_gain(standard, z, ratings, belief, noise=relative)
@@ -87,11 +86,13 @@ def agreement(belief: Belief, spread: float) -> str:
         spread: deviation of their ratings.
     """
     told, free = abs(belief.base_weight) / spread, sum(belief.strengths.values())
-    if told >= 0.4 and free < 1:
-        return "these ratings agree with the base: strong pull towards it"
+    found = "these ratings do not follow the base: weak pull"
     if told >= 0.4:
-        return "these ratings agree with the base and say more than it: weak pull"
-    return "these ratings do not follow the base: weak pull"
+        found = "these ratings agree with the base and say more than it: weak pull"
+        if free < 1:
+            found = "these ratings agree with the base: strong pull towards it"
+    elsewhere = belief.prior.agreement < Prior().agreement / 2
+    return f"{found} (pictures unlike photographs, of which the base is less sure beforehand)" if elsewhere else found
 
 
 def _write(found: FeatureMap, belief: Belief, standards: dict[str, Standard], shots: int) -> None:

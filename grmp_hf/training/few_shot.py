@@ -254,6 +254,7 @@ def _record_evidence(model: PeftModel, belief: Belief, gain: ExpectedGain, quali
     decided = {
         "decision": agreement(belief, float(quality.double().std(correction=0))),
         "base_weight": round(belief.slope, 4),
+        "prior": {"agreement": round(belief.prior.agreement, 4), "modesty": round(belief.prior.modesty, 4)},
         "strengths": {name: round(strength, 4) for name, strength in belief.strengths.items()},
         "expected_gain": {name: round(value, 4) for name, value in gain._asdict().items()},
         "more": str(gain),

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import spearmanr, t
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.training.evidence import Belief, Prior, Standard, believe, standardise
+from grmp_hf.training.evidence import Belief, Prior, Standard, believe, standardise, standards_of
 
 Floats = np.ndarray
 
@@ -178,3 +178,40 @@ def test_a_known_standard_counts_as_much_as_twenty_shots() -> None:
     between = own.believed(known, 20)
     assert between.mean.tolist() == [1, 2, 3] and between.spread[:2] == pytest.approx([2, 1])
     assert own.believed(known, 2000).spread[0] == pytest.approx(4, rel=0.02) and np.isfinite(between.spread).all()
+
+
+def photographs(count: int, shift: float, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, Standard]]:
+    """Features of shots whose mean lies somewhere else than that of photographs, and what is known of these."""
+    rng = np.random.default_rng(seed)
+    spread = rng.uniform(0.1, 10, size=300)
+    known = {"deep": Standard(np.full(300, 3.0), spread), "mid": Standard(np.zeros(40), np.ones(40))}
+    values = {name: k.mean + k.spread * (shift + rng.normal(size=(count, len(k.mean)))) for name, k in known.items()}
+    return {**values, "embeds": rng.normal(size=(count, 8))}, known
+
+
+@pytest.mark.parametrize("count", [2, 5, 20, 200])
+def test_few_photographs_are_no_further_from_photographs_than_many(count: int) -> None:
+    found = [standards_of(*photographs(count, 0.0, seed))[1] for seed in range(20)]
+    assert np.mean(found) < 0.05
+    assert standards_of(*photographs(count, 0.1))[1] < 0.1
+    assert standards_of(*photographs(count, 1.3))[1] > 0.9
+
+
+def test_a_feature_that_photographs_do_not_have_counts_as_one_feature() -> None:
+    features, known = photographs(20, 0.0)
+    known["deep"].spread[0] = 1e-9
+    assert standards_of(features, known)[1] < 0.05
+
+
+def test_far_from_photographs_their_spreads_and_the_base_count_less() -> None:
+    features, known = photographs(20, 2.0)
+    features["deep"] *= 4
+    near, far = Standard.of(features["deep"]).believed(known["deep"], 20), standards_of(features, known)[0]["deep"]
+    own = np.log(features["deep"].std(0))
+    assert np.abs(np.log(far.spread) - own).max() < 0.2 * np.abs(np.log(near.spread) - own).max()
+    assert standards_of({"embeds": features["embeds"]}, {})[1] == 0
+    prior, here, there = Prior(), Prior().at(0), Prior().at(1)
+    assert here == prior and there.agreement == 0 and there.modesty == prior.modesty_elsewhere
+    groups, base, ratings = world(10, 0.0, 1.0)
+    yields = [sum(believe(groups, base, ratings, prior=p).strengths.values()) for p in (here, Prior().at(0.5), there)]
+    assert yields[0] < yields[1] < yields[2]
