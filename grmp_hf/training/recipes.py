@@ -164,7 +164,7 @@ class FewShotRecipe(Recipe):
     blocks: int = 4
     views: int = 0
     bf16: BF16 = False
-    steps: int = 100
+    steps: int = 20
     batch_size: int = 256
     optimizer: Literal["adamw_torch", "sgd"] = "adamw_torch"
     learning_rate: float = 0.002
