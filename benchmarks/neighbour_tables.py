@@ -24,6 +24,7 @@ _TITLES = {
     "lora": "expert, LoRA",
     "loda": "LoDa, small",
     "loda of the paper's size": "LoDa, way back as in the paper",
+    "loda, three epochs": "LoDa, small, three epochs",
     "full_finetune": "full fine-tuning",
 }
 _DRAWN = ("grmp", "ridge", "grepq", "visual prompts", "loda", "lora", "two_stream", "full_finetune")
