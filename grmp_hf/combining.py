@@ -31,6 +31,8 @@ __all__ = ["centers_of", "check_names", "combine", "common_scale", "identified",
 
 Tell = Callable[[str, float], None]
 
+_RENAME = "Name each one yourself: NAME=PLACE, or the key of a mapping."
+_SINGLY = "Experts of one folder keep their names: give them singly, NAME=FOLDER/experts/NAME, with their pictures."
 _TOGETHER = 16  # pictures that are embedded at once
 
 
@@ -138,8 +140,12 @@ def seen_by(base: Scorer, record: Record) -> Scorer:
     return dataclasses.replace(base, model=model.eval(), processor=processor, identity=identity)
 
 
-def check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str], remedy: str = _RENAME) -> None:
     """Raise for names that experts cannot have, or that two of them have.
+
+    Args:
+        names: of all of them.
+        remedy: what to do about such a name, for the message.
 
     Raises:
         GRMPError: such a name, or fewer than two.
@@ -149,7 +155,7 @@ def check_names(names: Sequence[str]) -> None:
     if twice or odd:
         raise GRMPError(
             f"Expected names that differ, of letters, digits, - . _, got {', '.join(twice or odd)}"
-            f"{' twice' if twice else ''}. Name each one yourself: NAME=PLACE."
+            f"{' twice' if twice else ''}. {remedy}"
         )
     if len(names) < 2:
         raise GRMPError(f"Expected at least two experts, got {', '.join(names) or 'none'}. One alone needs no gate.")
@@ -159,13 +165,15 @@ def _unfold(adapters: Mapping[str, str | os.PathLike[str]]) -> tuple[dict[str, A
     """Files of every expert, and the centres of those that come with a gate."""
     pairs: list[tuple[str, AdapterFiles]] = []
     known: dict[str, Tensor] = {}
+    kept: list[str] = []  # names that nobody can change here
     for name, place in adapters.items():
         files = choose_adapter("default", place, None, False)
         assert files is not None
         pairs += [*files.experts.items()] or [(name, files)]
+        kept += files.experts
         if files.experts:
             known |= KMeansGate.load(files.folder, tuple(files.experts)).centers
-    check_names([name for name, _ in pairs])
+    check_names([name for name, _ in pairs], _RENAME if len(set(kept)) == len(kept) else _SINGLY)
     return dict(pairs), known
 
 

@@ -7,7 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from grmp_hf.cli.options import add_model_options, check_seed, load_scorer, positive, say, tell
+from grmp_hf.cli.options import (
+    add_model_options,
+    add_rating_options,
+    check_seed,
+    load_scorer,
+    positive,
+    read_table,
+    say,
+    tell,
+)
 from grmp_hf.cli.progress import Progress
 from grmp_hf.errors import GRMPError
 from grmp_hf.outputs import OutputFolder, keep_apart
@@ -50,6 +59,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace what --output holds")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     parser.add_argument("--quiet", "-q", action="store_true", help="no progress and no notes")
+    add_rating_options(parser)
     add_model_options(parser, adapter=False, batches=False)
     return parser
 
@@ -125,14 +135,13 @@ def _base_of(place: str) -> str:
 
 def _pictures(args: argparse.Namespace, name: str, adapter: str | None, place: str) -> list[Any]:
     """The pictures in a place that have taught an adapter, as far as it says which."""
-    from grmp_hf.data import read_ratings
     from grmp_hf.data.identity import KnownPictures
     from grmp_hf.data.listing import list_images
     from grmp_hf.data.splits import Split
     from grmp_hf.record import origin_of
 
     if Path(place).is_file():
-        found: list[Any] = [row.image for row in read_ratings(place).rows]
+        found: list[Any] = [row.image for row in read_table(place, args).rows]
     else:
         found = list(list_images([place]).paths)
     folder = Path(adapter or "")
