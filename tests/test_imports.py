@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "adapter_files": {"embedded", "modeling", "places", "record"},
     "cards": {"places", "record"},
     "benchmark": {
-        *("cards", "claims", "comparing", "data", "embedded", "evaluation", "features"),
+        *("cards", "claims", "combining", "comparing", "data", "embedded", "evaluation", "features"),
         *("hub", "learning", "measuring", "modeling", "outputs", "pictures", "places", "recipe_files", "saving"),
         *("scoring", "scratch", "storing", "streaming", "tasks", "teaching", "training", "views"),
     },

@@ -84,7 +84,7 @@ def _need_sklearn() -> None:
     except ImportError as error:
         raise GRMPError(
             "kernel_ridge, ridge_cv and svr: expected scikit-learn, which is not installed; pip install "
-            "'grmp_hf[benchmark]', or leave these methods out"
+            "'grmp_hf[benchmark]', or take ridge instead"
         ) from error
 
 

@@ -20,7 +20,7 @@ Converter: TypeAlias = Callable[[Any, Path], Any]
 _OFFICIAL_KEYS = ("benchmark", "data_dir", "options")
 _TABLE_KEYS = (
     *("path", "images", "image_column", "rating_column", "split_column", "range", "higher_is_better", "unit"),
-    *("config", "revision"),
+    *("config", "revision", "raters", "rater_column", "rating_columns"),
 )
 
 
@@ -173,6 +173,9 @@ def _dataset(name: str, entry: Any, folder: Path) -> DatasetConfig:
         if not (isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int | float) for end in ends)):
             raise GRMPError(f"{where}: range: expected [low, high], got {ends!r}")
         options["scale"] = (float(ends[0]), float(ends[1]))
+    if "rating_columns" in options:
+        named = several_of(str, "names or patterns", f"{where}: rating_columns")
+        options["rating_columns"] = named(options["rating_columns"], folder)
     if "images" in options:
         options["images"] = _beside(str(options["images"]), folder)
     return DatasetConfig(name, _beside(place, folder), None, options)

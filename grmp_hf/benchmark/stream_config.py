@@ -29,11 +29,15 @@ def _streams(value: Any, folder: Path) -> dict[str, StreamRecipe]:
         name = str(keys.get("name", recipe))
         if name in found:
             raise GRMPError(f"streams: expected names that differ, got {name} twice; give one a name")
-        wrong = sorted(settings.keys() - {field.name for field in fields(StreamRecipe)})
+        known = [field.name for field in fields(StreamRecipe)]
+        wrong = sorted(settings.keys() - set(known))
         if wrong:
-            raise GRMPError(f"streams: {name}: expected settings of a StreamRecipe, got {listed(wrong)}")
+            raise GRMPError(f"streams: {name}: expected settings out of {', '.join(known)}, got {listed(wrong)}")
         place = folder / recipe
-        found[name] = dataclasses.replace(StreamRecipe.named(place if place.is_file() else recipe), **settings)
+        try:
+            found[name] = dataclasses.replace(StreamRecipe.named(place if place.is_file() else recipe), **settings)
+        except TypeError as error:  # a text in the place of a number
+            raise GRMPError(f"streams: {name}: expected numbers where numbers belong, got {settings}") from error
     return found
 
 
@@ -122,4 +126,5 @@ class StreamsConfig(Configuration):
 
 def is_streams(path: str | Path) -> bool:
     """Whether a configuration compares streams."""
-    return "streams" in read_yaml(Path(path), "a benchmark")
+    found = read_yaml(Path(path), "a benchmark")
+    return isinstance(found, dict) and "streams" in found

@@ -15,6 +15,7 @@ import numpy as np
 from grmp_hf.benchmark.store import Predicted, ResultStore
 from grmp_hf.benchmark.stream_config import StreamsConfig
 from grmp_hf.benchmark.tables import Tables
+from grmp_hf.combining import check_names
 from grmp_hf.data import RatedTable
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import point_figures
@@ -68,6 +69,7 @@ def plan_streams(config: StreamsConfig, tables: Tables) -> list[StreamCell]:
         GRMPError: a data set without two pictures on either side.
     """
     names, cells = config.dataset_names, list[StreamCell]()
+    check_names(names)
     for order in range(config.orders):
         for length in config.lengths or (len(names),):
             for draw in range(config.draws):

@@ -27,7 +27,9 @@ _KEYS = {
     "--higher-is-better": "higher_is_better: true",
     "--lower-is-better": "higher_is_better: false",
     r"--images(?: DIR)?": "the key images",
-    r"--(image|rating|split)-column": r"the key \1_column",
+    r"--raters average": "raters: average",
+    r"--raters": "raters",
+    r"--(image|rating|rater|split)-column(s?)(?: NAME)?": r"the key \1_column\2",
 }
 
 

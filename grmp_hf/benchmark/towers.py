@@ -20,6 +20,7 @@ from torch import nn
 from grmp_hf.benchmark.looking import Looking
 from grmp_hf.benchmark.watching import Fitted, Observer, fitted_adapter
 from grmp_hf.data import Row
+from grmp_hf.errors import GRMPError
 from grmp_hf.features import Pictures
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.scoring import Scorer
@@ -85,6 +86,14 @@ class LoDa:
     needs_shots = True
     trains_by_steps = False
     columns = ()
+
+    def __post_init__(self) -> None:
+        model: Any = self.base.model
+        if model.side is None:
+            raise GRMPError(
+                "expected a base with a side network, whose maps are injected, got one without; take the default as "
+                "the key model, or the folder that grmp_hf.load(model, side=...).save has written"
+            )
 
     def settings(self) -> dict[str, Any]:
         """The recipe."""

@@ -118,7 +118,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no list": ({"streams": "default"}, "streams: expected a list of recipes, got 'default'"),
     "a number": ({"streams": [3]}, "expected the name of a recipe, or a mapping with its settings, got 3"),
     "twice": ({"streams": ["default", "default"]}, "expected names that differ, got default twice"),
-    "a setting": ({"streams": [{"rate": 1}]}, "default: expected settings of a StreamRecipe, got rate"),
+    "a setting": ({"streams": [{"rate": 1}]}, "default: expected settings out of method, .*, got rate"),
     "a recipe": ({"streams": ["defalt"]}, "defalt"),
     "orders": ({"orders": 0}, "orders: expected at least 1, got 0"),
     "shots": ({"shots": 1}, "shots: expected at least 2, got 1"),
