@@ -207,6 +207,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if unknown:
         options = [option for action in own._actions for option in action.option_strings]
         word = unknown[0].partition("=")[0]
+        if not word.startswith("-"):
+            several = any(not action.option_strings and action.nargs in ("*", "+") for action in own._actions)
+            together = "name it beside the others, before the options" if several else f"see {own.prog} --help"
+            own.error(f"did not expect {unknown[0]!r} here; {together}")
         own.error(f"unknown option {word!r}{_suggestion(word, options)}; see {own.prog} --help")
     if args.command is None:
         parser.print_help(sys.stderr)

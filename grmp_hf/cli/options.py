@@ -76,7 +76,9 @@ def check_names(args: argparse.Namespace) -> None:
         if name is not None:
             check_place(name, f"--{option}")
     data = getattr(args, "data", None) or getattr(args, "ratings", None) or []
-    for place in [data] if isinstance(data, str) else data if args.command == "pretrain" else []:
+    if isinstance(data, str):
+        check_data(data)
+    for place in data if args.command == "pretrain" else []:
         check_data(place.partition("=")[2] or place)
     start, photos = getattr(args, "start", None), getattr(args, "photos", None)
     if start is not None:

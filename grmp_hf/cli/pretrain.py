@@ -178,7 +178,10 @@ def _read_tables(args: argparse.Namespace, base: Scorer) -> list[Source]:
     say(args, *(note for table in tables for note in table.notes))
     names = [table.name for table in tables]
     if len(set(names)) < len(names):
-        raise GRMPError(f"--data: expected tables of different names, got {', '.join(names)}; name each once")
+        raise GRMPError(
+            f"--data: expected tables of different names, got {', '.join(names)}; name each once, and rename "
+            "what is called alike"
+        )
     for table in tables:
         testing = sum(row.split == "test" for row in table.rows)
         if testing:

@@ -22,8 +22,8 @@ COLUMNS = ("image", "mos", "reason")
 """Of the table: the picture, seen from the table's folder, an empty cell for its rating, and why it was chosen."""
 
 _EPILOG = """Write a rating into each cell of the column mos (lines without one have to go), then:
-grmp-iqa adapt --data to_rate.csv. With --adapter, what its ratings have told is taken off, and pictures that have
-taught it are not suggested again."""
+grmp-iqa adapt --data to_rate.csv --output my-adapter. With --adapter, what its ratings have told is taken off, and
+pictures that have taught it are not suggested again."""
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:

@@ -30,6 +30,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["scor"], "unknown command 'scor'; did you mean 'score'?; known are adapt, score"),
         (["x"], "unknown command 'x'; known are"),
+        (["convert", "a.pt", "b", "c"], "did not expect 'c' here; see grmp-iqa convert --help"),
+        (["adapt", "c", "--data", "x", "-o", "y"], "did not expect 'c' here; see grmp-iqa adapt --help"),
         (["score", "a.jpg", "--adaptr", "x"], "unknown option '--adaptr'; did you mean '--adapter'?"),
         (["score", "a.jpg", "--adap", "x"], "unknown option '--adap'; did you mean '--adapter'?"),
         (["adapt", "--data", "x", "-o", "y", "--shot=50"], "unknown option '--shot'; did you mean '--shots'?"),
