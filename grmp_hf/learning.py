@@ -208,6 +208,11 @@ def check_bare(scorer: Scorer, how: str = "--model, or grmp_hf.load of it") -> N
     Raises:
         GRMPError: it has an adapter, or is a baked one.
     """
+    if not hasattr(scorer.model, "config"):
+        raise GRMPError(
+            f"Expected a base to learn on, got {type(scorer.model).__name__}, which is none of a CLIP. Take what "
+            "grmp_hf.load gives."
+        )
     if not isinstance(scorer.model, GRMPForImageQualityAssessment):
         raise GRMPError(
             f"Expected a base to learn on, got {scorer.identity['adapter'] or 'a baked scorer'}, which has learnt "

@@ -31,10 +31,16 @@ def sentence_bank(text_encoder: Any, tokenizer: Any, texts: Sequence[str] | None
             (1485 sentences) and its comments 11 (495).
 
     Raises:
-        GRMPError: a sentence is too long for the text encoder; what it would cut off is the quality.
+        GRMPError: a sentence is too long for the text encoder, which would cut the quality off; or a tokenizer that
+            knows no words.
     """
     texts, found = list(sentences() if texts is None else texts), []
     device = next(text_encoder.parameters()).device
+    if texts and getattr(tokenizer, "unk_token_id", None) in tokenizer(texts[0])["input_ids"][1:-1]:
+        raise GRMPError(
+            "Expected a tokenizer that knows the words of the sentences, got unknown tokens. CLIPTokenizer comes up "
+            "empty where its files are missing: put tokenizer.json, or vocab.json and merges.txt, into its folder."
+        )
     for at in range(0, len(texts), _TOGETHER):
         ids = tokenizer(texts[at : at + _TOGETHER], padding=True, return_tensors="pt").to(device)
         whole = hasattr(text_encoder, "text_projection")

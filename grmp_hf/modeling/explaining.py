@@ -116,6 +116,11 @@ def explainer_of(model: Any, tokenizer: Callable[[], Any]) -> Explainer:
         GRMPError: it has nothing of the kind, such as a baked scorer without side network.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not hasattr(base, "config"):
+        raise GRMPError(
+            f"Expected a model that can explain its scores, got {type(base).__name__}, which is none of a CLIP. Take "
+            "what grmp_hf.load gives."
+        )
     own = dict(base.config.quality_axes or []) if len(axis_sizes(base.config)) > 1 else {}
     learnt = read_probes(Path(embedded_folder()) / EXPLAINER) if isinstance(base.side, EmbeddedSide) else {}
     if set(learnt) - set(own) and base.config.side_size is None:
@@ -156,7 +161,7 @@ def _ids(base: GRMPForImageQualityAssessment, tokenizer: Any, texts: Sequence[st
     if longest > text.max_position_embeddings:
         raise GRMPError(
             f"Expected a text tower that takes {longest} tokens, as sentences about distortions have, got one of "
-            f"{text.max_position_embeddings}. Use a CLIP of usual size."
+            f"{text.max_position_embeddings}. Use a CLIP of usual size, or the embedded base with its own side network."
         )
     return ids
 
