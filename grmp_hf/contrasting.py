@@ -96,7 +96,8 @@ def high_level(
     nan = float("nan")
     rows = [Row(image=Path(path), name=path, mos=nan, quality=nan) for path in list_images([photographs]).paths]
     seen = scorer.without_tiles()
-    crops, views = cropped_pictures(seen, rows, seed=seed), rated_pictures(seen, rows)
+    crops = cropped_pictures(seen, rows, seed=seed, of="photographs")
+    views = rated_pictures(seen, rows, of="photographs")
     model = cast(GRMPForImageQualityAssessment, scorer.model)
     given: dict[str, Any] = {"recipe": wanted, "seed": seed, "output_dir": work, "progress": tell}
     return dataclasses.replace(scorer, model=learn_high_level(model, crops, views=views, **given))

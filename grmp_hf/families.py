@@ -105,7 +105,10 @@ def make_families(
     place = Path(folder)
     known = read_json(place / _ABOUT, _SCHEMA)
     if known is not None and known.get("about") != about:
-        raise GRMPError(f"{place}: expected a new folder, or that of the same call, got other families; choose another")
+        raise GRMPError(
+            f"{place}: expected a new folder, or that of the same call, got other families; choose another, or "
+            "remove it"
+        )
     with writing(place):
         place.mkdir(parents=True, exist_ok=True)
         write_json(place / _ABOUT, {"schema": _SCHEMA, "about": about})

@@ -36,7 +36,7 @@ from grmp_hf.modeling.configuration_grmp import EMBEDDED, image_size, match_view
 from grmp_hf.modeling.experts import Experts
 from grmp_hf.modeling.gating import KMeansGate
 from grmp_hf.modeling.image_processing_grmp import TILES, GRMPImageProcessor
-from grmp_hf.modeling.known_heads import rebuild
+from grmp_hf.modeling.known_heads import HAND_IN, rebuild
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.side import backbone_side
 from grmp_hf.outputs import check_source
@@ -62,6 +62,7 @@ _BAKED: dict[str, type[Baked]] = {
     GRMPBakedConfig.model_type: GRMPBakedScorer,
     GRMPBakedExpertsConfig.model_type: GRMPBakedExperts,
 }
+_ALONE = "Experts have heads of this package: leave it out, and score with it alone."
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -228,7 +229,9 @@ def _commit(name: str, revision: str | None) -> str | None:
     return Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=True)).parent.name
 
 
-def attach(base: Any, adapter: AdapterFiles, config: PeftConfig, head: nn.Module | None = None) -> PeftModel:
+def attach(
+    base: Any, adapter: AdapterFiles, config: PeftConfig, head: nn.Module | None = None, remedy: str = HAND_IN
+) -> PeftModel:
     """Put an adapter around its base.
 
     Args:
@@ -236,6 +239,7 @@ def attach(base: Any, adapter: AdapterFiles, config: PeftConfig, head: nn.Module
         adapter: its files.
         config: of :func:`~grmp_hf.adapter_files.adapter_config`.
         head: see :func:`load`.
+        remedy: see :func:`~grmp_hf.modeling.known_heads.rebuild`.
 
     Raises:
         GRMPError: the two do not belong together, or a file is damaged.
@@ -243,7 +247,7 @@ def attach(base: Any, adapter: AdapterFiles, config: PeftConfig, head: nn.Module
     kept = Record.of(config).head
     try:
         if kept is not None and "name" in kept:
-            base.head = rebuild(kept, head)
+            base.head = rebuild(kept, head, remedy)
         elif head is not None:
             base.head = head
         check_base(config, base)
@@ -274,7 +278,9 @@ def gather(base: Any, parts: Mapping[str, AdapterFiles], gate: KMeansGate, commo
         GRMPError: an adapter of another base, or adapters that see pictures differently.
     """
     configs = {name: adapter_config(part) for name, part in parts.items()}
-    experts = {name: attach(copy_base(base), parts[name], config).eval() for name, config in configs.items()}
+    experts = {
+        name: attach(copy_base(base), parts[name], config, remedy=_ALONE).eval() for name, config in configs.items()
+    }
     records = [Record.of(config) for config in configs.values()]
     if any(record.preprocessing != records[0].preprocessing for record in records):
         raise GRMPError(

@@ -72,7 +72,7 @@ def compare(scorer: Scorer, pictures: Iterable[Picture], *, noise: float = NOISE
         raise GRMPError(f"Expected a noise above 0, in quality from 0 to 1, got {noise}.")
     given = [*each_picture(pictures)]
     if not 2 <= len(given) <= LARGEST:
-        raise GRMPError(f"Expected 2 to {LARGEST} pictures to compare, got {len(given)}. Give others.")
+        raise GRMPError(f"Expected 2 to {LARGEST} pictures to compare, got {len(given)}. Give as many.")
     parts = [scorer.outputs(pixels) for pixels in all_views(given, scorer.views, batch_size=batch_size)]
     found = joined(parts)
     chance, known_by = chances(found, noise)

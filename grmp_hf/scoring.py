@@ -195,7 +195,9 @@ class Scorer:
         scores = found if isinstance(found, Scores) else None
         quality = float(found.quality if isinstance(found, Scores) else found)
         if not math.isfinite(quality):
-            return ScoredPicture(path, None, None, "not_finite", "the model gave no number; use --dtype fp32")
+            whole = self.identity.get("dtype") == "float32"
+            remedy = "look for weights that are not finite" if whole else "use fp32 (--dtype, dtype=)"
+            return ScoredPicture(path, None, None, "not_finite", f"the model gave no number; {remedy}")
         row = ScoredPicture(path, round(self.unit.to_score(quality), 6), round(quality, 6), "ok", "")
         if scores is not None and scores.explained is not None:
             row = row._replace(**scores.explained.cells())  # type: ignore[attr-defined]

@@ -82,9 +82,16 @@ def stream_split(table: RatedTable, shots: int | None, seed: int) -> Split:
     plain = shots is None and not marked
     split = random_split(table, train_share=_SHARE, seed=seed) if plain else split_rows(table, shots=shots, seed=seed)
     if min(len(split.train), len(split.test)) < 2:
+        remedy = "rate more"
+        if shots is not None and len(split.train) < 2:
+            remedy = "let more teach (--shots)"
+        elif marked:
+            remedy = "mark more of either part"
+        elif len(split.train) > 2:
+            remedy = "rate more, or let fewer teach (--shots)"
         raise GRMPError(
             f"{table.name}: expected at least two pictures that teach and two that test, got {len(split.train)} and "
-            f"{len(split.test)}; rate more, or let fewer teach (--shots)"
+            f"{len(split.test)}; {remedy}"
         )
     return split
 

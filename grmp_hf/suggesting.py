@@ -82,7 +82,10 @@ def suggest(
     if count < 1:
         raise GRMPError(f"Expected to suggest at least one picture, got a count of {count}.")
     if not isinstance(_base(scorer), GRMPForImageQualityAssessment):
-        raise GRMPError("Expected a base, or one with an adapter, got a baked scorer, which shows no features.")
+        raise GRMPError(
+            f"Expected a base, or one with an adapter, got {type(_base(scorer)).__name__}, which shows no features. Of "
+            "a baked scorer, name the base and the adapter that it was baked from."
+        )
     given = [*each_picture(pictures)]
     seen = _look(scorer, given, _kept(given, say), tell or _silent, say)
     allowed = np.flatnonzero(~seen.rated)

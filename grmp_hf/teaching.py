@@ -19,35 +19,42 @@ from grmp_hf.views import as_image_error
 __all__ = ["compare_rows", "cropped_pictures", "rated_pictures"]
 
 
-def rated_pictures(scorer: Scorer, rows: Sequence[Row]) -> RatedPictures:
-    """The pictures that teach; one that cannot be read is an error when it is first looked at, before any training."""
-    return _pictures(scorer, rows, scorer.views)
+def rated_pictures(scorer: Scorer, rows: Sequence[Row], *, of: str = "ratings") -> RatedPictures:
+    """The pictures that teach; one that cannot be read is an error when it is first looked at, before any training.
+
+    Args:
+        scorer: whose preprocessing it is.
+        rows: the pictures.
+        of: what they are given by, for the message: whoever removes one removes it there.
+    """
+    return _pictures(scorer, rows, scorer.views, of)
 
 
-def cropped_pictures(scorer: Scorer, rows: Sequence[Row], *, seed: int = 0) -> RatedPictures:
+def cropped_pictures(scorer: Scorer, rows: Sequence[Row], *, seed: int = 0, of: str = "ratings") -> RatedPictures:
     """The same as one native crop each, anywhere in the picture that the scorer's first view is cut from.
 
     Args:
         scorer: whose preprocessing it is.
         rows: rated pictures.
         seed: of the crops, which are functions of (seed, epoch, index).
+        of: as for :func:`rated_pictures`.
     """
 
     def look(row: Row) -> Tensor:
         return torch.from_numpy(np.array(scorer.processor.uncropped(decode_row(row)))).permute(2, 0, 1)
 
-    return _pictures(scorer, rows, look, crop=random_crops(scorer.processor.size), seed=seed)
+    return _pictures(scorer, rows, look, of, crop=random_crops(scorer.processor.size), seed=seed)
 
 
-def _pictures(scorer: Scorer, rows: Sequence[Row], look: Callable[[Row], Tensor], **given: Any) -> RatedPictures:
+def _pictures(
+    scorer: Scorer, rows: Sequence[Row], look: Callable[[Row], Tensor], of: str, **given: Any
+) -> RatedPictures:
     def load(index: int) -> Tensor:
         try:
             return look(rows[index])
         except Exception as error:
             found = as_image_error(error)
-            raise GRMPError(
-                f"{rows[index].name}, drawn to learn from: {found}; or remove it from the ratings"
-            ) from error
+            raise GRMPError(f"{rows[index].name}, drawn to learn from: {found}; or remove it from the {of}") from error
 
     quality = torch.tensor([row.quality for row in rows], dtype=torch.float32)
     return RatedPictures(load, quality, scorer.processor.image_mean, scorer.processor.image_std, **given)

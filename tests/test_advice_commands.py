@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from grmp_hf.cli.main import main
+from grmp_hf.cli.main import build_parser, main
 from grmp_hf.record import Record
 
 RECIPE = "steps: 2\nviews: 1\n"
@@ -40,6 +40,7 @@ def place(clip_folder: Path, adapter_folder: Path, photos: list[Path], tmp_path:
     rows = [f"photos/{path.name},{1 + at % 5}" for at, path in enumerate(photos)]
     (tmp_path / "ratings.csv").write_text("\n".join(["image,mos", *rows]))
     (tmp_path / "quick.yaml").write_text(RECIPE)
+    (tmp_path / "stream.yaml").write_text("head_epochs: 1\nepochs: 0\ngroup: 8\n")
     return Place(tmp_path, clip_folder, adapter_folder)
 
 
@@ -83,10 +84,36 @@ def write(name: str, text: str) -> Callable[[Place], Any]:
     return lambda place: (place.here / name).write_text(text)
 
 
+def other(count: int, tests: int = 0) -> Callable[[Place], Any]:
+    """Write a second table of so many ratings, the last of them marked as tests."""
+    parts = ["train"] * (count - tests) + ["test"] * tests
+    rows = [f"photos/{at:02}.png,{1 + at % 4}{f',{part}' * bool(tests)}" for at, part in enumerate(parts)]
+    return write("other.csv", "\n".join(["image,mos" + ",split" * bool(tests), *rows]))
+
+
+def as_folder(place: Place) -> None:
+    """A folder with a table, which is called as the first set is."""
+    (place.here / "more" / "a").mkdir(parents=True)
+    rows = (place.here / "ratings.csv").read_text().replace("photos/", f"{place.here}/photos/")
+    (place.here / "more" / "a" / "labels.csv").write_text(rows)
+
+
+def elsewhere(place: Place) -> None:
+    shutil.copy(place.here / "ratings.csv", place.here / "tables")
+
+
 SCORE = "score {here}/photos/00.png --model {base}"
 ADAPT = "adapt --data {here}/ratings.csv --shots 8 --model {base} --recipe {here}/quick.yaml --output {here}/mine"
 EVALUATE = "evaluate {here}/ratings.csv --model {base}"
 JOIN = "evaluate {here}/ratings.csv --scores {here}/s.csv"
+SUGGEST = "suggest {here}/photos --count 3 --model {base}"
+COMPARE = "compare --model {base} {here}/photos/00.png"
+STREAM = (
+    "stream a={here}/ratings.csv b={here}/other.csv --model {base} --recipe {here}/stream.yaml --output {here}/all -q"
+)
+COMBINE = (
+    "combine {adapter} {here}/other --pictures stars={here}/photos --pictures other={here}/photos -o {here}/both -q"
+)
 PART = "image,mos,use\nphotos/00.png,1,train\n" + "".join(f"photos/0{n}.png,{n % 5},test\n" for n in range(1, 9))
 BY_SCORES = "path,{}\n" + "".join(f"photos/0{n}.png,{n / 10}\n" for n in range(9))
 SCORING = {
@@ -152,7 +179,7 @@ EVALUATING = {
         EVALUATE + " --part test", "see --split-column", "{same} --split-column use", write("ratings.csv", PART)
     ),
     "scores given as ratings": Case(
-        "evaluate {here}/s.csv --model {base}", "compare it with this one by --scores", JOIN, scored
+        "evaluate {here}/s.csv --model {base}", "--scores FILE` compares it with this one", JOIN, scored
     ),
     "no scores": Case(JOIN, "name the column of the scores score", write("s.csv", BY_SCORES.format("score")),
                       write("s.csv", BY_SCORES.format("sharpness"))),
@@ -219,6 +246,64 @@ ADAPTING = {
         bake,
     ),
 }  # fmt: skip
+CHOOSING = {
+    "suffix": Case(SUGGEST + " -o {here}/s.txt", r"a name ending in \.csv", SUGGEST + " -o {here}/s.csv"),
+    "folder": Case(SUGGEST + " -o {here}/no/s.csv", "make it", lambda place: (place.here / "no").mkdir()),
+    "another place": Case(SUGGEST + " -o {here}/no/s.csv", "or name another place", SUGGEST + " -o {here}/s.csv"),
+    "exists": Case(SUGGEST + " -o {here}/s.csv", "or add --overwrite", "{same} --overwrite",
+                   lambda place: run(SUGGEST + " -o {here}/s.csv", place)),
+    "rated": Case(SUGGEST + " -o {here}/ratings.csv --overwrite", "name another file", SUGGEST + " -o {here}/s.csv"),
+    "suggest of a baked one": Case(
+        "suggest {here}/photos --count 3 -o {here}/s.csv --model {here}/baked",
+        "the base and the adapter that it was baked from",
+        SUGGEST + " -o {here}/s.csv --adapter {adapter}",
+        bake,
+    ),
+    "one alone": Case(COMPARE, "name another one", COMPARE + " {here}/photos/01.png"),
+    "path behind an option": Case(
+        COMPARE + " --quiet {here}/photos/01.png", "before the options", COMPARE + " {here}/photos/01.png --quiet"
+    ),
+    "noise": Case(COMPARE + " {here}/photos/01.png --noise 0", "such as 0.2", COMPARE + " {here}/photos --noise 0.2"),
+}  # fmt: skip
+STREAMING = {
+    "named twice": Case(
+        STREAM.replace("b={here}/other.csv", "{here}/more/a"), "give it as NAME=",
+        STREAM.replace("{here}/other.csv", "{here}/more/a"), as_folder,
+    ),
+    "a name": Case(STREAM.replace("b=", "b+="), "Name each one yourself: NAME=PLACE", STREAM, other(12)),
+    "few test": Case(STREAM, r"or let fewer teach \(--shots\)", STREAM + " --shots 3", other(5)),
+    "few teach": Case(STREAM + " --shots 1", r"let more teach \(--shots\)", STREAM + " --shots 8", other(12)),
+    "few marked": Case(STREAM + " --shots 3", "mark more of either part", other(12, tests=2), other(12, tests=1)),
+    "memory": Case(STREAM + " --memory 4", "Leave it out", STREAM, other(12)),
+}  # fmt: skip
+COMBINING = {
+    "pictures": Case(COMBINE.replace("--pictures other={here}/photos", ""), "Name them: --pictures NAME=PLACE",
+                     COMBINE, lambda place: place.copy("other")),
+    "names of pictures": Case(COMBINE.replace("other={here}/photos", "{here}/photos"), "are those of the adapters",
+                              COMBINE, lambda place: place.copy("other")),
+    "two of a name": Case(
+        COMBINE.replace("{here}/other", "{here}/more/stars"), "give it as NAME=",
+        COMBINE.replace("{here}/other", "other={here}/more/stars"), lambda place: place.copy("more/stars"),
+    ),
+    "table without pictures": Case(
+        COMBINE.replace("other={here}/photos", "other={here}/tables/ratings.csv"), "--images DIR",
+        "{same} --images {here}", lambda place: (place.copy("other"), place.copy("tables"), elsewhere(place)),
+    ),
+    "range of a table": Case(
+        COMBINE.replace("other={here}/photos", "other={here}/ratings.csv"), "--range LOW HIGH", "{same} --range 0 500",
+        lambda place: (place.copy("other"), replace_in("ratings.csv", ",5", ",500")(place)),
+    ),
+    "temperature": Case(COMBINE + " --temperature -1", "at least 0", COMBINE + " --temperature 0",
+                        lambda place: place.copy("other")),
+    "experts of one name": Case(
+        "combine one={here}/both two={here}/next -o {here}/all", "give them singly, NAME=FOLDER/experts/NAME",
+        "combine {here}/both third={here}/next/experts/stars --pictures third={here}/photos -o {here}/all",
+        lambda place: (place.copy("other"), [run(COMBINE.replace("both", name), place) for name in ("both", "next")]),
+    ),
+    "to its own place": Case(COMBINE.replace("{here}/both", "{here}/other"), "write elsewhere", COMBINE,
+                             lambda place: place.copy("other")),
+}  # fmt: skip
+ALL = {**SCORING, **EVALUATING, **ADAPTING, **CHOOSING, **STREAMING, **COMBINING}
 
 
 def retouch(folder: Path) -> bool:
@@ -236,9 +321,9 @@ def words(command: str, place: Place) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("name", [*SCORING, *EVALUATING, *ADAPTING])
+@pytest.mark.parametrize("name", ALL)
 def test_what_a_command_advises_works(name: str, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    case = {**SCORING, **EVALUATING, **ADAPTING}[name]
+    case = ALL[name]
     case.before(place)
     capsys.readouterr()
     assert run(case.command, place) == 2
@@ -278,3 +363,17 @@ def test_pictures_to_test_on_are_left_by_fewer_shots(place: Place, capsys: pytes
     assert "ask for fewer --shots" in capsys.readouterr().out
     assert run(ADAPT + " --overwrite", place) == 0
     assert "4 test pictures" in capsys.readouterr().out
+
+
+def test_suggestions_are_filled_in_and_learnt_from_as_the_help_says(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place.here)
+    assert run("suggest photos --count 10 --model {base} --output to_rate.csv", place) == 0
+    lines = (place.here / "to_rate.csv").read_text().splitlines()
+    rated = [line.replace(",,", f",{1 + at % 5},", 1) for at, line in enumerate(lines[1:])]
+    (place.here / "to_rate.csv").write_text("\n".join([lines[0], *rated]))
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["suggest", "--help"])
+    (told,) = re.findall(r"grmp-iqa (adapt .*?)\. With", " ".join(capsys.readouterr().out.split()))
+    assert run(f"{told} --shots 6 --model {{base}} --recipe quick.yaml", place) == 0, capsys.readouterr().err

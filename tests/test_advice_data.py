@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import shutil
 import zipfile
@@ -13,11 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import yaml
+from peft import get_peft_model
 from PIL import Image
+from transformers import ResNetConfig, ResNetForImageClassification
 
+import grmp_hf
+from grmp_hf import GRMPPromptConfig
 from grmp_hf.benchmark.choosing import make_methods
 from grmp_hf.benchmark.config import BenchmarkConfig
 from grmp_hf.benchmark.store import ResultStore
+from grmp_hf.benchmark.stream_config import StreamsConfig
+from grmp_hf.benchmark.streams import plan_streams
 from grmp_hf.benchmark.tables import read_tables
 from grmp_hf.cli import publishing
 from grmp_hf.cli.main import main
@@ -28,6 +35,8 @@ from grmp_hf.data.gmsd import gmsd
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.splits import Split, draw_shots, official_split
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.low_level import SMALL, LowLevelConfig, LowLevelEncoder
 from grmp_hf.scoring import Scorer
 
 
@@ -144,6 +153,60 @@ def methods(*entries: Any) -> Asked:
     return configured(methods=list(entries))
 
 
+GREPQ, ZERO, MADE = {"method": "grepq"}, {"method": "grepq_zero_shot"}, {"low_level": "statistics"}
+
+
+def on(base: Callable[..., Scorer], *entries: Any) -> Asked:
+    """The same on another base."""
+
+    def run(place: Place) -> None:
+        scorer = base() if base is grmp_hf.load else base(place)
+        methods(*entries)(place._replace(base=scorer))
+
+    return run
+
+
+def vote(header: str) -> Asked:
+    """Write a table whose pictures have been rated twice: in two lines each, or in two columns."""
+    votes = [(f"{number}.png", 1 + number % 4, 2 + number % 3) for number in range(7)]
+    wide = [f"{name},{first},{second}" for name, first, second in votes]
+    long = [f"{name},{rating},{who}" for name, *both in votes for who, rating in zip("ab", both, strict=True)]
+    return write("rated/labels.csv", "\n".join([header, *(long if header.endswith("who") else wide)]))
+
+
+def sided(place: Place) -> Path:
+    """Folder of the base with a small ResNet beside it, as the advice has it saved."""
+    sizes = {"embedding_size": 4, "hidden_sizes": [4, 6], "depths": [1, 1], "layer_type": "basic"}
+    ResNetForImageClassification(ResNetConfig(**sizes)).save_pretrained(place.here / "side")
+    grmp_hf.load(place.here / "clip", side=str(place.here / "side")).save(place.here / "sided")
+    return place.here / "sided"
+
+
+def adapted(base: Scorer, place: Place) -> None:
+    """Save an adapter of a base, not trained."""
+    model: Any = get_peft_model(copy_base(base.model), GRMPPromptConfig(text_prompts=1, visual_prompts=1))
+    dataclasses.replace(base, model=model.eval()).save(place.here / "high")
+
+
+def encode(place: Place) -> None:
+    LowLevelEncoder(LowLevelConfig({**SMALL, "hidden_sizes": [4, 6], "depths": [1, 1]}, 5, 3)).save_pretrained(
+        place.here / "low"
+    )
+
+
+def streams(sets: str, *entries: Any, **keys: Any) -> Asked:
+    """Read the configuration of streams of data sets, and plan them."""
+
+    def run(place: Place) -> None:
+        datasets = {name: {"path": "rated"} for name in sets.split()}
+        values = {"model": "clip", "datasets": datasets, "streams": list(entries), **keys}
+        (place.here / "c.yaml").write_text(yaml.safe_dump(values))
+        config = StreamsConfig.from_yaml(place.here / "c.yaml")
+        plan_streams(config, read_tables(config))
+
+    return run
+
+
 PHOTO = np.zeros((20, 20, 3), np.uint8)
 LABELS = "biq/Test (Images and MOS).csv"
 BENCH = "benchmark {here}/c.yaml --device cpu -q"
@@ -238,6 +301,40 @@ COMPARED = {
     "pictures": Case(both(lambda place: shutil.copytree(place.here / "rated", place.here / "pictures"),
                           lambda place: [path.unlink() for path in (place.here / "rated").glob("*.png")], configured()),
                      "the key images", benchmark({"images": "pictures"})),
+    "raters": Case(both(vote("image,mos,who"), configured()), "let raters: average do it",
+                   benchmark({"raters": "average"})),
+    "raters by a column": Case(both(vote("image,mos,who"), configured()), "or the key rater_column",
+                               benchmark({"rater_column": "who"})),
+    "raters by columns": Case(both(vote("image,anna,bert"), configured()), "with the key rating_columns",
+                              benchmark({"rating_columns": ["anna", "bert"]})),
+    "side": Case(methods("loda"), "take the default as the key model", on(grmp_hf.load, "loda")),
+    "side of another base": Case(methods("loda"), r"that grmp_hf.load\(model, side=...\).save has written",
+                                 on(lambda place: grmp_hf.load(sided(place)), "loda")),
+    "features of the side": Case(methods("grepq"), "take 'statistics'", methods(GREPQ | MADE)),
+    "features of an encoder": Case(methods("grepq"), "or the folder of a low-level encoder",
+                                   both(encode, methods(GREPQ | {"low_level": "low"}))),
+    "no encoder": Case(methods(GREPQ | {"low_level": "rated"}), "that training/grepq.py low has written",
+                       both(encode, methods(GREPQ | {"low_level": "low"}))),
+    "adapter of another base": Case(
+        both(lambda place: adapted(grmp_hf.load(), place), methods(GREPQ | {"high_level": "high"} | MADE)),
+        "learn it on this base",
+        both(lambda place: adapted(place.base, place), methods(GREPQ | {"high_level": "high"} | MADE)),
+    ),
+    "pristine": Case(methods("grepq_zero_shot"), "name one", methods(ZERO | {"pristine": "rated"})),
+    "patches": Case(methods(ZERO | {"pristine": "rated", "low_level": "side"}), "expected statistics or the folder",
+                    methods(ZERO | {"pristine": "rated", "low_level": "statistics"})),
+    "streams, a set": Case(streams("mine", "default"), "add one", streams("mine yours", "default")),
+    "streams, names of sets": Case(streams("mine a+b", "default"), "or the key of a mapping",
+                                   streams("mine a-b", "default")),
+    "streams, twice": Case(streams("mine yours", "default", {"epochs": 1}), "give one a name",
+                           streams("mine yours", "default", {"epochs": 1, "name": "short"})),
+    "streams, a setting": Case(streams("mine yours", {"rate": 1}), "settings out of .*, learning_rate",
+                               streams("mine yours", {"learning_rate": 0.1})),
+    "streams, a number": Case(streams("mine yours", {"epochs": "x"}), "numbers where numbers belong",
+                              streams("mine yours", {"epochs": 1})),
+    "streams, a recipe": Case(streams("mine yours", "quick"), "check the spelling", streams("mine yours", "default")),
+    "streams, shots": Case(both(streams("mine yours", "default"), command(BENCH + " -o {here}/r --shots 2 3")),
+                           "expected one number", streams("mine yours", "default", shots=2)),
 }  # fmt: skip
 ALL = {**SETS, **COMPARED}
 

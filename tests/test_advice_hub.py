@@ -205,7 +205,7 @@ LOADING = {
                              grmp_hf.load(place.here / "half"))),
     "a head": Case(lambda place: (headed(place).save(place.here / "h"),
                                   grmp_hf.load(place.base, adapter=place.here / "h")),
-                   r"hand it in: load\(..., head=...\)",
+                   r"in Python: grmp_hf.load\(..., head=...\)",
                    lambda place: grmp_hf.load(place.base, adapter=place.here / "h", head=Cosine())),
     "another head": Case(lambda place: (headed(place).save(place.here / "h"),
                                         grmp_hf.load(place.base, adapter=place.here / "h", head=torch.nn.Linear(8, 1))),

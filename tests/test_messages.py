@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import configparser
+import pkgutil
 import re
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from grmp_hf.cli.main import build_parser
 
 PACKAGE = Path(grmp_hf.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+PYTHON = re.compile(r"grmp_hf(?:\.[A-Za-z_]\w*)+")
 FOREIGN = {
     "--upgrade",
     "--no-deps",
@@ -52,3 +55,21 @@ def test_no_text_promises_what_there_is_no_option_for() -> None:
     texts = " ".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
     for promise in ("raise the limit", "increase max_pixels"):
         assert promise not in texts
+
+
+def test_extras_in_texts_exist_and_are_named_in_one_way() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(PACKAGE.parent / "setup.cfg")
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py"))
+    texts = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    named = {name for text in texts if isinstance(text, str) for name in re.findall(r"pip install '(.*?)'", text)}
+    wanted = {f"grmp_hf[{extra}]" for extra in setup["options.extras_require"]}
+    assert len(named) > 4 and {name for name in named if "[" in name} <= wanted
+
+
+def test_python_names_in_refusals_exist() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        raised = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Raise)]
+        texts = [n.value for node in raised for n in ast.walk(node) if isinstance(n, ast.Constant)]
+        for name in {name for text in texts if isinstance(text, str) for name in PYTHON.findall(text)}:
+            assert pkgutil.resolve_name(name) is not None

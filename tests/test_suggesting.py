@@ -114,5 +114,5 @@ def test_wrong_use(base: Scorer, photos: list[Path]) -> None:
     with pytest.raises(GRMPError, match="none among 0"):
         suggest(base, [])
     baked = dataclasses.replace(base, model=torch.nn.Linear(1, 1))
-    with pytest.raises(GRMPError, match="got a baked scorer"):
+    with pytest.raises(GRMPError, match="which shows no features"):
         suggest(baked, photos)

@@ -86,7 +86,7 @@ def choose_ratings(table: Table, wanted: str | None) -> tuple[str, list[str]]:
     if wanted is None and is_score_table(table) and not {column_key(name) for name in table.columns} & set(usual):
         raise GRMPError(
             f"{table.where}: expected ratings, got scores that a model has given; name the table of the ratings here "
-            "(and compare it with this one by --scores)"
+            "(`grmp-iqa evaluate RATINGS --scores FILE` compares it with this one)"
         )
     remedy = _name_column(table, "--rating-column", wanted or "mos")
     if len(table.columns) > 2 and wanted is None:

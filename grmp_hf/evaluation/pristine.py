@@ -149,8 +149,8 @@ def pristine_moments(
     count = sum(map(len, found))
     if count < 2:
         raise GRMPError(
-            f"Expected at least two sharp and colourful patches of pristine photographs, got {count}; give more "
-            "photographs, or ask for less of sharp and colourful"
+            f"Expected at least two sharp and colourful patches of pristine photographs, got {count}; give more or "
+            "larger photographs (or, in Python, ask for less of sharp and colourful)"
         )
     return moments(np.concatenate(found))
 

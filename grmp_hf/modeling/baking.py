@@ -75,7 +75,7 @@ def _bake_one(model: PeftModel | GRMPForImageQualityAssessment, side: Any = None
     """One adapter or none; ``side``: settings of the side network to keep although nothing of the adapter reads it."""
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     head = describe(base.head)
-    rebuild(head)
+    rebuild(head, remedy="Score with the model itself: a baked scorer makes its head anew.")
     if getattr(base.clip.vision_model.encoder, "needs_maps", False):
         raise GRMPError(
             "Expected an adapter that folds into constants, got one of LoDa: a baked scorer holds no injected local "

@@ -152,5 +152,6 @@ def _refuse_other(name: str, recorded: Any, found: Any, base: str | None) -> Non
     if recorded != found:
         raise GRMPError(
             f"Expected the base that this adapter was made for ({base or 'the base it was trained on'}), got one with "
-            f"other {name}: {recorded} recorded, {found} found. Load it with that base."
+            f"other {name}: {recorded} recorded, {found} found. Load it with that base, and without another --side "
+            "(side=)."
         )

@@ -309,5 +309,6 @@ def _check_redundant(source: Mapping[str, Tensor], config: GRMPConfig) -> None:
             if not torch.equal(source[name][row, kept], expected[row, kept].to(source[name].dtype)):
                 raise GRMPError(
                     f"Expected {name} to be rows of the token embedding at the quality anchors' ids, got other values "
-                    f"for anchor {row}. Pass the quality_input_ids and placeholder_token_id of the checkpoint."
+                    f"for anchor {row}. Give from_authors_state_dict the quality_input_ids and placeholder_token_id of "
+                    "the checkpoint; the command line knows CLIP's own alone."
                 )

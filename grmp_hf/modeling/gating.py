@@ -105,7 +105,7 @@ def need_clustering() -> None:
     if importlib.util.find_spec("sklearn") is None:
         raise GRMPError(
             "Expected scikit-learn, which finds the centres of a gate, and it is not installed. Install the extra: "
-            "pip install '.[experts]'. Scoring with experts that exist does not need it."
+            "pip install 'grmp_hf[experts]'. Scoring with experts that exist does not need it."
         )
 
 
@@ -123,10 +123,15 @@ def fit_centers(features: Tensor, clusters: int = CLUSTERS, *, seed: int = 0) ->
     Raises:
         GRMPError: no pictures, features that are not finite, or scikit-learn is not installed.
     """
-    if features.ndim != 2 or not len(features) or clusters < 1 or not bool(features.isfinite().all()):
+    if features.ndim != 2 or not len(features) or clusters < 1:
         raise GRMPError(
-            f"Expected finite features of some pictures and at least one cluster, got {tuple(features.shape)} and "
-            f"{clusters}. Look for pictures that the base gives no number for."
+            f"Expected features of some pictures and at least one cluster, got {tuple(features.shape)} and {clusters}."
+        )
+    if not bool(features.isfinite().all()):
+        wrong = int((~features.isfinite().all(1)).sum())
+        raise GRMPError(
+            f"Expected finite features, got others of {wrong} of {len(features)} pictures. Look for pictures or "
+            "weights of the base that are not finite."
         )
     own = features.detach().float().cpu().contiguous()
     if len(own) <= clusters:

@@ -235,8 +235,8 @@ def view_features(
             pixel_values, tiles = pixel_values[:, :-held], pixel_values[:, -held:]
     if side is not None and tiles is None:
         raise GRMPError(
-            "Expected the views of a side network, the last ones of a picture, which this adapter reads, got none. Use "
-            "the image processor saved with the adapter."
+            "Expected the views of a side network, the last ones of a picture, which are read here, got none. Use the "
+            "processor of the scorer that grmp_hf.load gives."
         )
     shape = pixel_values.shape[:2]
     weights = weights_of(shape[1], view_weights)

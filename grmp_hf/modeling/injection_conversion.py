@@ -45,8 +45,8 @@ def from_loda_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     unknown = sorted(name for name in source.keys() - {_SCALES, _HEAD} if _renamed(name, _PARTS) is None)
     if missing or unknown:
         raise GRMPError(
-            f"Expected what LoDa learns, missing: {missing or 'none'}, unknown: {unknown or 'none'}. Leave out the "
-            "weights of its ViT and its CNN."
+            f"Expected what LoDa learns, missing: {missing or 'none'}, unknown: {unknown or 'none'}. "
+            + ("Give all that it has learnt." if missing else "Leave out the weights of its ViT and its CNN.")
         )
     scales, direction = source.pop(_SCALES), source.pop(_HEAD).flatten()
     found = {f"{_renamed(name, _PARTS)}": value for name, value in source.items()}

@@ -13,7 +13,10 @@ from grmp_hf.modeling.linear_heads import Cosine, Cosines, MeanSigma, Projected
 from grmp_hf.modeling.map_head import MapHead
 from grmp_hf.modeling.two_stream import TwoStreamHead
 
-__all__ = ["check_kept", "describe", "rebuild", "require_anchors"]
+__all__ = ["HAND_IN", "check_kept", "describe", "rebuild", "require_anchors"]
+
+HAND_IN = "Make it yourself and hand it in, in Python: grmp_hf.load(..., head=...)."
+"""What to do about a head that is not of this package."""
 
 # Those that a record may name.
 _HEADS = {kind.__name__: kind for kind in (AnchorHead, Cosine, Cosines, MapHead, MeanSigma, Projected, TwoStreamHead)}
@@ -25,7 +28,7 @@ def describe(head: nn.Module) -> dict[str, Any]:
     return {"name": type(head).__name__, "settings": head.settings() if isinstance(head, Head) else {}}
 
 
-def rebuild(described: Mapping[str, Any], given: nn.Module | None = None) -> nn.Module:
+def rebuild(described: Mapping[str, Any], given: nn.Module | None = None, remedy: str = HAND_IN) -> nn.Module:
     """The head that a record describes.
 
     No code is looked up by a record's word: heads of this package are made anew, any other has to be handed in.
@@ -33,6 +36,7 @@ def rebuild(described: Mapping[str, Any], given: nn.Module | None = None) -> nn.
     Args:
         described: from :func:`describe`.
         given: a head of the same class.
+        remedy: what to do about one that is not of this package, for the message.
 
     Raises:
         GRMPError: the record names a head that is neither in this package nor given, or another than the given one.
@@ -45,15 +49,14 @@ def rebuild(described: Mapping[str, Any], given: nn.Module | None = None) -> nn.
     kind = _HEADS.get(str(name))
     if kind is None:
         raise GRMPError(
-            f"Expected a head out of {', '.join(_HEADS)}, got {name!r}, which is none of this package. Make it "
-            "yourself and hand it in: load(..., head=...)."
+            f"Expected a head out of {', '.join(_HEADS)}, got {name!r}, which is none of this package. {remedy}"
         )
     try:
         return kind(**described.get("settings", {}))
     except TypeError as error:
         raise GRMPError(
             f"Expected settings of the head {name!r}, got {described.get('settings')!r}. If it is a head of your own, "
-            "hand it in: load(..., head=...)."
+            "hand it in, in Python: grmp_hf.load(..., head=...)."
         ) from error
 
 

@@ -140,7 +140,7 @@ class LoDaModel(AdapterTuner):
         if model.side is None:
             raise GRMPError(
                 "Expected a base with a side network, whose maps are injected, got one without. Load it with "
-                "grmp_hf.load(model, side=...), a backbone of transformers' such as a ResNet; or take the default."
+                "grmp_hf.load(model, side=...), a backbone of transformers' such as a ResNet; or take the default base."
             )
         dataclasses.replace(record, side=side_of(model)).attach(peft_config)
 

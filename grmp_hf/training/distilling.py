@@ -93,8 +93,9 @@ def as_taught(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Ter
     """
     if not {"taught_quality", "taught_map"} <= batch.keys():
         raise GRMPError(
-            "Expected the columns taught_quality and taught_map, got none. Ask the teacher first: "
-            "grmp_hf.training.shots.look(teacher, pictures, ['quality', 'quality_map'])."
+            "Expected the columns taught_quality and taught_map, got none. Ask the teacher first, found = "
+            "grmp_hf.training.shots.look(teacher, pictures, ['quality', 'quality_map']), and learn from "
+            "pictures.taught(taught_quality=found['quality'], taught_map=found['quality_map'])."
         )
     output, labels, taught = student(shown(batch)), batch["labels"].flatten(), batch["taught_map"]
     drawn = _only_view(getattr(output, "quality_map", None), taught)

@@ -117,7 +117,7 @@ class EpisodeDataset(Episodes, Generic[T]):
             raise GRMPError(
                 f"Expected task {name!r} to have {self.sizes[0]} pictures for the support and {self.sizes[1]} of other "
                 f"references for the query, got {sum(groups)} pictures of {len(groups)} references. Add photographs, "
-                "or ask for a smaller support or query."
+                "or ask for a smaller support or query (of a held-out task, held_out_support or held_out_query)."
             )
 
     def _cut(self, references: int) -> int:

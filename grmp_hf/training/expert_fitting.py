@@ -194,7 +194,7 @@ def _check(pictures: RatedPictures, sets: Tensor, new: Sequence[int]) -> None:
         if len(own) < 2 or bool((own == own[0]).all()):
             raise GRMPError(
                 f"Expected at least two pictures of different ratings in data set {number + 1}, got {len(own)}"
-                f"{' that are all alike' if len(own) > 1 else ''}. Rate more."
+                f"{' that are all alike' if len(own) > 1 else ''}. Rate more, or let more of them teach."
             )
 
 

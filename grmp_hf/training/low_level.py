@@ -29,6 +29,8 @@ from grmp_hf.training.sampling import EpochDataset
 
 __all__ = ["Fragments", "LowLevelRecipe", "Versions", "learn_low_level"]
 
+_SMALLEST = 16  # side of a picture that can be distorted
+
 
 class Versions(Protocol):
     """Families of pictures: a photograph and what was made of it.
@@ -91,7 +93,7 @@ class LowLevelRecipe(Recipe):
 
     def __post_init__(self) -> None:
         lowest = {"versions": 1, "grid": 1, "piece": 1, "epochs": 1, "batch_size": 1, "save_steps": 0}
-        for name, least in {**lowest, "side": self.piece}.items():
+        for name, least in {**lowest, "side": max(self.piece, _SMALLEST)}.items():
             if not getattr(self, name) >= least:
                 raise GRMPError(f"Expected {name} of at least {least}, got {getattr(self, name)}.")
         if not 0 <= self.smallest_rate <= self.learning_rate or not self.learning_rate:

@@ -65,7 +65,7 @@ def _labelled(name: str, loss: Callable[[Tensor, Tensor], Tensor], shares: Tenso
     if labels.shape != shares.shape:
         raise GRMPError(
             f"Expected labels {name} of shape {tuple(shares.shape)}, one column for each value of the model, got "
-            f"{tuple(labels.shape)}. Make them with grmp_hf.data.axis_labels."
+            f"{tuple(labels.shape)}. Make them with grmp_hf.data.axis_labels.axis_labels."
         )
     known = (labels.sum(-1) > 0).nonzero(as_tuple=True)[0]
     told = loss(shares[known], labels[known].to(shares))

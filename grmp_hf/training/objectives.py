@@ -141,7 +141,9 @@ def pairwise(
     def terms(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:
         first, second = pairs_within(batch["groups"])
         if not across:
-            refuse_across(batch, first, second)
+            refuse_across(
+                batch, first, second, "Take the plan sampling.within, or across=True where they mean the same."
+            )
         output, stds = student(shown(batch)), batch.get("mos_std")
         values, sigmas = values_of(output, levels), _sigmas(output, sigma, fixed)
         label, counts = _rated(batch, first, second) if wins is None else _chosen(batch["index"], wins, first, second)
@@ -210,7 +212,7 @@ def _sigmas(output: Any, sigma: str, fixed: float) -> Tensor:
     return found
 
 
-def refuse_across(batch: Batch, first: Tensor, second: Tensor) -> None:
+def refuse_across(batch: Batch, first: Tensor, second: Tensor, remedy: str = "Take the plan sampling.within.") -> None:
     """Raise where pairs ``(P,)``, ``(P,)`` of a batch's pictures are of two data sets.
 
     Raises:
@@ -219,8 +221,7 @@ def refuse_across(batch: Batch, first: Tensor, second: Tensor) -> None:
     sets = batch.get("dataset")
     if sets is not None and bool((sets[first] != sets[second]).any()):
         raise GRMPError(
-            "Expected pairs of pictures of one data set, got some of two, whose ratings do not compare. Take the plan "
-            "sampling.within, or across=True where they mean the same."
+            f"Expected pairs of pictures of one data set, got some of two, whose ratings do not compare. {remedy}"
         )
 
 

@@ -45,11 +45,11 @@ def categories(quality: Tensor, distortion: Tensor | None = None, bins: int = BI
         if distortion.shape[:-1] != quality.shape or bool((distortion.sum(-1) > 1).any()):
             raise GRMPError(
                 f"Expected one distortion or none of each of {len(quality)} pictures, got labels of shape "
-                f"{tuple(distortion.shape)}. Make them with grmp_hf.data.axis_labels."
+                f"{tuple(distortion.shape)}. Make them with grmp_hf.data.axis_labels.axis_labels."
             )
         return torch.where(distortion.any(-1), distortion.argmax(-1), NO_CATEGORY), distortion.shape[-1]
     if bins < 2:
-        raise GRMPError(f"Expected at least 2 bins of ratings, got {bins}. Leave the category out: category: 0.")
+        raise GRMPError(f"Expected at least 2 bins of ratings, got {bins}. Ask for more, or leave the category out.")
     ordered = quality.sort().values
     edges = torch.unique(torch.stack([ordered[len(ordered) * part // bins] for part in range(1, bins)]))
     edges = edges[edges > ordered[0]]  # below which there is somebody

@@ -185,7 +185,8 @@ class FewShotRecipe(Recipe):
         if self.objective == "fidelity" and self.moves_embeddings:
             raise GRMPError(
                 "Expected a recipe for pairs that leaves the embeddings as they are, got one that trains the vision "
-                "tower. Take train='prompts' without visual_prompts, or GRMPTrainer with objectives.pairwise."
+                "tower. Take train='prompts' without visual_prompts and train_visual, or GRMPTrainer with "
+                "objectives.pairwise."
             )
         if self.calibrate and self.features:
             raise GRMPError("Expected calibrate or features, which calibrate too, got both. Leave calibrate out.")

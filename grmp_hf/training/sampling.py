@@ -90,7 +90,8 @@ def within(sets: Sequence[Any], size: int, joint: int = 1, *, seed: int = 0, acr
     if alone or not places:
         raise GRMPError(
             f"Expected at least 2 pictures of each data set, since pairs are taken within one, got 1 of "
-            f"{', '.join(alone) or 'none'}. Leave it out, or take across=True where ratings mean the same in all."
+            f"{', '.join(alone) or 'none'}. Leave it out, or, in a plan of your own, take across=True where ratings "
+            "mean the same in all."
         )
 
     def plan(epoch: int) -> list[list[Group]]:

@@ -73,7 +73,10 @@ def check_quality(quality: Tensor, pictures: int) -> None:
             + ". Map ratings with RatingScale.to_quality."
         )
     if bool((quality == quality[0]).all()):
-        raise GRMPError(f"Expected pictures with different ratings, got {len(quality)} that are all alike. Rate more.")
+        raise GRMPError(
+            f"Expected pictures with different ratings, got {len(quality)} that are all alike. Rate more, or let more "
+            "of them teach."
+        )
 
 
 def certainty_of(noise: Tensor | None, pictures: int, recipe: FewShotRecipe) -> dict[str, Tensor]:
