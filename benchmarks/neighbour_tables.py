@@ -46,7 +46,7 @@ def side_by_side(result: Result, dataset: str) -> list[list[str]]:
             row["shots"]: row for row in result["minus_grmp"] if (row["dataset"], row["method"]) == (dataset, name)
         }
         cells = [_cell(found.get(count, found.get(0)), pairs.get(count)) for count in counts]
-        costs = ["0", "0", "0"]
+        costs = ["", "", ""]
         if 50 in found:
             costs = [f"{found[50]['fit_seconds_median']:.1f}", f"{found[50]['weights_trained']:,}"]
             costs.append(f"{found[50]['learnt_bytes'] / 1000:,.0f}")
@@ -84,8 +84,9 @@ def draw(result: Result, path: Path) -> None:
             values = [known[name, count]["srcc_median"] for count in there]
             label = _TITLES[name].replace("`", "")
             axes.plot(there, values, marker="o", markersize=4, linewidth=1.4, color=colours[name], label=label)
-        nothing = known["zero_shot", 0]["srcc_median"]
-        axes.axhline(nothing, color=INK, linewidth=1, linestyle="--", label="zero-shot, no label")
+        for row in (known[key] for key in known if key == ("zero_shot", 0)):
+            style = {"color": INK, "linewidth": 1, "linestyle": "--", "label": "zero-shot, no label"}
+            axes.axhline(row["srcc_median"], **style)
         axes.set_xscale("log")
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.set_xlabel("labels")
