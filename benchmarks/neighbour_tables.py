@@ -103,7 +103,7 @@ def draw(result: Result, path: Path) -> None:
     panels[-1].set_xscale("log")
     panels[-1].set_xlabel("seconds a fit, one core (.01: less)")
     panels[-1].set_ylabel("SRCC, median of draws")
-    panels[-1].set_title("both with 50 labels (squares: LIVE Challenge)", fontsize=10, loc="left", color=INK)
+    panels[-1].set_title("50 labels (squares: LIVE Challenge)", fontsize=10, loc="left", color=INK)
     for axes in panels:
         axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
