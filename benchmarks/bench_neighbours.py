@@ -33,8 +33,10 @@ SIZES = {"biq2021": (20, 50, 100, 200, 1000), "livec": (20, 50, 100, 180)}
 RANGES = {"biq2021": (0, 1), "livec": (0, 100)}
 LONG = "loda, three epochs"  # a few steps of LoDa see no more than some 200 pictures: with all labels alone
 LODA = ("loda", "loda of the paper's size", LONG)
-_KEPT = ("dataset", "test_dataset", "protocol", "method", "shots", "draw", "srcc", "plcc", "fit_seconds")
-KEPT = (*_KEPT, "weights_trained", "learnt_bytes", "predictions")
+KEPT = (
+    *("dataset", "test_dataset", "protocol", "method", "shots", "draw", "srcc", "plcc", "fit_seconds"),
+    *("weights_trained", "learnt_bytes", "predictions"),
+)
 CONFIG = ROOT / "benchmarks" / "neighbours.yaml"
 Row = dict[str, Any]
 
@@ -67,7 +69,7 @@ def run(name: str, data: Path, shots: int, methods: Sequence[str]) -> list[Row]:
     text = text.replace("photographs: {path: null}", f"{name}: {{path: null, range: [{low}, {high}]}}")
     config.write_text(text.replace("../grmp_hf", str(ROOT / "grmp_hf")), encoding="utf-8")
     options = ["--data", f"{name}={data}", "--output", str(folder), "--cache", str(CACHE / "features")]
-    options += ["--shots", str(shots), "--draws", str(draws_of(shots)), "--methods", *dict.fromkeys((*methods, "grmp"))]
+    options += ["--shots", str(shots), "--draws", str(draws_of(shots)), "--methods", *methods]
     command = [sys.executable, "-m", "grmp_hf.cli.main", "benchmark", str(config), "--json", *options]
     environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, env=environment)
@@ -122,8 +124,8 @@ def main() -> None:
         missing = [one for one in wanted if not _is_known(rows, name, one, shots)]
         if missing:
             place = need_folder(parser, folders[name], f"--{name}") / "labels.csv"
-            publish(run(name, place, shots, missing), name, shots)
-    publish([], "", 0)
+            publish(run(name, place, shots, missing))
+    publish([])
 
 
 def before() -> dict[str, list[Row]]:
@@ -133,15 +135,14 @@ def before() -> dict[str, list[Row]]:
     return {**found, **json.loads(path.read_text(encoding="utf-8"))} if path.is_file() else found
 
 
-def publish(made: Sequence[Row], name: str, shots: int) -> None:
-    """Add rows of one size to the result and the figure."""
+def publish(made: Sequence[Row]) -> None:
+    """Add rows to the result and the figure; what was compared over predictions that are not here stays."""
     known = before()
     rows = {_place(row): row for row in known["rows"]}
     rows |= {_place(row): {key: row[key] for key in KEPT} for row in made}
     found = [rows[key] for key in sorted(rows)]
     compared = {(row["dataset"], row["method"]): row for row in known["every_label"]}
-    if made and shots == SIZES[name][-1]:
-        compared |= {(row["dataset"], row["method"]): row for row in every_label(found, name)}
+    compared |= {(row["dataset"], row["method"]): row for name in SIZES for row in every_label(found, name)}
     result = {"methods": [*summed_up(found)], "minus_grmp": compare(found, "grmp")}
     write_result("neighbours", {**result, "every_label": [*compared.values()], "rows": found})
     draw(result, ROOT / "docs" / "figures" / "neighbours.svg")

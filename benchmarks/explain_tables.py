@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from world_tables import PHOTOGRAPHS
+
 __all__ = ["confused", "named"]
 
-WORLDS = {"biq2021": "BIQ2021", "livec": "LIVE Challenge"}
 METHODS = {
     "explain": "`--explain`",
     "sentences, published words": "sentences, zero-shot, published words",
@@ -19,9 +20,9 @@ METHODS = {
 def named(result: dict[str, Any]) -> list[list[str]]:
     """Share of pictures of each type that are called so, mean over the types, in all levels and in each."""
     levels = [f"level {level}" for level in range(1, 6)]
-    rows = [["mean recall of 11 types", *WORLDS.values(), *(f"{at}, BIQ2021" for at in levels)]]
+    rows = [["mean recall of 11 types", *PHOTOGRAPHS.values(), *(f"{at}, BIQ2021" for at in levels)]]
     for name, title in METHODS.items():
-        cells = [f"{result['worlds'][world]['recall'][name]['mean']:.2f}" for world in WORLDS]
+        cells = [f"{result['worlds'][world]['recall'][name]['mean']:.2f}" for world in PHOTOGRAPHS]
         by_level = result["worlds"]["biq2021"]["by_level"]
         rows.append([title, *cells, *(f"{by_level[at][name]:.2f}" if name in by_level[at] else "" for at in levels)])
     return [*rows, ["chance", *[f"{result['chance']:.2f}"] * 7]]

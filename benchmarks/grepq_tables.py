@@ -5,9 +5,10 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
+from world_tables import PHOTOGRAPHS
+
 __all__ = ["pathways", "without_labels"]
 
-_WORLDS = {"biq2021": "BIQ2021", "livec": "LIVE Challenge"}
 _METHODS = {
     "ridge_embedding": "ridge, embedding",
     "ridge_low": "ridge, low-level encoder",
@@ -33,7 +34,7 @@ _SCORES = {
 def pathways(result: dict[str, Any]) -> list[list[str]]:
     """Mean SRCC over draws, by world and number of labels."""
     cases = sorted({(row["world"], row["labels"]) for row in result["rows"]})
-    rows = [["SRCC, mean of draws", *(f"{_WORLDS[world]}, {labels}" for world, labels in cases)]]
+    rows = [["SRCC, mean of draws", *(f"{PHOTOGRAPHS[world]}, {labels}" for world, labels in cases)]]
     for name, title in _METHODS.items():
         found = [[row[name] for row in result["rows"] if (row["world"], row["labels"]) == case] for case in cases]
         rows.append([title, *(f"{mean(values):.3f}" for values in found)])
@@ -43,5 +44,5 @@ def pathways(result: dict[str, Any]) -> list[list[str]]:
 def without_labels(result: dict[str, Any]) -> list[list[str]]:
     """SRCC of scores that need no label."""
     worlds = result["no_labels"]
-    rows = [["SRCC, no label", *(_WORLDS[row["world"]] for row in worlds)]]
+    rows = [["SRCC, no label", *(PHOTOGRAPHS[row["world"]] for row in worlds)]]
     return rows + [[title, *(f"{row[name]:.3f}" for row in worlds)] for name, title in _SCORES.items()]

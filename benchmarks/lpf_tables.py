@@ -5,9 +5,10 @@ from __future__ import annotations
 from statistics import mean, median
 from typing import Any
 
+from world_tables import PHOTOGRAPHS
+
 __all__ = ["two_streams"]
 
-_WORLDS = {"biq2021": "BIQ2021", "livec": "LIVE Challenge"}
 _METHODS = {
     "zero_shot": "zero-shot, no label",
     "ridge": "ridge on the embedding",
@@ -21,7 +22,7 @@ def two_streams(result: dict[str, Any], world: str) -> list[list[str]]:
     """Mean SRCC over draws with its ends by number of labels, and seconds of a fit, of one set of photographs."""
     rows = [row for row in result["rows"] if row["world"] == world]
     counts = sorted({row["labels"] for row in rows})
-    found = [[f"{_WORLDS[world]}, SRCC", *(f"{count} labels" for count in counts), "seconds a fit"]]
+    found = [[f"{PHOTOGRAPHS[world]}, SRCC", *(f"{count} labels" for count in counts), "seconds a fit"]]
     for name, method in _METHODS.items():
         own = [row for row in rows if row["method"] == name]
         cells = [_ends([row["srcc"] for row in own if row["labels"] == count]) for count in counts]

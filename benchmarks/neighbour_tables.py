@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from world_tables import PHOTOGRAPHS
 
 from grmp_hf.evaluation.plots import GRID, INK
 
 __all__ = ["draw", "every_label", "side_by_side"]
 
-WORLDS = {"biq2021": "BIQ2021", "livec": "LIVE Challenge, part"}
 _TITLES = {
     "zero_shot": "zero-shot, no label",
     "ridge": "ridge on the embedding",
@@ -38,7 +38,7 @@ def _counts(result: Result, dataset: str) -> list[int]:
 def side_by_side(result: Result, dataset: str) -> list[list[str]]:
     """SRCC by number of labels and below it what each method differs from ours, paired over draws; then its costs."""
     counts = _counts(result, dataset)
-    head = [f"SRCC, {WORLDS[dataset]}", *(f"{count} labels" for count in counts)]
+    head = [f"SRCC, {PHOTOGRAPHS[dataset]}", *(f"{count} labels" for count in counts)]
     rows = [[*head, "seconds a fit, 50 labels", "weights trained", "kB saved"]]
     for name, title in _TITLES.items():
         found = {row["shots"]: row for row in result["methods"] if (row["dataset"], row["method"]) == (dataset, name)}
@@ -66,7 +66,7 @@ def every_label(result: Result) -> list[list[str]]:
     rows = [["all labels", "SRCC", "SRCC of ridge on the embedding", "difference [95 % interval]", "draws"]]
     for row in result["every_label"]:
         apart = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**row)
-        name = f"{_TITLES[row['method']]}, {WORLDS[row['dataset']]}, {row['shots']} labels"
+        name = f"{_TITLES[row['method']]}, {PHOTOGRAPHS[row['dataset']]}, {row['shots']} labels"
         rows.append([name, f"{row['srcc']:.3f}", f"{row['ridge']:.3f}", apart, str(row["draws"])])
     return rows
 
@@ -74,9 +74,9 @@ def every_label(result: Result) -> list[list[str]]:
 def draw(result: Result, path: Path) -> None:
     """SRCC by number of labels in each data set, and by seconds a fit with 50 labels."""
     figure = Figure(figsize=(11, 4.2), dpi=160, layout="constrained")
-    panels = figure.subplots(1, len(WORLDS) + 1)
+    panels = figure.subplots(1, len(PHOTOGRAPHS) + 1)
     colours = {name: f"C{at}" for at, name in enumerate(_DRAWN)}
-    for axes, (dataset, title) in zip(panels, WORLDS.items(), strict=False):
+    for axes, (dataset, title) in zip(panels, PHOTOGRAPHS.items(), strict=False):
         counts = _counts(result, dataset)
         known = {(row["method"], row["shots"]): row for row in result["methods"] if row["dataset"] == dataset}
         for name in _DRAWN:
@@ -84,22 +84,19 @@ def draw(result: Result, path: Path) -> None:
             values = [known[name, count]["srcc_median"] for count in there]
             label = _TITLES[name].replace("`", "")
             axes.plot(there, values, marker="o", markersize=4, linewidth=1.4, color=colours[name], label=label)
-        for row in (known[key] for key in known if key == ("zero_shot", 0)):
-            style = {"color": INK, "linewidth": 1, "linestyle": "--", "label": "zero-shot, no label"}
-            axes.axhline(row["srcc_median"], **style)
+        if ("zero_shot", 0) in known:
+            style = {"color": INK, "linewidth": 1, "linestyle": "--", "label": _TITLES["zero_shot"]}
+            axes.axhline(known["zero_shot", 0]["srcc_median"], **style)
         axes.set_xscale("log")
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.set_xlabel("labels")
         axes.set_ylabel("SRCC, median of draws")
         axes.set_title(title, fontsize=10, loc="left", color=INK)
-    for dataset, marker in zip(WORLDS, "os", strict=True):
-        for name in _DRAWN:
-            found = [
-                row for row in result["methods"] if (row["dataset"], row["method"], row["shots"]) == (dataset, name, 50)
-            ]
-            for row in found:
+    for dataset, marker in zip(PHOTOGRAPHS, "os", strict=True):
+        for row in result["methods"]:
+            if (row["dataset"], row["shots"]) == (dataset, 50) and row["method"] in colours:
                 seconds = max(row["fit_seconds_median"], 0.01)
-                panels[-1].plot(seconds, row["srcc_median"], marker, markersize=6, color=colours[name])
+                panels[-1].plot(seconds, row["srcc_median"], marker, markersize=6, color=colours[row["method"]])
     panels[-1].set_xscale("log")
     panels[-1].set_xlabel("seconds a fit, one core (.01: less)")
     panels[-1].set_ylabel("SRCC, median of draws")

@@ -21,10 +21,10 @@ from grepq_tables import pathways, without_labels
 from loda_tables import injected
 from lpf_tables import two_streams
 from measuring import RESULTS, ROOT, make_parser
-from neighbour_tables import WORLDS, every_label, side_by_side
+from neighbour_tables import every_label, side_by_side
 from speed_tables import experts, files, loader, steps, towers
 from stream_tables import STREAM
-from world_tables import at_fifty, beside_simple, compared, pairs, reliable, sure, unlike
+from world_tables import PHOTOGRAPHS, at_fifty, beside_simple, compared, pairs, reliable, sure, unlike
 
 DOCUMENTS = ("README.md", "model_card.md", "benchmarks/README.md")
 _BLOCK = re.compile(r"<!-- table: ([a-z_0-9]+) -->\n.*?<!-- end of table -->", re.DOTALL)
@@ -276,9 +276,12 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     **_rows("explain", explain=named, explain_confused=confused),
     **_rows("grepq", grepq=pathways, grepq_zero_shot=without_labels),
     **_rows("loda", loda=injected),
-    **_rows("lpf", **{f"lpf_{world}": functools.partial(two_streams, world=world) for world in ("biq2021", "livec")}),
-    **_rows("neighbours", **{f"neighbours_{name}": functools.partial(side_by_side, dataset=name) for name in WORLDS}),
-    **_rows("neighbours", neighbours_all=every_label),
+    **_rows("lpf", **{f"lpf_{world}": functools.partial(two_streams, world=world) for world in PHOTOGRAPHS}),
+    **_rows(
+        "neighbours",
+        neighbours_all=every_label,
+        **{f"neighbours_{name}": functools.partial(side_by_side, dataset=name) for name in PHOTOGRAPHS},
+    ),
     **_rows("stream", **STREAM),
     **_rows("worlds", worlds_50=at_fifty, worlds=beside_simple, worlds_sure=sure, worlds_unlike=unlike),
 }

@@ -16,6 +16,9 @@ WORLDS = {
     "distorted": "25 distortions",
     "webpages": "web pages",
 }
+PHOTOGRAPHS = {name: WORLDS[name] for name in ("biq2021", "livec")}
+"""Those that are rated photographs, which other benchmarks use too."""
+
 METHODS = {
     "ours": "adapted (`grmp-iqa adapt`)",
     "gaussian": "Gaussian average, same features",

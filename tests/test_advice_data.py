@@ -38,6 +38,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.low_level import SMALL, LowLevelConfig, LowLevelEncoder
 from grmp_hf.scoring import Scorer
+from tests.advised import Case, follow
 
 
 class Place(NamedTuple):
@@ -74,12 +75,6 @@ def place(base: Scorer, clip_folder: Path, tmp_path: Path) -> Place:
 def rate(here: Path, header: str, factor: float = 0.5) -> None:
     rows = [f"{number}.png,{1 + factor * number}" for number in range(7)]
     (here / "rated" / "labels.csv").write_text("\n".join([header, *rows]))
-
-
-class Case(NamedTuple):
-    provoked: Asked
-    advice: str
-    followed: Asked
 
 
 def command(text: str, answer: str = "") -> Asked:
@@ -341,7 +336,4 @@ ALL = {**SETS, **COMPARED}
 
 @pytest.mark.parametrize("name", ALL)
 def test_what_is_advised_works(name: str, place: Place) -> None:
-    case = ALL[name]
-    with pytest.raises(GRMPError, match=case.advice):
-        case.provoked(place)
-    case.followed(place)
+    follow(ALL[name], place)

@@ -20,12 +20,12 @@ from grmp_hf import FewShotRecipe, Scorer
 from grmp_hf.combining import combine
 from grmp_hf.data import decode_image
 from grmp_hf.embedded import embedded_folder
-from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.baking import bake
 from grmp_hf.modeling.heads import Features, GRMPOutput, Head, Text
 from grmp_hf.preferring import compare
 from grmp_hf.suggesting import suggest
+from tests.advised import Case, follow
 
 TINY = Path(embedded_folder())
 QUICK = FewShotRecipe(steps=1, text_prompts=1, bf16=False)
@@ -65,12 +65,6 @@ def place(base: Scorer, clip_folder: Path, adapter_folder: Path, photos: list[Pa
 
 
 Asked = Callable[[Place], Any]
-
-
-class Case(NamedTuple):
-    provoked: Asked
-    advice: str
-    followed: Asked
 
 
 class Own(Head):
@@ -202,10 +196,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_advised_works(name: str, place: Place) -> None:
-    case = CASES[name]
-    with pytest.raises(GRMPError, match=case.advice):
-        case.provoked(place)
-    case.followed(place)
+    follow(CASES[name], place)
 
 
 def test_full_precision_is_advised_where_there_is_less(place: Place) -> None:

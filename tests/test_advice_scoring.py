@@ -14,6 +14,7 @@ from grmp_hf import GRMPImageProcessor, Scorer
 from grmp_hf.data.images import decode_image, to_rgb
 from grmp_hf.errors import GRMPError
 from grmp_hf.features import first_views
+from tests.advised import Case, follow
 
 
 class Place(NamedTuple):
@@ -29,12 +30,6 @@ def place(base: Scorer, photos: list[Path]) -> Place:
 
 
 Asked = Callable[[Place], Any]
-
-
-class Case(NamedTuple):
-    provoked: Asked
-    advice: str
-    followed: Asked
 
 
 def scored(given: Any, **options: Any) -> Asked:
@@ -77,10 +72,7 @@ SCORING = {
 
 @pytest.mark.parametrize("name", SCORING)
 def test_what_is_advised_works(name: str, place: Place) -> None:
-    case = SCORING[name]
-    with pytest.raises(GRMPError, match=case.advice):
-        case.provoked(place)
-    case.followed(place)
+    follow(SCORING[name], place)
 
 
 def test_a_data_set_with_several_columns_is_read_by_its_column(place: Place) -> None:

@@ -85,6 +85,11 @@ class Standard:
         mean, spread = features.mean(0), features.std(0)
         return cls(mean, np.where(spread > 1e-6 * np.abs(features).max(0, initial=0), spread, np.inf))
 
+    @property
+    def deviation(self) -> Floats:
+        """The spread, 0 of constant features."""
+        return np.where(np.isfinite(self.spread), self.spread, 0)
+
     def believed(self, known: Standard, shots: int, distance: float = 0.0) -> Standard:
         """Between the standard of few shots and one that is known beforehand, whose spread counts as much at 20 shots.
 
@@ -93,9 +98,9 @@ class Standard:
             shots: n, of which this is the standard.
             distance: from those other pictures, between 0 and 1; at 1 what is known of them counts as one shot.
         """
-        own = np.where(np.isfinite(self.spread), self.spread, 0)
         share = shots / (shots + _KNOWN ** (1 - distance))
-        return Standard(self.mean, known.spread ** (1 - share) * np.maximum(own, 1e-3 * known.spread) ** share)
+        own = np.maximum(self.deviation, 1e-3 * known.spread)
+        return Standard(self.mean, known.spread ** (1 - share) * own**share)
 
     def __call__(self, features: Floats) -> Floats:
         """Features ``(N, d)`` standardised, and held to +-5."""
@@ -121,7 +126,7 @@ def standards_of(features: Mapping[str, Floats], known: Mapping[str, Standard]) 
     shots, shifts = len(next(iter(features.values()))), [np.zeros(0)]
     for name, photographs in known.items():
         own = found[name]
-        chance = np.where(np.isfinite(own.spread), np.square(own.spread), 0) / max(shots - 1, 1)
+        chance = np.square(own.deviation) / max(shots - 1, 1)
         shift = (np.square(own.mean - photographs.mean) - chance) / np.square(photographs.spread)
         shifts.append(np.minimum(shift, _LARGEST**2))
     shift = np.concatenate(shifts)

@@ -21,9 +21,8 @@ Floats = NDArray[np.float64]
 _CLOSEST = 0.05  # of the mean rating to an end of the scale, for the link
 _UNLIKE = 2.2  # deviations above the median of what the shots are unlike each other
 _MARGIN = 0.1
-_NARROWER = (
-    0.96  # what intervals lose: of five worlds, the widest then hold as much above what is asked as the narrowest below
-)
+# Of five worlds, the widest intervals then hold as much above what is asked as the narrowest below.
+_NARROWER = 0.96
 
 
 def fit_features(
@@ -89,11 +88,12 @@ def agreement(belief: Belief, spread: float) -> str:
         spread: deviation of their ratings.
     """
     told, free = abs(belief.base_weight) / spread, sum(belief.strengths.values())
-    found = "these ratings do not follow the base: weak pull"
-    if told >= 0.4:
+    if told < 0.4:
+        found = "these ratings do not follow the base: weak pull"
+    elif free < 1:
+        found = "these ratings agree with the base: strong pull towards it"
+    else:
         found = "these ratings agree with the base and say more than it: weak pull"
-        if free < 1:
-            found = "these ratings agree with the base: strong pull towards it"
     elsewhere = belief.prior.agreement < Prior().agreement / 2
     return f"{found} (pictures unlike photographs, of which the base is less sure beforehand)" if elsewhere else found
 

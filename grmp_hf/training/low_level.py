@@ -29,7 +29,7 @@ from grmp_hf.training.sampling import EpochDataset
 
 __all__ = ["Fragments", "LowLevelRecipe", "Versions", "learn_low_level"]
 
-_SMALLEST = 16  # side of a picture that can be distorted
+_SMALLEST = 16  # as grmp_hf.data.distortions.SMALLEST_SIDE, which no module of training imports
 
 
 class Versions(Protocol):

@@ -20,7 +20,7 @@ from grmp_hf.diffusion.prior import DiffusionPrior
 from grmp_hf.diffusion.scorer import DiffusionScorer, as_scorer, diffusion_processor
 from grmp_hf.diffusion.sentences import sentence_bank
 from grmp_hf.embedded import embedded_folder
-from grmp_hf.errors import GRMPError
+from tests.advised import Case, follow
 
 NEW: dict[str, Any] = {"size": 64, "decoder": {"fused": 16, "narrowed": (4,), "hidden": 8}, "texts": ["good", "bad"]}
 QUICK = FewShotRecipe(steps=1, features=False, bf16=False)
@@ -55,12 +55,6 @@ def place(
 
 
 Asked = Callable[[Place], Any]
-
-
-class Case(NamedTuple):
-    provoked: Asked
-    advice: str
-    followed: Asked
 
 
 def new(*without: str, **settings: Any) -> Asked:
@@ -151,7 +145,4 @@ def rated(place: Place) -> Any:
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_advised_works(name: str, place: Place) -> None:
-    case = CASES[name]
-    with pytest.raises(GRMPError, match=case.advice):
-        case.provoked(place)
-    case.followed(place)
+    follow(CASES[name], place)

@@ -16,7 +16,6 @@ from torch import Tensor
 from grmp_hf import FewShotRecipe
 from grmp_hf.data import Row
 from grmp_hf.data.axis_labels import axis_labels
-from grmp_hf.errors import GRMPError
 from grmp_hf.families import make_families
 from grmp_hf.modeling.configuration_grmp import axis_sizes
 from grmp_hf.modeling.contrastive import group_contrast
@@ -42,6 +41,7 @@ from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.sampling import within
 from grmp_hf.training.shots import Columns, check_quality, look
 from grmp_hf.training.two_stream import TwoStreamRecipe, adapt_streams, tokens_of
+from tests.advised import Case, follow
 
 LABELS = torch.linspace(0, 1, 6)
 PIXELS = torch.randint(0, 256, (6, 1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(6))
@@ -66,12 +66,6 @@ def place(make_scorer: Callable[..., Any], make_sided: Callable[..., Any], tmp_p
 
 
 Asked = Callable[[Place], Any]
-
-
-class Case(NamedTuple):
-    provoked: Asked
-    advice: str
-    followed: Asked
 
 
 def rated(labels: Tensor = LABELS, count: int = 6) -> RatedPictures:
@@ -320,7 +314,4 @@ ALL = {**DISTILLING, **STREAMS, **OBJECTIVES, **NETWORKS}
 
 @pytest.mark.parametrize("name", ALL)
 def test_what_is_advised_works(name: str, place: Place) -> None:
-    case = ALL[name]
-    with pytest.raises(GRMPError, match=case.advice):
-        case.provoked(place)
-    case.followed(place)
+    follow(ALL[name], place)
