@@ -35,6 +35,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["score", "a.jpg", "--adaptr", "x"], "unknown option '--adaptr'; did you mean '--adapter'?"),
         (["score", "a.jpg", "--adap", "x"], "unknown option '--adap'; did you mean '--adapter'?"),
         (["adapt", "--data", "x", "-o", "y", "--shot=50"], "unknown option '--shot'; did you mean '--shots'?"),
+        (["adapt", "--data", "x", "-o", "y", "--scale", "0", "100"], "did you mean '--range'?"),
         (["score"], "required: PATH"),
         (["score", "a.jpg", "--batch-size", "0"], "expected at least 1, got 0"),
         (["score", "a.jpg", "--format", "xml"], "invalid choice: 'xml'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -249,7 +250,7 @@ def embedded(place: Place, **given: Any) -> Any:
 
 
 def injected(place: Place, of: str = "sided", **options: Any) -> Any:
-    return get_peft_model(getattr(place, of), LoDaConfig(latent=8, heads=2, grid=2, **options)).eval()
+    return get_peft_model(copy.deepcopy(getattr(place, of)), LoDaConfig(latent=8, heads=2, grid=2, **options)).eval()
 
 
 def locally(of: str) -> Asked:
