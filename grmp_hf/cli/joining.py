@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from grmp_hf.data.cells import is_score_table
+from grmp_hf.data.cells import is_score_table, rating_cells
 from grmp_hf.data.columns import IMAGE_NAMES, find_column, first_few, is_empty, shown
 from grmp_hf.data.identity import first_copies, name_parts
 from grmp_hf.data.numbers import parse_ratings
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Joined", "Score", "ScoreTable", "join", "read_scores"]
 
+_ROUNDING = 1e-4  # of two scores of one picture
 _UNKNOWN = "unknown: the table has no column scorer"
 
 
@@ -111,7 +113,7 @@ def read_scores(file: Path, *, rated_in: str | None) -> ScoreTable:
         [name for name in table.columns if name != rated_in], usual, wanted=None, kind="score",
         remedy=f"name the column of the scores score{beside}", where=table.where,
     )  # fmt: skip
-    scores = _parse(table, paths, column)
+    scores = _parse(table, paths, column, notes)
     who = sorted({str(cell) for cell in table.columns.get("scorer", [_UNKNOWN])})
     if len(who) > 1:
         notes.append(f"{file}: rows of {len(who)} scorers are taken together")
@@ -128,9 +130,13 @@ def join(rows: Sequence[Row], table: ScoreTable) -> Joined:
     By path: both mean the same file. By content: both files are there and hold the same picture. By name as written,
     and at last by what names end with (the file's name alone, if need be), where that is clear on both sides, and only
     if the files are not both there to be compared.
+
+    Raises:
+        GRMPError: a picture with two scores, under two names.
     """
     found: dict[int, int] = {}  # place of a row -> that of its score
-    files = [_file_of(score.path, table.file.parent) for score in table.scores]
+    files = [_file_of(score.path, table) for score in table.scores]
+    _check_spellings(table, files)
     pictures = [row.image if isinstance(row.image, Path) and row.image.is_file() else None for row in rows]
     there = {os.path.realpath(path): at for at, path in reversed(list(enumerate(files))) if path is not None}
     for at, path in enumerate(pictures):
@@ -154,8 +160,8 @@ def _seen(row: Row, file: Path | None) -> Row:
     return row if file is None or not isinstance(row.image, Path) else replace(row, image=file)
 
 
-def _parse(table: Table, paths: str, column: str) -> tuple[Score, ...]:
-    cells, where = table.columns[column], f'{table.where}, column "{column}"'
+def _parse(table: Table, paths: str, column: str, notes: list[str]) -> tuple[Score, ...]:
+    cells, where = rating_cells(table, column, notes), f'{table.where}, column "{column}"'
     good = [at for at, cell in enumerate(cells) if not is_empty(cell)]
     numbers = parse_ratings([cells[at] for at in good], [table.places[at] for at in good], where=where)
     values: dict[int, float] = dict(zip(good, numbers, strict=True))
@@ -163,13 +169,30 @@ def _parse(table: Table, paths: str, column: str) -> tuple[Score, ...]:
     once: dict[str, Score] = {}
     for at, name in enumerate(table.columns[paths]):
         score = Score(str(name), values.get(at), str(statuses[at]))
-        kept = once.setdefault(score.path, score)
-        if kept.value != score.value:
-            raise GRMPError(
-                f'{where}: expected one score a picture, got another one of "{shown(name)}" in {table.places[at]}; '
-                "keep the rows of one scorer"
-            )
+        _check_same(once.setdefault(score.path, score), score, where, f'"{shown(name)}" in {table.places[at]}')
     return tuple(once.values())
+
+
+def _check_same(kept: Score, other: Score, where: str, what: str) -> None:
+    """Raise where two rows give one picture two scores, up to what its neighbours in a batch may change."""
+    if kept.value is None or other.value is None:
+        same = kept.value == other.value
+    else:
+        same = math.isclose(kept.value, other.value, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
+    if not same:
+        raise GRMPError(
+            f"{where}: expected one score a picture, got another one of {what}; keep the rows of one scorer"
+        )
+
+
+def _check_spellings(table: ScoreTable, files: Sequence[Path | None]) -> None:
+    """Raise where one file stands under two names, with two scores."""
+    once: dict[str, Score] = {}
+    for score, file in zip(table.scores, files, strict=True):
+        if file is not None:
+            kept = once.setdefault(os.path.realpath(file), score)
+            what = f'"{shown(score.path)}", which is "{shown(kept.path)}" too'
+            _check_same(kept, score, f'{table.file}, column "{table.column}"', what)
 
 
 def _read_about(file: Path) -> dict[str, Any]:
@@ -186,9 +209,10 @@ def _read_about(file: Path) -> dict[str, Any]:
     return {}
 
 
-def _file_of(path: str, folder: Path) -> Path | None:
-    """The file that a path means: from here, as when it was scored, or from the table's folder."""
-    for place in (Path(path), folder / path):
+def _file_of(path: str, table: ScoreTable) -> Path | None:
+    """The file that a path means: from where it was scored, else from the table's folder, and from here at last."""
+    scored = [table.about["folder"]] if isinstance(table.about.get("folder"), str) else []
+    for place in (*(Path(folder, path) for folder in (*scored, table.file.parent)), Path(path)):
         try:
             if place.is_file():
                 return place

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import functools
+import io
 import os
 import re
 import signal
@@ -167,7 +168,7 @@ def _describe(error: OSError) -> str:
 
 
 def _open_streams() -> None:
-    """Give a process that was started without stdout or stderr ones that lead nowhere, not to the next file."""
+    """Streams that take any name, whatever the locale; ones that lead nowhere where a process has none."""
     for name, number in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             found = os.open(os.devnull, os.O_WRONLY)
@@ -175,6 +176,8 @@ def _open_streams() -> None:
                 os.dup2(found, number)
                 os.close(found)
             setattr(sys, name, open(number, "w", encoding="utf-8"))  # noqa: SIM115 (as long as the process)
+        elif isinstance(getattr(sys, name), io.TextIOWrapper):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def _silence_streams() -> None:

@@ -14,9 +14,9 @@ from typing import Any
 from grmp_hf.cli.writing import SCORES, about_path
 from grmp_hf.errors import GRMPError
 from grmp_hf.scoring import ScoredPicture
-from grmp_hf.storing import TEMPORARY, Lock, cannot_write, read_json, this_process, try_place, writing
+from grmp_hf.storing import TEMPORARY, Lock, cannot_write, digest_file, read_json, this_process, try_place, writing
 
-__all__ = ["PartialRows", "remove_ended", "run_key"]
+__all__ = ["PartialRows", "remove_ended", "run_key", "why_not_ours"]
 
 _SCHEMA = "grmp_hf.partial/1"
 _WIDTH = 320  # bytes of the first line, whoever holds the file
@@ -65,13 +65,8 @@ class PartialRows:
         self.damaged = False
         with writing(output):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            about = read_json(self._about, SCORES)
-            for path in (output, self._about):
-                if os.path.lexists(path) and about is None:  # which every table of scores has beside it
-                    raise GRMPError(
-                        f"{path}: would be replaced, and is none of this command's; move it away or choose another "
-                        "--output"
-                    )
+            if (theirs := why_not_ours(output)) is not None:
+                raise GRMPError(f"{theirs}; move it away or choose another --output")
             new = not os.path.lexists(self.path)
             begun = self.table.exists() and not new and not self.path.stat().st_size  # killed before the first line
             if not new and not begun and _read_head(self.path) is None:
@@ -172,6 +167,18 @@ class PartialRows:
         if not self._file.closed:
             self._file.close()
             self._release(remove=self._run is None)
+
+
+def why_not_ours(output: Path) -> str | None:
+    """Why what stands at a table's place may not be replaced; None where it may, or where nothing is there."""
+    beside = about_path(output)
+    about = read_json(beside, SCORES)  # which every table of scores has beside it
+    if about is None:
+        theirs = next((path for path in (output, beside) if os.path.lexists(path)), None)
+        return None if theirs is None else f"{theirs}: would be replaced, and is none of this command's"
+    if output.is_symlink() or (output.exists() and digest_file(output) != about.get("sha256")):
+        return f"{output}: would be replaced, and was changed since this command made it"
+    return None
 
 
 def remove_ended(output: Path) -> None:

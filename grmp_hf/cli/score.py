@@ -16,14 +16,11 @@ from grmp_hf.cli.writing import (
     COLUMNS,
     EXPLAINED,
     FORMATS,
-    SCORES,
-    about_path,
     choose_format,
     describe_scorer,
     write_table,
 )
 from grmp_hf.errors import GRMPError
-from grmp_hf.storing import read_json
 
 if TYPE_CHECKING:
     from grmp_hf.cli.resuming import PartialRows
@@ -42,7 +39,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "score", help="score pictures", description="Score pictures: one row each.", epilog=_EPILOG, allow_abbrev=False
     )
     add_paths(parser)
-    parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="table to write (default: print it)")
+    parser.add_argument("--output", "-o", type=_place, metavar="FILE", help="table to write (default, and -: print it)")
     parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of --output, else table")
     parser.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
     parser.add_argument("--json", action="store_true", help="print a summary (and the rows, without --output) as JSON")
@@ -55,18 +52,17 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     return parser
 
 
+def _place(name: str) -> Path | None:
+    return None if name == "-" else Path(name)
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; 0 if every picture was scored, else 1."""
     need_paths(args)
     if not 0 < args.interval < 1:
         raise GRMPError(f"--interval: expected a share between 0 and 1, such as 0.9, got {args.interval:g}")
-    if args.output is not None and (args.output.is_dir() or (args.output.exists() and not args.overwrite)):
-        from grmp_hf.cli.resuming import remove_ended
-
-        remove_ended(args.output)
-        ours = read_json(about_path(args.output), SCORES) is not None  # others are not overwritten
-        exists = "exists; choose another name or add --overwrite" if ours else "exists; choose another name"
-        raise GRMPError(f"--output {args.output}: {'is a folder; name a file' if args.output.is_dir() else exists}")
+    if args.output is not None:
+        _check_output(args.output, args.overwrite)
     kind = choose_format(args.format, args.output)
     if args.output is None:
         return _score(args, kind, None)
@@ -74,6 +70,18 @@ def run(args: argparse.Namespace) -> int:
 
     with PartialRows(args.output) as partial:
         return _score(args, kind, partial)
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """Raise where the table cannot go: a folder, or a file that is there and is not to be replaced."""
+    if output.is_dir():
+        raise GRMPError(f"--output {output}: is a folder; name a file")
+    if output.exists() and not overwrite:
+        from grmp_hf.cli.resuming import remove_ended, why_not_ours
+
+        remove_ended(output)
+        more = " or add --overwrite" if why_not_ours(output) is None else ""  # others are not overwritten
+        raise GRMPError(f"--output {output}: exists; choose another name{more}")
 
 
 def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> int:
@@ -91,6 +99,7 @@ def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> 
         "scorer": describe_scorer(scorer.identity),
         "identity": scorer.identity,
         "pictures": len(paths),
+        "folder": os.getcwd(),  # from where evaluate finds the pictures
     }
     if args.explain:
         about["explained"] = dict(scorer.explainer.sources)

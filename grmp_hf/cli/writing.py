@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from grmp_hf.errors import GRMPError, printable
-from grmp_hf.storing import atomic_path, to_json
+from grmp_hf.storing import atomic_path, digest_file, to_json
 
 __all__ = ["COLUMNS", "EXPLAINED", "FORMATS", "SCORES", "about_path", "choose_format", "describe_scorer", "write_table"]
 
@@ -88,18 +88,19 @@ def write_table(
         run: of whose rows; goes beside a file.
     """
     if output is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # bytes of names are kept where a reader may want them back
-            sys.stdout.reconfigure(errors="backslashreplace" if kind == "table" else "surrogateescape")
+        if isinstance(sys.stdout, io.TextIOWrapper) and kind != "table":  # what a file would hold, names' bytes too
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
         _TEXT_WRITERS[kind](rows, sys.stdout, about, columns)
         return
     beside = about_path(output)
     with atomic_path(output, via) as temporary, atomic_path(beside, via and about_path(via)) as description:
-        description.write_text(to_json({"schema": SCORES, **about, **({"run": run} if run else {})}), encoding="utf-8")
         if kind == "parquet":
             _write_parquet(rows, temporary, about, columns)
         else:
             with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 _TEXT_WRITERS[kind](rows, file, about, columns)
+        whole = {"schema": SCORES, **about, **({"run": run} if run else {}), "sha256": digest_file(temporary)}
+        description.write_text(to_json(whole), encoding="utf-8")
         output.unlink(missing_ok=True)  # now that all is written: what lies beside a table is of that table
 
 

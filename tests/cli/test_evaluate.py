@@ -435,6 +435,53 @@ def test_a_picture_with_two_scores_is_refused(
     assert 'expected one score a picture, got another one of "00.png" in line 3' in capsys.readouterr().err
 
 
+def test_a_picture_with_two_scores_under_two_names_is_refused(
+    ratings: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = photos[0].parent
+    rows = [{"path": str(path), "score": at} for at, path in enumerate(photos)]
+    again = [{"path": f"{folder}/./{path.name}", "score": at} for at, path in enumerate(photos)]
+    figures, _ = evaluate(capsys, ratings, "--scores", scores_file(tmp_path, [*rows, *again]))
+    assert figures["n"] == 12
+    again[3]["score"] = 7
+    assert main(["evaluate", str(ratings), "--scores", scores_file(tmp_path, [*rows, *again])]) == 2
+    assert f'got another one of "{folder}/./03.png", which is "{folder}/03.png" too' in capsys.readouterr().err
+
+
+def test_paths_mean_what_they_meant_when_they_were_scored(
+    photos: list[Path],
+    adapter_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Other pictures of the same names, where evaluate is called, are not those that were scored."""
+    for name, order in (("a", photos), ("b", photos[::-1])):
+        (tmp_path / name).mkdir()
+        for at, path in enumerate(order):
+            shutil.copy(path, tmp_path / name / f"{at}.png")
+    lines = [f"{at}.png,{1 + at % 5}" for at in range(6)]  # of b: none of the six that are scored
+    (tmp_path / "b" / "ratings.csv").write_text("\n".join(["image,mos", *lines]))
+    monkeypatch.chdir(tmp_path / "a")
+    names = [f"{at}.png" for at in range(6)]
+    assert main(["score", *names, "--adapter", str(adapter_folder), "-o", "out/scores.csv", "-q"]) == 0
+    monkeypatch.chdir(tmp_path / "b")
+    assert main(["evaluate", "ratings.csv", "--scores", "../a/out/scores.csv"]) == 2
+    assert "got 0" in capsys.readouterr().err
+    (tmp_path / "a" / "out" / "scores.csv.json").unlink()  # then the table's folder, and here at last
+    shutil.move(tmp_path / "a" / "out" / "scores.csv", tmp_path / "a" / "scores.csv")
+    assert main(["evaluate", "ratings.csv", "--scores", "../a/scores.csv"]) == 2
+
+
+def test_scores_with_decimal_commas(
+    ratings: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"{path.name};{str(at / 8).replace('.', ',')}" for at, path in enumerate(photos)]
+    (tmp_path / "excel.csv").write_text("\n".join(["path;score", *rows]))
+    figures, told = evaluate(capsys, ratings, "--scores", str(tmp_path / "excel.csv"))
+    assert figures["n"] == 12 and "decimal commas are read as points" in told
+
+
 def test_scores_are_not_taken_for_ratings(
     ratings: Path, photos: list[Path], adapter_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -208,6 +209,53 @@ def test_overwrite(score: Run, tmp_path: Path) -> None:
     assert score("--output", tmp_path / "b.csv") == 2
     assert score("--output", tmp_path / "b.csv", "--overwrite") == 0
     assert len(read(tmp_path / "b.csv")) == 12 and (tmp_path / "b.csv").stat().st_mtime_ns > before
+
+
+def annotate(table: Path) -> None:
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([f"{lines[0]},mine", *(f"{line},1" for line in lines[1:])]))
+
+
+def link(table: Path) -> None:
+    table.rename(table.with_name("target.csv"))
+    table.symlink_to("target.csv")
+
+
+@pytest.mark.parametrize("change", [annotate, lambda table: table.write_text("notes of months"), link])
+def test_a_table_that_was_changed_since_is_never_replaced(
+    score: Run, tmp_path: Path, change: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "a.csv"
+    assert score("--output", table) == 0
+    change(table)
+    before = {path.name: (path.is_symlink(), path.read_bytes()) for path in tmp_path.glob("*.csv*")}
+    capsys.readouterr()
+    assert score("--output", table) == 2 and "add --overwrite" not in capsys.readouterr().err
+    assert score("--output", table, "--overwrite") == 2
+    assert "was changed since this command made it; move it away or choose another" in capsys.readouterr().err
+    assert before == {path.name: (path.is_symlink(), path.read_bytes()) for path in tmp_path.glob("*.csv*")}
+    table.unlink()  # moved away, as was advised
+    assert score("--output", table, "--overwrite") == 0 and len(read(table)) == 12
+
+
+def test_a_dash_is_standard_output(
+    score: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert score("--output", "-", "--format", "csv") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 13 and not Path("-").exists()
+
+
+@pytest.mark.parametrize("kind", ["table", "csv", "jsonl"])
+def test_names_are_printed_whatever_the_locale(photos: list[Path], clip_folder: Path, kind: str) -> None:
+    path = photos[0].rename(photos[0].with_name("☃.png"))
+    command = [sys.executable, "-m", "grmp_hf.cli.main", "score", str(path), "--model", str(clip_folder)]
+    done = subprocess.run(
+        [*command, "--format", kind], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"}
+    )
+    assert done.returncode == 0, done.stderr
+    written = {"table": rb"\u2603.png", "csv": "☃.png".encode(), "jsonl": rb"\u2603.png"}[kind]
+    assert written in done.stdout and b"Traceback" not in done.stderr
 
 
 def test_a_folder_without_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
