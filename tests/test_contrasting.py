@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import grmp_hf
@@ -70,6 +72,7 @@ def test_any_similarity_may_say_what_is_alike(photos: list[Path], tmp_path: Path
 
 
 def test_the_script_learns_both(photos: list[Path], clip_folder: Path, tmp_path: Path) -> None:
+    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # which decide about the last bits
     for stage, recipe in (("low", LOW), ("high", HIGH)):
         file = tmp_path / f"{stage}.yaml"
         file.write_text(
@@ -78,7 +81,7 @@ def test_the_script_learns_both(photos: list[Path], clip_folder: Path, tmp_path:
         output = tmp_path / f"my-{stage}"
         options = ["--photos", str(photos[0].parent), "--output", str(output), "--recipe", str(file)]
         command = [sys.executable, str(SCRIPT), stage, *options, "--model", str(clip_folder)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=threads)
         assert done.returncode == 0, done.stderr
         assert not (tmp_path / f"my-{stage}-run").exists()
         again = subprocess.run(command, capture_output=True, text=True)
