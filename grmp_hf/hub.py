@@ -28,7 +28,7 @@ from grmp_hf.adapter_files import (
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.adapters import copy_base, keep_head
 from grmp_hf.modeling.baked import Baked, GRMPBakedConfig, GRMPBakedScorer
 from grmp_hf.modeling.baked_experts import GRMPBakedExperts, GRMPBakedExpertsConfig
 from grmp_hf.modeling.bases import base_fingerprint, check_base
@@ -244,14 +244,14 @@ def attach(
     Raises:
         GRMPError: the two do not belong together, or a file is damaged.
     """
-    kept = Record.of(config).head
+    kept, own = Record.of(config).head, base.head
     try:
         if kept is not None and "name" in kept:
             base.head = rebuild(kept, head, remedy)
         elif head is not None:
             base.head = head
         check_base(config, base)
-        return PeftModel.from_pretrained(base, str(adapter.folder), config=config)
+        return keep_head(PeftModel.from_pretrained(base, str(adapter.folder), config=config), own)
     except GRMPError as error:
         raise GRMPError(f"Adapter {adapter.name!r}: {error}") from error
     except KeyError as error:  # PEFT's, of a trained copy of a module

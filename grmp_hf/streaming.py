@@ -299,8 +299,8 @@ class _Run:
         for at, one in enumerate(self.sets):
             model = steps[at] if self.recipe.method == "experts" else self._load(len(self.sets) - 1)
             if self.recipe.method != "experts":
-                shell: Any = model.get_base_model().head
-                shell.original_module.judge = shell.modules_to_save["default"].judge = at
+                head: Any = model.get_base_model().head
+                head.modules_to_save["default"].judge = at
             config: Any = model.active_peft_config
             _say(config, one, dict(Record.of(config).provenance or {}))
             experts[one.name] = model

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import peft
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from peft.utils import AuxiliaryTrainingWrapper, PeftType, register_peft_method
+from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, PeftType, register_peft_method
 from torch import Tensor, nn
 
 from grmp_hf.errors import GRMPError
@@ -24,8 +24,10 @@ __all__ = [
     "AdapterLayer",
     "AdapterTuner",
     "adapter_weights",
+    "bring_head",
     "changes_embedding",
     "copy_base",
+    "keep_head",
     "merged_copy",
     "register_method",
     "teacher_mode",
@@ -182,6 +184,43 @@ def _drop_copies(base: nn.Module) -> None:
         if isinstance(module, AuxiliaryTrainingWrapper):
             parent, _, name = key.rpartition(".")
             setattr(base.get_submodule(parent), name, module.original_module)
+
+
+class _BroughtHead(ModulesToSaveWrapper):
+    """PEFT's shell around a head that an adapter has brought: what is left without the adapter is the base's own."""
+
+    original_module: nn.Module
+    brought: tuple[nn.Module, ...]
+
+    def update(self, adapter_name: str, **options: Any) -> None:
+        """Give another adapter a head of the kind that the first has brought, as it was before training."""
+        own, self.original_module = self.original_module, self.brought[0]
+        try:
+            super().update(adapter_name, **options)
+        finally:
+            self.original_module = own
+
+
+def bring_head(base: Any, head: nn.Module, config: PeftConfig) -> PeftModel:
+    """An adapter around a base, with a head of its own that goes with it.
+
+    Args:
+        base: without an adapter.
+        head: in the place of the base's, to be trained; on the base's device from then on.
+        config: whose ``modules_to_save`` name the head, if it has weights.
+    """
+    own, base.head = base.head, head.to(base.device)
+    return keep_head(get_peft_model(base, config), own)
+
+
+def keep_head(model: PeftModel, own: nn.Module) -> PeftModel:
+    """Let ``own`` be the head that is left where the adapter, which has brought another, is disabled or unloaded."""
+    shell = model.get_base_model().head
+    if isinstance(shell, ModulesToSaveWrapper) and shell.original_module is not own:
+        shell.brought = (shell.original_module,)  # a tuple, so that it is no weight of the model
+        shell.original_module = own
+        shell.__class__ = _BroughtHead
+    return model
 
 
 def _check_exact(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import adapter_weights, merged_copy
@@ -16,7 +16,7 @@ from grmp_hf.modeling.baked_experts import GRMPBakedExperts, GRMPBakedExpertsCon
 from grmp_hf.modeling.caching import adapter_state
 from grmp_hf.modeling.experts import Experts
 from grmp_hf.modeling.feature_map import FeatureMap
-from grmp_hf.modeling.known_heads import describe, rebuild
+from grmp_hf.modeling.known_heads import acting, describe, rebuild
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.prompts import KeysValues
 from grmp_hf.record import Record
@@ -88,7 +88,7 @@ def _bake_one(model: PeftModel | GRMPForImageQualityAssessment, side: Any = None
     encoder, readout = base.clip.vision_model.encoder, base.readout
     prompts = getattr(encoder, "active_module", None)
     adjustment = getattr(readout, "active_module", None)
-    constants = {f"head.{name}": weight for name, weight in _acting(base.head).state_dict().items()}
+    constants = {f"head.{name}": weight for name, weight in acting(base.head).state_dict().items()}
     constants |= {"logit_scale": base.clip.logit_scale, "semantic_embeds": base.get_anchor_embeds("semantic")}
     anchors = base.get_anchor_embeds("quality")
     constants["quality_embeds"] = anchors if adjustment is None else adjustment.shift(anchors)
@@ -104,7 +104,7 @@ def _bake_one(model: PeftModel | GRMPForImageQualityAssessment, side: Any = None
         constants |= {f"map.{name}": value for name, value in found.state_dict().items()}
         if len(found.groups) > 1:
             side = base.config.side
-    if side is None and getattr(_acting(base.head), "needs_side", False):
+    if side is None and getattr(acting(base.head), "needs_side", False):
         side = base.config.side
     if side is not None:
         constants |= {f"side.{name}": value for name, value in base.side.state_dict().items()}
@@ -117,14 +117,6 @@ def _bake_one(model: PeftModel | GRMPForImageQualityAssessment, side: Any = None
     model.train(training)
     scorer.eval()
     return scorer
-
-
-def _acting(head: Any) -> nn.Module:
-    """A head, or the copy of it that the active adapter has trained."""
-    copies = getattr(head, "modules_to_save", None)
-    if copies is None:
-        return head  # type: ignore[no-any-return]
-    return next((copies[name] for name in head.active_adapters if name in copies), head.original_module)  # type: ignore[no-any-return]
 
 
 def _baked_config(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ def check_recorded(record: Record, model: Any) -> Record:
     unknown = any(w.is_meta for w in model.parameters()) or any(getattr(m, "merged", False) for m in model.modules())
     fingerprint = record.fingerprint if unknown else base_fingerprint(model)
     if record.head is not None:
+        _check_head(record.head, model)
         _refuse_other("anchors", record.head["anchors"], anchors, record.base)
     if record.fingerprint is not None:
         _refuse_other("base_fingerprint", record.fingerprint, fingerprint, record.base)
@@ -146,6 +147,16 @@ def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         plain = name.removeprefix("base_model.model.")
         if id(weight) not in added and ".modules_to_save." not in plain and not plain.startswith(_BESIDE):
             yield plain.replace(".base_layer", "").replace(".original_module", ""), weight
+
+
+def _check_head(recorded: Mapping[str, Any], model: Any) -> None:
+    """Raise where an adapter brings a head that is not the model's: PEFT alone cannot make it."""
+    wanted, found = recorded.get("name"), describe(model.head)["name"]
+    if wanted not in (None, found):
+        raise GRMPError(
+            f"Expected a model for an adapter that brings the head {wanted!r}, got one with {found!r}. Load it with "
+            "grmp_hf.load(adapter=...), with head=... if it is one of your own, or set model.head before."
+        )
 
 
 def _refuse_other(name: str, recorded: Any, found: Any, base: str | None) -> None:

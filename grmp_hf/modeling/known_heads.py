@@ -13,7 +13,7 @@ from grmp_hf.modeling.linear_heads import Cosine, Cosines, MeanSigma, Projected
 from grmp_hf.modeling.map_head import MapHead
 from grmp_hf.modeling.two_stream import TwoStreamHead
 
-__all__ = ["HAND_IN", "check_kept", "describe", "rebuild", "require_anchors"]
+__all__ = ["HAND_IN", "acting", "check_kept", "describe", "rebuild", "require_anchors"]
 
 HAND_IN = "Make it yourself and hand it in, in Python: grmp_hf.load(..., head=...)."
 """What to do about a head that is not of this package."""
@@ -22,9 +22,16 @@ HAND_IN = "Make it yourself and hand it in, in Python: grmp_hf.load(..., head=..
 _HEADS = {kind.__name__: kind for kind in (AnchorHead, Cosine, Cosines, MapHead, MeanSigma, Projected, TwoStreamHead)}
 
 
+def acting(head: Any) -> nn.Module:
+    """A head, or the copy of it that the active adapter holds."""
+    copies = getattr(head, "modules_to_save", {})
+    own: nn.Module = getattr(head, "original_module", head)
+    return next((copies[name] for name in copies if name in head.active_adapters), own)
+
+
 def describe(head: nn.Module) -> dict[str, Any]:
     """A head as a record holds it: its name and settings. An adapter's trained copy counts as the head itself."""
-    head = getattr(head, "original_module", head)
+    head = acting(head)
     return {"name": type(head).__name__, "settings": head.settings() if isinstance(head, Head) else {}}
 
 
@@ -71,10 +78,10 @@ def check_kept(model: Any) -> None:
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = getattr(base, "head", None)
-    if head is None or next(head.parameters(), None) is None:
+    if head is None:
         return
-    held = [name for name in getattr(head, "modules_to_save", {}) if name in head.active_adapters]
-    if not held:
+    own = acting(head)
+    if own is getattr(head, "original_module", head) and next(own.parameters(), None) is not None:
         raise GRMPError(
             f"Expected an adapter that holds the head {describe(head)['name']!r}, whose weights are no part of the "
             "base, got none. Put one around the model whose config says modules_to_save=['head']."

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel
 from torch import Tensor
 from torch.nn import functional as F
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.adapters import bring_head, copy_base
 from grmp_hf.modeling.map_head import MapHead
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_injection import LoDaConfig
@@ -151,8 +151,8 @@ def adapt_student(
     torch.manual_seed(seed)
     base, vision = copy_base(model), model.config.clip_config.vision_config
     grid = vision.image_size // vision.patch_size
-    base.head = MapHead(vision.hidden_size, grid, drawn.shape[1], recipe.hidden).to(model.device)
-    adapted = get_peft_model(base, _config(recipe))
+    head = MapHead(vision.hidden_size, grid, drawn.shape[1], recipe.hidden)
+    adapted = bring_head(base, head, _config(recipe))
     views = len(model.config.view_weights or ())  # without those of a side network
     rows = pictures.taught(views=views, taught_quality=quality, taught_map=drawn)
     arguments = plain_arguments(recipe, Path(output_dir), seed, use_cpu=model.device.type == "cpu")

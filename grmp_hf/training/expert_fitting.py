@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LNTuningConfig, LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import LNTuningConfig, LoraConfig, PeftConfig, PeftModel
 from torch import Tensor, nn
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.adapters import bring_head, copy_base
 from grmp_hf.modeling.bases import base_fingerprint
 from grmp_hf.modeling.linear_heads import Cosines
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
@@ -67,9 +67,8 @@ def begin(
         before: an adapter of the same kind, for fewer data sets, whose weights and directions it begins with.
     """
     torch.manual_seed(seed)
-    model = copy_base(base)
-    model.head = Cosines(base.config.clip_config.projection_dim, sets)
-    adapted = get_peft_model(model, adapter_config(recipe.adapter, recipe.rank, recipe.visual_prompts))
+    config = adapter_config(recipe.adapter, recipe.rank, recipe.visual_prompts)
+    adapted = bring_head(copy_base(base), Cosines(base.config.clip_config.projection_dim, sets), config)
     if recipe.adapter == "prompts" and not recipe.train_projection:
         for name, weight in adapted.named_parameters():
             if ".projection." in name and ".grmp_visual." in name:

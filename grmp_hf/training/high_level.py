@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel, get_peft_model
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.adapters import bring_head, copy_base
 from grmp_hf.modeling.contrastive import TEMPERATURE
 from grmp_hf.modeling.known_heads import require_anchors
 from grmp_hf.modeling.linear_heads import Projected
@@ -152,11 +152,9 @@ def learn_high_level(
 
 def _begin(model: GRMPForImageQualityAssessment, recipe: HighLevelRecipe, seed: int) -> PeftModel:
     torch.manual_seed(seed)
-    base = copy_base(model)
+    base, config = copy_base(model), adapter_config(recipe.adapter, recipe.rank, recipe.visual_prompts)
     if recipe.width:
         head = Projected(model.config.clip_config.projection_dim, recipe.width, recipe.train_projection)
-        base.head = head.to(model.device)
-    config = adapter_config(recipe.adapter, recipe.rank, recipe.visual_prompts)
-    if not recipe.width:
-        config.modules_to_save = None
+        return bring_head(base, head, config)
+    config.modules_to_save = None
     return get_peft_model(base, config)

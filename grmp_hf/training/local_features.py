@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.adapters import bring_head, copy_base
 from grmp_hf.modeling.linear_heads import Cosine, end_anchors
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_injection import LoDaConfig
@@ -101,8 +101,8 @@ def adapt_locally(
     check_quality(quality, len(quality))
     torch.manual_seed(seed)
     base = copy_base(model)
-    base.head = _head(model, recipe)
-    adapted = get_peft_model(base, LoDaConfig(up=recipe.up, start=recipe.start, modules_to_save=["head"]))
+    config = LoDaConfig(up=recipe.up, start=recipe.start, modules_to_save=["head"])
+    adapted = bring_head(base, _head(model, recipe), config)
     arguments = plain_arguments(recipe, Path(output_dir), seed, use_cpu=model.device.type == "cpu")
     run = {"recipe": asdict(recipe), "seed": seed, "labels": digest([quality])}
     run["base"] = Record.of(adapted.active_peft_config).fingerprint
@@ -123,4 +123,4 @@ def _head(model: GRMPForImageQualityAssessment, recipe: LoDaRecipe) -> Cosine:
     with torch.no_grad():
         best, worst = end_anchors(model)
         head.direction.copy_(best - worst)
-    return head.to(model.device)
+    return head

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from torch import Tensor
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.adapters import bring_head, copy_base
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
@@ -151,8 +151,7 @@ def _begin(model: GRMPForImageQualityAssessment, recipe: TwoStreamRecipe, mean: 
     head = TwoStreamHead(width, recipe.latent, recipe.dropout, recipe.weight)
     with torch.no_grad():
         head.score.bias.copy_(torch.logit(torch.tensor([mean]), eps=0.01))
-    base.head = head.to(model.device)
-    return get_peft_model(base, GRMPPromptConfig(text_prompts=0, visual_prompts=0, modules_to_save=["head"]))
+    return bring_head(base, head, GRMPPromptConfig(text_prompts=0, visual_prompts=0, modules_to_save=["head"]))
 
 
 def _rows(model: PeftModel, pictures: RatedPictures | Columns, category: Tensor, cached: bool) -> Any:

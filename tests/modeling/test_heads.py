@@ -306,7 +306,7 @@ def test_prompts_without_their_head_do_not_load(make_scorer: MakeScorer, tmp_pat
     get_peft_model(with_cosine(make_scorer()), CONFIGS["prompts"]()).save_pretrained(
         str(tmp_path), save_embedding_layers=False
     )
-    with pytest.raises(GRMPError, match=r"unexpected.*head\.direction"):
+    with pytest.raises(GRMPError, match=r"brings the head 'Leaning', got one with 'AnchorHead'.*head=\.\.\."):
         PeftModel.from_pretrained(make_scorer(), str(tmp_path))
 
 

@@ -227,7 +227,7 @@ def test_auxiliary_heads_act_and_are_not_saved(
 
 def with_head_of(model: PeftModel, base: Any) -> Any:
     """A base with a new head like that of a model."""
-    head = model.get_base_model().head.original_module
+    head = model.get_base_model().head.modules_to_save["default"]
     base.head = type(head)(**head.settings())
     return base
 
