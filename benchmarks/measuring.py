@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import warnings
@@ -88,7 +89,7 @@ def write_result(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> 
     arguments = [Path(sys.argv[0]).resolve().relative_to(ROOT).as_posix()]
     arguments += ["DIR" if os.path.isdir(argument) else argument for argument in sys.argv[1:]]
     report = {
-        "command": " ".join(["python", *arguments]),
+        "command": shlex.join(["python", *arguments]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{_threads()}",
         "processor": _processor(),
