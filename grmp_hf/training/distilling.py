@@ -23,7 +23,7 @@ from grmp_hf.modeling.peft_injection import LoDaConfig
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.record import Record
 from grmp_hf.training.checkpoints import digest
-from grmp_hf.training.fitting import fitting, plain_arguments
+from grmp_hf.training.fitting import fitting, plain_arguments, say_taught
 from grmp_hf.training.objectives import Batch, Forward, Term, shown
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.precision import BF16
@@ -162,7 +162,7 @@ def adapt_student(
     given["rule"] = summed({name: getattr(recipe, name) for name in ("rated", "score", "map")})
     with fitting(adapted, arguments, run, keep=False, train_dataset=rows, **given) as trainer:
         trainer.train()
-    return adapted
+    return say_taught(adapted, run, pictures=len(labels))
 
 
 def _check(taught: Mapping[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from torch import nn
 from transformers import PrinterCallback, TrainerCallback
 
+from grmp_hf.record import Record
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.checkpoints import claim_folder
 from grmp_hf.training.trainer import GRMPTrainer
 
-__all__ = ["Teller", "fitting", "kept_quietly", "plain_arguments"]
+__all__ = ["Teller", "fitting", "kept_quietly", "plain_arguments", "say_taught"]
 
 
 def kept_quietly(save_steps: int) -> dict[str, Any]:
@@ -95,3 +98,18 @@ def fitting(
         model.eval()
         if not keep:
             claimed.remove()
+
+
+def say_taught(model: PeftModel, run: Mapping[str, Any], **counts: int) -> PeftModel:
+    """Let the record of an adapter say what has taught it.
+
+    Args:
+        model: with the adapter active; returned.
+        run: recipe, seed and what labels or pictures there were.
+        counts: ``shots``, if all pictures were rated, else ``pictures``.
+    """
+    config: Any = model.active_peft_config
+    record = Record.of(config)
+    known = {name: value for name, value in run.items() if name != "base"}  # which the record has of itself
+    dataclasses.replace(record, provenance={**(record.provenance or {}), **counts, **known}).attach(config)
+    return model

@@ -21,7 +21,7 @@ from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.checkpoints import digest
 from grmp_hf.training.contrasts import SHARE, RankedBy, group_contrasts
 from grmp_hf.training.expert_fitting import adapter_config
-from grmp_hf.training.fitting import Teller, fitting, kept_quietly
+from grmp_hf.training.fitting import Teller, fitting, kept_quietly, say_taught
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.precision import BF16
 from grmp_hf.training.recipes import Recipe
@@ -147,7 +147,7 @@ def learn_high_level(
     }
     with fitting(adapted, arguments, run, keep=False, **given) as trainer:
         trainer.train(resume_from_checkpoint=True)
-    return adapted
+    return say_taught(adapted, run, pictures=len(quality))
 
 
 def _begin(model: GRMPForImageQualityAssessment, recipe: HighLevelRecipe, seed: int) -> PeftModel:

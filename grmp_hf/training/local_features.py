@@ -17,7 +17,7 @@ from grmp_hf.modeling.peft_injection import LoDaConfig
 from grmp_hf.record import Record
 from grmp_hf.training.calibration import place_means
 from grmp_hf.training.checkpoints import digest
-from grmp_hf.training.fitting import fitting, plain_arguments
+from grmp_hf.training.fitting import fitting, plain_arguments, say_taught
 from grmp_hf.training.objectives import plcc
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.precision import BF16
@@ -112,7 +112,7 @@ def adapt_locally(
         trainer.train()
     held = adapted.get_base_model().head.modules_to_save["default"]
     held.place(*place_means(look(adapted, views or pictures, ["mean"])["mean"], quality))
-    return adapted
+    return say_taught(adapted, run, shots=len(quality))
 
 
 def _head(model: GRMPForImageQualityAssessment, recipe: LoDaRecipe) -> Cosine:

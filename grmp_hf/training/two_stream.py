@@ -22,7 +22,7 @@ from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.modeling.two_stream import TwoStreamHead
 from grmp_hf.record import Record
 from grmp_hf.training.checkpoints import digest
-from grmp_hf.training.fitting import fitting, plain_arguments
+from grmp_hf.training.fitting import fitting, plain_arguments, say_taught
 from grmp_hf.training.parallel import BINS, categories, in_parallel
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.precision import BF16
@@ -131,7 +131,7 @@ def adapt_streams(
         fitting(adapted, arguments, run, keep=False, **given) as trainer,
     ):
         trainer.train()
-    return adapted
+    return say_taught(adapted, run, shots=len(quality))
 
 
 def tokens_of(model: GRMPForImageQualityAssessment | PeftModel, pictures: RatedPictures) -> Tensor:

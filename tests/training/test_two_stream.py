@@ -18,6 +18,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import srcc
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.two_stream import TwoStreamOutput
+from grmp_hf.record import Record
 from grmp_hf.training import parallel
 from grmp_hf.training.parallel import NO_CATEGORY, categories, in_parallel, partners
 from grmp_hf.training.pictures import RatedPictures
@@ -216,6 +217,8 @@ def test_auxiliary_heads_act_and_are_not_saved(
     same = all(torch.equal(value, weights(other)[name]) for name, value in weights(model).items())
     assert same == (not off), "the streams learn from the other losses too"
     assert not [name for name in model.state_dict() if "auxiliary" in name]
+    origin = Record.of(model.active_peft_config).provenance or {}
+    assert origin["shots"] == len(rated().columns["labels"]) and origin["recipe"] == dataclasses.asdict(recipe)
     model.save_pretrained(str(tmp_path / "mine"), save_embedding_layers=False)
     stored = load_file(tmp_path / "mine" / "adapter_model.safetensors")
     assert sum(map(Tensor.numel, stored.values())) == 24 * 8 + 5 * 8 + 2
