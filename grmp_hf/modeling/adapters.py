@@ -63,6 +63,8 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
     """Around a module of the base: one module for each adapter, of which one is active."""
 
     adapter_layer_names: tuple[str, ...]
+    standalone = "grmp_hf.modeling.baking.bake() for a standalone scorer"
+    """What to do instead of a merge, for messages."""
     base_layer: Any
     # From BaseTunerLayer, which has no types:
     active_adapters: Any
@@ -107,7 +109,7 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         """Refuse: such an adapter is no change of weights."""
         raise GRMPError(
             "An adapter of this kind cannot be merged into the base: it changes none of its weights. Use unload() to "
-            "get the base back, or grmp_hf.modeling.baking.bake() for a standalone scorer."
+            f"get the base back, or {self.standalone}."
         )
 
     def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:

@@ -80,6 +80,7 @@ class InjectionLayer(AdapterLayer):
     """Around the vision tower's encoder: runs it with the active adapter's injections."""
 
     adapter_layer_names = ("loda_injection",)
+    standalone = "score with the adapter itself: grmp_hf.load(adapter=...)"
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__(base_layer)

@@ -180,6 +180,8 @@ def test_injections_are_not_baked_and_say_what_to_do(make_scorer: Any) -> None:
     model = adapted(make_scorer(), METHODS["loda"]())
     with pytest.raises(GRMPError, match=r"no injected local features. Score with the adapter itself"):
         bake(model)
+    with pytest.raises(GRMPError, match=r"cannot be merged into the base.*or score with the adapter itself"):
+        model.merge_and_unload()
     with model.disable_adapter():
         torch.testing.assert_close(logits(bake(model)), logits(make_scorer()), rtol=1e-5, atol=2e-5)
 
