@@ -53,7 +53,7 @@ _COMMANDS = {
     "push": push,
 }
 _LONG = ("adapt", "pretrain", "stream", "benchmark")  # what they have done is kept
-_OTHERWISE = {"--scale": "--range"}  # as Python names it
+_OTHERWISE = {"scale": "range"}  # as Python names it
 _INTERRUPTED, _TERMINATED = 130, 143  # as shells count: 128 and the number of the signal
 _BROKEN_PIPE = 141
 _EPILOG = """examples:
@@ -223,7 +223,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _suggestion(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(_OTHERWISE.get(word, word), list(known), n=1)
+    plain = word.lstrip("-")
+    wanted = word.replace(plain, _OTHERWISE.get(plain, plain))
+    close = difflib.get_close_matches(wanted, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
