@@ -14,6 +14,9 @@ What happens to a picture, always the same way:
 | 16 bit colour | Pillow's decoder keeps the upper byte |
 | TIFF: white is zero | turned round |
 | TIFF: raw files, previews, samples of unknown meaning, wide separate planes, signed or 32 bit integers | refused |
+| TIFF without photometric tag, with parts left out, uncompressed with colours or bits of other order | refused |
+| TIFF: palette of 8 bit numbers | as libtiff reads it |
+| TIFF, PNG: fewer data than the size needs | an error, "truncated" |
 | 32 bit integer (PPM, and from Python) | as 16 bit; a value outside 0..65535 is an error |
 | JPEG whose data are damaged | decoded as far as they go, with a warning |
 | AVIF; HEIC where pillow-heif is installed | decoded |
@@ -33,11 +36,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, ImageOps, JpegImagePlugin, TiffImagePlugin
+from PIL import Image, ImageCms, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from grmp_hf.data.damage import DAMAGED, is_damaged_jpeg
 from grmp_hf.data.formats import PREFIX, find_decoder
 from grmp_hf.data.image_errors import IMAGE_ERROR_CODES, ImageError, ImageErrorCode
+from grmp_hf.data.png import check_png
 from grmp_hf.data.tiff import check_tiff, inverted
 
 __all__ = [
@@ -89,7 +93,7 @@ def decode_image(
     with _open_stream(source, name) as stream, _pillow_errors(name):
         start = stream.tell()
         image = _read_header(stream, name, max_pixels)
-        _load_pixels(image)
+        _load_pixels(image, stream, start)
         mended = inverted(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
         rgb = to_rgb(upright(image) if mended is None else mended)
         if rgb is image:
@@ -204,7 +208,15 @@ def _read_header(stream: BinaryIO, name: str, max_pixels: int) -> ImageFile.Imag
     return image
 
 
-def _load_pixels(image: ImageFile.ImageFile) -> None:
+def _load_pixels(image: ImageFile.ImageFile, stream: BinaryIO, start: int) -> None:
+    colours = 0 if image.palette is None else len(image.palette.palette) // 3  # of the file; loading may fill it up
+    _load_any_size(image)
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        stream.seek(start)
+        check_png(image, colours, stream)
+
+
+def _load_any_size(image: ImageFile.ImageFile) -> None:
     pillow_limit = Image.MAX_IMAGE_PIXELS
     if pillow_limit is None or image.width * image.height <= pillow_limit:
         image.load()

@@ -165,6 +165,101 @@ def shallow_cases() -> Iterator[Case]:
     )
 
 
+def laid_tiff(tags: dict[int, tuple[int, ...]], data: bytes) -> bytes:
+    """A little-endian TIFF laid by hand: tags of 32 bit numbers, whose data begin at byte 8."""
+    tags = {256: (40,), 257: (30,), 259: (1,), 273: (8,), 279: (len(data),), **tags}
+    directory, beyond = 8 + len(data), b""
+    entries = b""
+    for tag, values in sorted(tags.items()):
+        packed = struct.pack(f"<{len(values)}I", *values)
+        if len(packed) > 4:
+            place = directory + 6 + 12 * len(tags) + len(beyond)
+            packed, beyond = struct.pack("<I", place), beyond + packed
+        entries += struct.pack("<HHI", tag, 4, len(values)) + packed
+    head = b"II*\0" + struct.pack("<I", directory) + data
+    return head + struct.pack("<H", len(tags)) + entries + bytes(4) + beyond
+
+
+COLOUR = {258: (8, 8, 8), 262: (2,), 277: (3,)}
+HALF = RGB[:15].tobytes()
+SHRUNK = zlib.compress(HALF)
+
+
+def without(content: bytes, *tags: int) -> bytes:
+    """A TIFF whose tags of that number nobody looks for."""
+    for place, tag in enumerate(tags):
+        content = renamed(content, tag, 65000 + place)
+    return content
+
+
+def lacking_tiffs() -> Iterator[tuple[str, str, bytes]]:
+    """Name, code and content of files whose pixels are not all there, or not what their decoder takes them for."""
+    subsampled = {258: (8, 8, 8), 262: (6,), 277: (3,), 530: (2, 2)}
+    yield "YCbCr 2x2", "unsupported_format", laid_tiff(subsampled, bytes(40 * 30 * 3 // 2) + bytes(4000))
+    yield "YCbCr untold", "unsupported_format", laid_tiff({**subsampled, 530: (2, 1)}, bytes(40 * 30 * 2) + bytes(4000))
+    yield "a short strip", "truncated", laid_tiff({**COLOUR, 279: (len(HALF),)}, RGB.tobytes())
+    strips = {**COLOUR, 278: (15,)}
+    yield "one strip of two", "truncated", laid_tiff({**strips, 279: (len(HALF),)}, RGB.tobytes())
+    yield "one deflated strip of two", "truncated", laid_tiff({**strips, 259: (8,)}, SHRUNK)
+    left_out = {273: (8, 0), 279: (len(HALF), 0)}
+    yield "a sparse strip", "unsupported_format", laid_tiff({**strips, **left_out}, HALF)
+    left_out = {259: (8,), 273: (8, 0), 279: (len(SHRUNK), 0)}
+    yield "a sparse deflated strip", "unsupported_format", laid_tiff({**strips, **left_out}, SHRUNK)
+    offsets = tuple(8 + 768 * at for at in range(6))
+    tiles = {**COLOUR, 257: (90,), 322: (16,), 323: (16,), 324: offsets, 325: (768,) * 6}
+    yield "6 tiles of 18", "truncated", without(laid_tiff(tiles, bytes(768 * 6)), 273, 279)
+    yield "no photometric", "unsupported_format", laid_tiff({258: (8,), 277: (1,)}, GREY.tobytes())
+    reversed_bits = {258: (16,), 262: (1,), 277: (1,), 266: (2,)}
+    yield "16 bits reversed", "unsupported_format", laid_tiff(reversed_bits, wide(GREY).tobytes())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize(
+    "code, content", [case[1:] for case in lacking_tiffs()], ids=[case[0] for case in lacking_tiffs()]
+)
+def test_a_tiff_that_lacks_a_part_is_refused(code: str, content: bytes) -> None:
+    with pytest.raises(ImageError) as caught:
+        decode_image(content)
+    assert caught.value.code == code
+
+
+def sound_tiffs() -> Iterator[tuple[str, bytes]]:
+    picture = Image.fromarray(RGB)
+    for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
+        for options in ({}, {"tiffinfo": {278: 8}}):
+            stream = io.BytesIO()
+            picture.save(stream, "TIFF", compression=compression, **options)
+            yield f"{compression} {options}", stream.getvalue()
+    yield "tiles", tiff(RGB, photometric="rgb", tile=(16, 16))
+    yield "planes in strips", tiff(RGB.transpose(2, 0, 1), photometric="rgb", planarconfig="separate", rowsperstrip=7)
+    yield "no counts", renamed(tiff(RGB, photometric="rgb"), 279)
+    yield "strips that hold more", laid_tiff({**COLOUR, 278: (2**32 - 1,), 279: (4000,)}, RGB.tobytes() + bytes(400))
+    yield "a count of 0", laid_tiff({**COLOUR, 279: (0,)}, RGB.tobytes())
+    ycbcr = np.asarray(picture.convert("YCbCr")).tobytes()
+    yield "YCbCr 1x1", laid_tiff({258: (8, 8, 8), 262: (6,), 277: (3,), 530: (1, 1)}, ycbcr)
+
+
+@pytest.mark.parametrize("name, content", list(sound_tiffs()), ids=[case[0] for case in sound_tiffs()])
+def test_sound_tiffs_of_every_kind_are_read(name: str, content: bytes) -> None:
+    loss = 40 if "jpeg" in name else 3
+    assert np.abs(np.asarray(decode_image(content)).astype(int) - RGB).max() <= loss
+
+
+@pytest.mark.parametrize("mode", ["1", "L"])
+def test_fax_and_grey_of_pillow_are_read(mode: str) -> None:
+    for compression in ("raw", "group4", "tiff_lzw") if mode == "1" else ("raw", "tiff_lzw"):
+        stream = io.BytesIO()
+        Image.fromarray(GREY).convert(mode).save(stream, "TIFF", compression=compression)
+        assert decode_image(stream.getvalue()).size == (40, 30)
+
+
+@pytest.mark.parametrize("white", [255, 65535])
+def test_a_colour_map_of_8_bits_is_read_as_one(white: int) -> None:
+    colours = tuple(number * white // 255 for number in range(255, -1, -1)) * 3
+    content = laid_tiff({258: (8,), 262: (3,), 277: (1,), 320: colours}, (255 - GREY).tobytes())
+    assert np.array_equal(np.asarray(decode_image(content))[..., 0], GREY)
+
+
 CASES = [*tiff_cases(), *png_cases(), *shallow_cases()]
 _READ = 110  # of them at least; the others may be refused
 
@@ -188,6 +283,52 @@ def test_what_is_read_is_what_was_written() -> None:
             wrong.append(f"{name}: other pixels")
     assert not wrong
     assert len(CASES) > 160 and read >= _READ
+
+
+def interlaced(pixels: Pixels) -> tuple[list[bytes], bytes]:
+    """Rows of each Adam7 pass with their filter bytes, and the header of an RGB picture."""
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    parts = [pixels[top::down, left::across] for left, top, across, down in passes]
+    rows = [b"".join(b"\0" + row.tobytes() for row in part if row.size) for part in parts]
+    return rows, struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 2, 0, 0, 1)
+
+
+def laid_png(head: bytes, rows: bytes, palette: bytes = b"") -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    colours = chunk(b"PLTE", palette) if palette else b""
+    shrunk = zlib.compress(rows)
+    data = chunk(b"IDAT", shrunk[:50]) + chunk(b"IDAT", shrunk[50:])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + colours + data + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 30])
+@pytest.mark.parametrize("bottom", ["black", "seen"])
+def test_a_png_with_fewer_rows_than_its_header_says_ends_too_early(height: int, bottom: str) -> None:
+    pixels = RGB[:height].copy()
+    if bottom == "black":
+        pixels[-1] = 0
+    passes, head = interlaced(pixels)
+    rows = [b"\0" + row.tobytes() for row in pixels]
+    for parts, header in ((rows, head[:-1] + b"\0"), (passes, head)):
+        whole = b"".join(parts)
+        assert np.array_equal(np.asarray(decode_image(laid_png(header, whole))), pixels)
+        for short in (whole[:-1], whole[: len(whole) // 2], b""):
+            with pytest.raises(ImageError) as caught:
+                decode_image(laid_png(header, short))
+            assert caught.value.code == "truncated"
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_a_png_that_uses_a_colour_without_its_palette_is_unreadable(depth: int) -> None:
+    head, highest = struct.pack(">IIBBBBB", 8, 2, depth, 3, 0, 0, 0), 2**depth - 1
+    rows = (b"\0" + bytes([255] * depth)) * 2
+    palette = bytes(range(256)) * 3
+    assert decode_image(laid_png(head, rows, palette[: 3 * (highest + 1)])).size == (8, 2)
+    with pytest.raises(ImageError, match=f"colour {highest} of a palette of {highest}") as caught:
+        decode_image(laid_png(head, rows, palette[: 3 * highest]))
+    assert caught.value.code == "unreadable"
 
 
 def jpeg(quality: int = 90, **options: Any) -> bytes:
