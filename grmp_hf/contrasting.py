@@ -115,8 +115,8 @@ class _Middles(Sequence[Pixels]):
     def __getitem__(self, index: Any) -> Any:
         path = self.paths[index]
         try:
-            return middle(decode_image(path.read_bytes()), self.side)
-        except (ImageError, OSError) as error:
+            return middle(decode_image(path), self.side)
+        except ImageError as error:
             raise GRMPError(f"{path}: {error}; or remove it from the photographs") from error
 
 

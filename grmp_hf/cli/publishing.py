@@ -105,8 +105,9 @@ def _file(row: Row) -> Path:
 
 def _values(row: Row) -> dict[str, Any]:
     from grmp_hf.data.builders import row_values
+    from grmp_hf.data.opening import read_picture
 
-    return {**row_values(row), "image": {"bytes": _file(row).read_bytes(), "path": _file(row).name}}
+    return {**row_values(row), "image": {"bytes": read_picture(_file(row)), "path": _file(row).name}}
 
 
 def _shards(rows: Sequence[Row]) -> Iterator[list[Row]]:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grmp_hf.data.images import ImageError
+from grmp_hf.data.image_errors import ImageError
+from grmp_hf.data.opening import open_picture
 
 if TYPE_CHECKING:
     from grmp_hf.data.columns import ImageSource
@@ -29,10 +30,10 @@ def content_id(source: ImageSource) -> str | None:
             source = source.read()
         if isinstance(source, bytes):
             return f"{len(source)}-{hashlib.sha256(source).hexdigest()}"
-        with open(source, "rb") as file:
+        with open_picture(source) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             return f"{file.tell()}-{digest}"
-    except (OSError, ValueError, ImageError):  # ValueError: a name with NUL
+    except (OSError, ImageError):
         return None
 
 
@@ -116,12 +117,12 @@ def _pieces(source: ImageSource) -> tuple[bytes, ...] | None:
     if not isinstance(source, Path):
         return None
     try:
-        with open(source, "rb") as file:
+        with open_picture(source) as file:
             size = os.fstat(file.fileno()).st_size
             found = []
             for start in (0, size // 2, max(0, size - _PIECE)):
                 file.seek(start)
                 found.append(file.read(_PIECE))
             return tuple(found)
-    except OSError:
+    except (OSError, ImageError):
         return None

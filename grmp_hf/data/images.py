@@ -41,6 +41,7 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, JpegImagePlugin, PngImageP
 from grmp_hf.data.damage import DAMAGED, is_damaged_jpeg
 from grmp_hf.data.formats import PREFIX, find_decoder
 from grmp_hf.data.image_errors import IMAGE_ERROR_CODES, ImageError, ImageErrorCode
+from grmp_hf.data.opening import open_picture
 from grmp_hf.data.png import check_png
 from grmp_hf.data.tiff import check_tiff, inverted
 
@@ -90,7 +91,7 @@ def decode_image(
         (255, 255, 255)
     """
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else str(getattr(source, "name", "picture"))
-    with _open_stream(source, name) as stream, _pillow_errors(name):
+    with _open_stream(source) as stream, _pillow_errors(name):
         start = stream.tell()
         image = _read_header(stream, name, max_pixels)
         _load_pixels(image, stream, start)
@@ -151,26 +152,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _open_stream(source: Any, name: str) -> Iterator[BinaryIO]:
+def _open_stream(source: Any) -> Iterator[BinaryIO]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return
     if not isinstance(source, str | os.PathLike):
         yield source
         return
-    if os.path.isdir(source):
-        raise ImageError(f'"{name}" is a folder; expected a picture file', "is_a_directory")
-    if os.path.exists(source) and not os.path.isfile(source):
-        raise ImageError(f'"{name}" is a device or a pipe; expected a picture file', "unreadable")
-    try:
-        stream = open(source, "rb")  # noqa: SIM115 (closed below; errors of the body must not be taken for its own)
-    except FileNotFoundError as error:
-        raise ImageError(f'"{name}" does not exist; check the path', "not_found") from error
-    except PermissionError as error:
-        raise ImageError(f'"{name}" may not be read; change its permissions', "permission") from error
-    except (OSError, ValueError) as error:
-        raise ImageError(f'"{name}" cannot be opened: {error}', "unreadable") from error
-    with stream:
+    with open_picture(source) as stream:
         yield stream
 
 

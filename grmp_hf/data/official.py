@@ -155,7 +155,7 @@ def fingerprint(root: Path) -> str:
             path = os.path.join(folder, name)
             about = os.stat(path) if os.path.exists(path) else os.lstat(path)
             digest.update(f"{os.path.relpath(path, root)}\0{about.st_size}\0{about.st_mtime_ns}\0".encode())
-            if os.path.splitext(name)[1].lower() in _LABEL_SUFFIXES:
+            if os.path.splitext(name)[1].lower() in _LABEL_SUFFIXES and os.path.isfile(path):
                 digest.update(Path(path).read_bytes())
     return digest.hexdigest()
 

@@ -15,6 +15,7 @@ from PIL import Image
 from grmp_hf.data.distortions import Pixels
 from grmp_hf.data.images import ImageError, decode_image
 from grmp_hf.data.listing import list_images
+from grmp_hf.data.opening import read_picture
 from grmp_hf.errors import GRMPError
 
 __all__ = ["Photographs", "middle", "read_photographs"]
@@ -72,7 +73,7 @@ def read_photographs(
 
     def read(path: Path) -> tuple[Pixels, bytes] | ImageError:
         try:
-            content = _content(path)
+            content = read_picture(path)
             return middle(shrink(decode_image(content)), side), hashlib.sha256(content).digest()
         except ImageError as error:
             return error
@@ -92,13 +93,6 @@ def read_photographs(
         raise GRMPError(f"{folder}: expected photographs, got {len(paths)} files that cannot be read: {notes[0]}")
     said = () if left_out is None else (left_out,)
     return Photographs(tuple(pictures), _hash(digests), (*said, *notes))
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot be read ({error.strerror}); check the file", "unreadable") from error
 
 
 def middle(picture: Image.Image, side: int) -> Pixels:

@@ -58,3 +58,13 @@ def test_pictures_inside_a_table_are_read_once_where_they_differ() -> None:
     inside = [Inside(bytes([number])) for number in range(5)]
     assert first_copies(inside) == list(range(5))
     assert [picture.reads for picture in inside] == [1] * 5
+
+
+def test_a_pipe_or_a_device_is_no_copy_and_not_known(tmp_path: Path) -> None:
+    pipe, device, empty = tmp_path / "pipe.jpg", tmp_path / "device.jpg", tmp_path / "empty.jpg"
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    empty.write_bytes(b"")
+    assert content_id(pipe) is content_id(device) is None
+    assert first_copies([pipe, empty, pipe, device, device]) == [0, 1, 2, 3, 4]
+    assert KnownPictures(["0-0"]).holds(pipe) is None

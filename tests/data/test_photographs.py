@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +78,13 @@ def test_one_that_may_not_be_read_is_left_out_and_said(photos: list[Path], monke
     assert read_photographs(photos[0].parent, 8, keep).notes == (
         "03.png: cannot be read (Permission denied); check the file",
     )
+
+
+def test_a_pipe_or_a_device_keeps_nobody_waiting(photos: list[Path]) -> None:
+    os.mkfifo(photos[0].parent / "pipe.png")
+    (photos[0].parent / "zero.png").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(photos[0].parent / "socket.png"))
+        found = read_photographs(photos[0].parent, 8, keep)
+    assert len(found) == 12 and len(found.notes) == 3
+    assert all("a device or a pipe" in note for note in found.notes)
