@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         raise GRMPError(f"--noise: expected a deviation above 0, such as 0.2, got {args.noise:g}")
     from grmp_hf.data.listing import list_images
 
-    listing = list_images([*args.paths, *listed(args.list)])
+    listing = list_images(args.paths, listed(args.list))
     paths, note = listing.paths, listing.note()
     if len(paths) < 2:
         raise GRMPError(f"expected at least two different pictures to compare, got {len(paths)}; name another one")

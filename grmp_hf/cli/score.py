@@ -88,7 +88,7 @@ def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> 
     """Score what was asked for, to stdout where there is no file for the rows."""
     from grmp_hf.data.listing import list_images
 
-    listing = list_images([*args.paths, *listed(args.list)])
+    listing = list_images(args.paths, listed(args.list))
     paths, note = listing.paths, listing.note()
     if note is not None:
         say(args, note)

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     _check_output(args.output, args.overwrite)
     from grmp_hf.data.listing import list_images
 
-    listing = list_images([*args.paths, *listed(args.list)])
+    listing = list_images(args.paths, listed(args.list))
     notes = [note for note in [listing.note()] if note is not None]
     from grmp_hf.suggesting import suggest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import glob
 import json
 import os
@@ -49,30 +50,34 @@ class Listing(NamedTuple):
         return f"{len(self.paths)} pictures; left out: {reasons}"
 
 
-def list_images(paths: Iterable[str | os.PathLike[str]]) -> Listing:
+def list_images(paths: Iterable[str | os.PathLike[str]], names: Iterable[str] = ()) -> Listing:
     """List the pictures that files, folders and patterns stand for, always in the same order.
 
     A folder gives the files below it with a picture's suffix, in natural order ("2.jpg" before "10.jpg"). Linked
     folders are followed, each real folder once, so that no loop of links lasts. A pattern (`*`, `?`, `[...]`, `**`)
     gives its matches by the same rule. What is hidden, of the system, written by this tool, unreadable, or of a format
     that cannot be read here is left out and counted. A file that is named is kept whatever its suffix, and so is a
-    missing one with a picture's suffix: each becomes a row, if only one with an error code.
+    missing one with a picture's suffix: each becomes a row, if only one with an error code. So "a[1].jpg" is a name,
+    and never a pattern for "a1.jpg".
 
     Args:
         paths: in the order wanted.
+        names: files and folders that follow, of which none is a pattern.
 
     Raises:
         GRMPError: nothing was given, a folder without pictures, a pattern without a match, a path that does not exist.
     """
-    given = [os.fspath(path) for path in paths]
+    given = [(os.fspath(path), True) for path in paths] + [(name, False) for name in names]
     if not given:
         raise GRMPError("expected at least one picture, folder or pattern, got none; name one")
-    found: dict[str, str] = {}
+    found: dict[tuple[str, str], str] = {}
+    real = functools.cache(_real)
     left_out: Counter[str] = Counter()
-    for path in given:
+    for path, patterns in given:
         walk = _Walk(left_out)
-        for match in _expand(path, walk):
-            found.setdefault(os.path.abspath(match), match)
+        for match in _expand(path, walk, patterns=patterns):
+            folder, name = os.path.split(match)
+            found.setdefault((real(folder), name), match)
     return Listing(list(found.values()), left_out)
 
 
@@ -81,18 +86,27 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     return list_images(paths).paths
 
 
-def _expand(path: str, walk: _Walk) -> Sequence[str]:
+def _real(folder: str) -> str:
+    """Where a folder lies: ".." behind a link leads elsewhere than it reads."""
+    try:
+        return os.path.realpath(folder)
+    except (OSError, ValueError):  # a name with NUL
+        return folder
+
+
+def _expand(path: str, walk: _Walk, *, patterns: bool) -> Sequence[str]:
     if os.path.isdir(path):
         return _need(list(walk.below(path)), f'folder "{path}" holds no picture that can be read', walk)
     if os.path.lexists(path):
         return [path]
-    if glob.has_magic(path):
+    named = Path(path).suffix.lower() in READABLE | UNREADABLE
+    if patterns and glob.has_magic(path) and not (named and "*" not in path and "?" not in path):
         return _need(
             [picture for match in _matches(path, walk) for picture in walk.take(match)],
             f'pattern "{path}" matches no picture; check the spelling and the folder it starts from',
             walk,
         )
-    if Path(path).suffix.lower() in READABLE | UNREADABLE:
+    if named:
         return [path]
     raise GRMPError(f'"{path}" is neither a file nor a folder; check the spelling')
 

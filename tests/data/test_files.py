@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from pathlib import Path
 
@@ -107,6 +108,41 @@ def test_first_folder_wins_and_absolute_names_are_taken(folder: Path) -> None:
     assert folders.find("2.jpg") == folder / "2.JPG"
     assert folders.find(str(folder / "10.jpg")) == folder / "10.jpg"
     assert folders.find(str(folder / "absent.jpg")) is None
+
+
+def test_the_name_as_written_comes_before_another_case_in_an_earlier_folder(tmp_path: Path) -> None:
+    for name in ("one/a.JPG", "two/a.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    folders = PictureFolders([tmp_path / "one", tmp_path / "two"])
+    assert folders.find("a.jpg") == tmp_path / "two" / "a.jpg"
+    assert folders.find("A.JPG") == tmp_path / "one" / "a.JPG"
+
+
+def test_several_names_in_other_cases_are_refused(tmp_path: Path) -> None:
+    for name in ("a.JPG", "A.jpg"):
+        (tmp_path / name).touch()
+    if len(list(tmp_path.iterdir())) < 2:
+        pytest.skip("this disk knows no case")
+    assert PictureFolders([tmp_path]).find("A.jpg") == tmp_path / "A.jpg"
+    with pytest.raises(GRMPError, match=r'"a\.jpg": expected one file of that name in any case, found ".*A\.jpg", "'):
+        PictureFolders([tmp_path]).find("a.jpg")
+
+
+def test_letters_that_only_sound_alike_are_others(tmp_path: Path) -> None:
+    (tmp_path / "strasse.jpg").touch()
+    folders = PictureFolders([tmp_path])
+    assert folders.find("stra\u00dfe.jpg") is None and folders.find("STRASSE.jpg") == tmp_path / "strasse.jpg"
+
+
+@pytest.mark.skipif(os.sep != "/", reason="such names cannot be given here")
+def test_backslashes_and_blanks_on_disk_are_found(tmp_path: Path) -> None:
+    for name in ("b\\c.jpg", " d.jpg", "b/e.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    folders = PictureFolders([tmp_path])
+    assert folders.find("b\\c.jpg") == tmp_path / "b\\c.jpg" and folders.find("b\\e.jpg") == tmp_path / "b" / "e.jpg"
+    assert folders.find(" d.jpg") == folders.find("d.jpg") == tmp_path / " d.jpg"
 
 
 def test_accents_in_either_form(tmp_path: Path) -> None:

@@ -110,3 +110,18 @@ def test_nothing_but_what_is_left_out(tree: Path) -> None:
     (tree / "only" / "x.jxl").touch()
     with pytest.raises(GRMPError, match=r'folder "only" holds no picture that can be read; left out: 1 JXL'):
         list_images(["only"])
+
+
+def test_brackets_of_a_name_are_no_pattern(tree: Path) -> None:
+    (tree / "a1.jpg").touch()
+    assert list_images(["a[1].jpg"]).paths == ["a[1].jpg"]
+    assert list_images(["a[1].jp*"]).paths == ["a1.jpg"]
+    assert list_images([], ["a[1].jpg", "b/*.jpg", "b"]).paths == ["a[1].jpg", "b/*.jpg", "b/2.jpg", "b/10.jpg"]
+    with pytest.raises(GRMPError, match="is neither a file nor a folder"):
+        list_images([], ["b*"])
+
+
+def test_what_lies_beyond_a_link_is_where_it_is(tree: Path) -> None:
+    (tree / "link").symlink_to(tree / "h" / "i")
+    (tree / "h" / "a.png").touch()
+    assert list_images(["a.png", "link/../a.png", "h/a.png"]).paths == ["a.png", "link/../a.png"]

@@ -4,11 +4,13 @@ import os
 import shutil
 import socket
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from grmp_hf.data import opening
 from grmp_hf.data import photographs as module
 from grmp_hf.data.photographs import read_photographs
 from grmp_hf.errors import GRMPError
@@ -67,16 +69,14 @@ def test_what_cannot_be_read_is_left_out_and_said(photos: list[Path]) -> None:
 
 
 def test_one_that_may_not_be_read_is_left_out_and_said(photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Path.read_bytes
-
-    def refuse_one(path: Path) -> bytes:
-        if path.name == "03.png":
+    def refuse_one(path: str, mode: str) -> IO[Any]:
+        if path.endswith("03.png"):
             raise PermissionError(13, "Permission denied")
-        return read(path)
+        return open(path, mode)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse_one)
+    monkeypatch.setattr(opening, "open", refuse_one, raising=False)
     assert read_photographs(photos[0].parent, 8, keep).notes == (
-        "03.png: cannot be read (Permission denied); check the file",
+        f'03.png: "{photos[3]}" may not be read; change its permissions',
     )
 
 
