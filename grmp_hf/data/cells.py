@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-import re
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from grmp_hf.data.columns import (
     find_column,
     find_optional,
     first_few,
+    is_absent,
     is_empty,
     shown,
 )
+from grmp_hf.data.commas import rating_cells, vote_cells
 from grmp_hf.data.formats import READABLE
 from grmp_hf.data.numbers import NestedCell, parse_ratings
 from grmp_hf.data.raters import Votes
@@ -35,7 +37,6 @@ __all__ = [
     "match_columns",
     "optional_cells",
     "picture_names",
-    "rating_cells",
 ]
 
 _SPLIT_WORDS = {
@@ -45,8 +46,6 @@ _SPLIT_WORDS = {
 }
 _LEAST = {"mos_std": ("deviations", 0), "votes": ("numbers of votes", 1)}
 _SCORE_COLUMNS = {"path", "score", "quality", "status", "scorer"}
-_ABSENT = frozenset(("na", "n/a", "nan", "null", "-", "--", "\u2013", "\u2014", "?", "<na>"))
-"""Words that stand for an empty cell, in lower case."""
 
 
 def is_score_table(table: Table) -> bool:
@@ -145,20 +144,6 @@ def picture_names(table: Table, column: str, notes: list[str], *, repeated: bool
     return list(table.places)
 
 
-def rating_cells(table: Table, column: str, notes: list[str]) -> Sequence[Any]:
-    """Cells of a column of numbers, with points in the place of decimal commas where these can be nothing else."""
-    cells = table.columns[column]
-    texts = [cell.strip() for cell in cells if isinstance(cell, str)]
-    commas = [cell for cell in texts if "," in cell]
-    decimal = all(re.fullmatch(r"[+-]?[0-9]+,[0-9]+", cell) for cell in commas)
-    # "1,000" may be a thousand; "3,50", "0,125" and "1234,567" are not.
-    told = any(not re.fullmatch(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}", cell) for cell in commas)
-    if not (commas and decimal and told) or any("." in cell for cell in texts):
-        return cells
-    notes.append(f'{table.where}, column "{column}": decimal commas are read as points, "{commas[0]}" first')
-    return [cell.replace(",", ".") if isinstance(cell, str) else cell for cell in cells]
-
-
 def match_columns(table: Table, patterns: Sequence[str], images: str) -> list[str]:
     """The columns that names or shell patterns mean, in the order of the table; never that of the pictures.
 
@@ -233,14 +218,20 @@ def gather_votes(
 
 
 def optional_cells(
-    table: Table, used: set[str], places: Sequence[str], split_column: str | None, notes: list[str]
+    table: Table,
+    used: set[str],
+    places: Sequence[str],
+    split_column: str | None,
+    notes: list[str],
+    width: float = math.inf,
 ) -> dict[str, list[Any]]:
     """Field of a row -> cells, for the optional columns that a table has.
 
     Raises:
-        GRMPError: deviations that are no numbers of at least 0, votes that are none of at least 1, or a column of parts
-            that was asked for and has none.
+        GRMPError: deviations that are no numbers of at least 0 or more than the width of the scale allows, votes that
+            are no whole ones of at least 1, or a column of parts that was asked for and has none.
     """
+    most = 1.01 * width / math.sqrt(2)  # of two ratings at the ends, and what rounding may add
     columns = [name for name in table.columns if name not in used]
     chosen = find_optional(columns)
     if split_column is not None:
@@ -253,8 +244,16 @@ def optional_cells(
             continue
         _check_single(table, column, "--split-column")
         if field in _LEAST:
-            cells = rating_cells(table, column, notes)
-            result[field] = _parse_numbers(cells, places, f'{table.where}, column "{column}"', *_LEAST[field])
+            where = f'{table.where}, column "{column}"'
+            cells = (rating_cells if field == "mos_std" else vote_cells)(table, column, notes)
+            numbers = result[field] = _parse_numbers(cells, places, where, *_LEAST[field])
+            if field == "mos_std":
+                wrong = [f"{number:g} in {place}" for number, place in _given(numbers, places) if number > most]
+                remedy = "correct them, or give the range with --range LOW HIGH"
+                _refuse(wrong, where, f"deviations of at most {most:g}, all that the scale allows", remedy)
+            else:
+                wrong = [f"{number:g} in {place}" for number, place in _given(numbers, places) if number % 1]
+                _refuse(wrong, where, "whole numbers of votes", "correct or rename the column")
         else:
             result[field] = [None if is_absent(cell) else legacy(str(cell).strip()) for cell in table.columns[column]]
     if "split" in result:
@@ -265,11 +264,6 @@ def optional_cells(
         pairs = ", ".join(f'{field} from "{column}"' for field, column in chosen.items())
         notes.append(f"{table.where}: also {pairs}")
     return result
-
-
-def is_absent(cell: object) -> bool:
-    """Say whether a cell stands for nothing: empty, NaN, or a word such as "NA"."""
-    return is_empty(cell) or cell != cell or (isinstance(cell, str) and cell.strip().casefold() in _ABSENT)
 
 
 def _check_parts(cells: Sequence[str | None], column: str, wanted: str | None, where: str, notes: list[str]) -> bool:
@@ -298,15 +292,24 @@ def _parse_numbers(
     known = [i for i, cell in enumerate(cells) if not is_absent(cell)]
     numbers = parse_ratings([cells[i] for i in known], [places[i] for i in known], where=where)
     found: list[float | None] = [None] * len(cells)
-    below = [f"{number:g} in {places[i]}" for i, number in zip(known, numbers, strict=True) if number < least]
+    for i, number in zip(known, numbers, strict=True):
+        found[i] = number
+    below = [f"{number:g} in {place}" for number, place in _given(found, places) if number < least]
     if below:
         raise GRMPError(
             f"{where}: expected {what}, got {len(below)} below {least}: {first_few(below)}; "
             "correct or rename the column"
         )
-    for i, number in zip(known, numbers, strict=True):
-        found[i] = number
     return found
+
+
+def _given(numbers: Sequence[float | None], places: Sequence[str]) -> list[tuple[float, str]]:
+    return [(number, place) for number, place in zip(numbers, places, strict=True) if number is not None]
+
+
+def _refuse(wrong: Sequence[str], where: str, expected: str, remedy: str) -> None:
+    if wrong:
+        raise GRMPError(f"{where}: expected {expected}, got {len(wrong)} others: {first_few(wrong)}; {remedy}")
 
 
 def _check_single(table: Table, column: str, option: str) -> None:

@@ -48,9 +48,13 @@ __all__ = [
     "find_column",
     "find_optional",
     "first_few",
+    "is_absent",
     "is_empty",
     "shown",
 ]
+
+_ABSENT = frozenset(("na", "n/a", "nan", "null", "-", "--", "\u2013", "\u2014", "?", "<na>"))
+"""Words that stand for an empty cell, in lower case."""
 
 BLANKS = " \t\u00a0"
 """What may stand around a cell. A line break does not: a name may begin or end with one."""
@@ -223,3 +227,8 @@ def shown(cell: object, limit: int = 100) -> str:
 def is_empty(cell: object) -> bool:
     """Say whether a cell holds nothing: None or blank text."""
     return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
+def is_absent(cell: object) -> bool:
+    """Say whether a cell stands for nothing: empty, NaN, or a word such as "NA"."""
+    return is_empty(cell) or cell != cell or (isinstance(cell, str) and cell.strip().casefold() in _ABSENT)

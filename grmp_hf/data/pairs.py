@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from grmp_hf.data.cells import is_absent
-from grmp_hf.data.columns import BLANKS, RatedTable, Row, column_key, find_column, first_few, shown
+from grmp_hf.data.columns import BLANKS, RatedTable, Row, column_key, find_column, first_few, is_absent, shown
 from grmp_hf.data.numbers import MIN_RATINGS
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.sources import find_pictures, open_table

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ __all__ = ["NOMINAL_RANGES", "RatingScale", "infer_scale"]
 
 NOMINAL_RANGES: tuple[tuple[float, float], ...] = ((0, 1), (1, 5), (0, 5), (1, 10), (0, 10), (0, 100))
 """The ranges that `infer_scale` tries, narrowest first."""
+
+_CODES = frozenset((9.0, 99.0, 999.0, 9999.0, -1.0, -9.0, -99.0, -999.0, -9999.0))
+"""Numbers that stand for a missing one in many tables."""
 
 _Value = TypeVar("_Value", float, NDArray[np.float64])
 
@@ -109,7 +112,8 @@ def infer_scale(ratings: Sequence[float], *, higher_is_better: bool = True) -> t
         The scale, and one sentence with what was found, assumed, and how to change it.
 
     Raises:
-        GRMPError: no range holds all ratings; or many are 0 and no other is near, which may mean "not rated".
+        GRMPError: no range holds all ratings; or many are 0 and no other is near, or the
+            largest is 9, 99, 999 or the smallest -1, -9, -99 and far from the others, which may mean "not rated".
 
     Examples:
         >>> scale, note = infer_scale([2.5, 4.0, 3.0])
@@ -117,6 +121,7 @@ def infer_scale(ratings: Sequence[float], *, higher_is_better: bool = True) -> t
         ratings run from 2.5 to 4 and no range was given: taken as 1 (worst) to 5 (best); --range LOW HIGH changes this
     """
     smallest, largest = min(ratings), max(ratings)
+    _check_codes(ratings)
     zeros = _check_zeros(ratings)
     for low, high in NOMINAL_RANGES:
         if low <= smallest and largest <= high:
@@ -138,11 +143,36 @@ def _check_zeros(ratings: Sequence[float]) -> str:
     zeros, lowest, highest = len(ratings) - len(others), min(others), max(others)
     if lowest < (1 if highest <= 10 else 10):
         return ""
-    apart = f"{zeros} of {len(ratings)} ratings are 0 and the others run from {lowest:g} to {highest:g}"
+    apart = _apart(ratings, 0)
     if zeros < 2 or zeros < 0.05 * len(ratings):
         return f"; {apart}: remove the lines where 0 means that a picture was not rated"
     end = next((high for low, high in NOMINAL_RANGES if low == 0 and highest <= high), highest)
+    _ask(ratings, 0, (0, end))
+
+
+def _check_codes(ratings: Sequence[float]) -> None:
+    """Refuse numbers by which programs of statistics say that there is none, far from all other ratings."""
+    for code in {min(ratings), max(ratings)} & _CODES:
+        others = [rating for rating in ratings if rating != code]
+        if len(others) < 3:
+            continue
+        lowest, highest = min(others), max(others)
+        gap, whole = max(lowest - code, code - highest), highest - lowest
+        repeated = len(ratings) - len(others) > 1
+        if gap > whole or (gap == whole and repeated) or (code < 0 and lowest >= 1):
+            ends = min(code, lowest), max(code, highest)
+            fitting = ((low, high) for low, high in NOMINAL_RANGES if low <= ends[0] and ends[1] <= high)
+            _ask(ratings, code, next(fitting, ends))
+
+
+def _apart(ratings: Sequence[float], code: float) -> str:
+    others = [rating for rating in ratings if rating != code]
+    count = len(ratings) - len(others)
+    return f"{count} of {len(ratings)} ratings are {code:g} and the others run from {min(others):g} to {max(others):g}"
+
+
+def _ask(ratings: Sequence[float], code: float, ends: tuple[float, float]) -> NoReturn:
     raise GRMPError(
-        f"expected to know what 0 means: {apart}; if 0 is a rating, say so with --range 0 {end:g}; "
-        "if it stands for pictures that were not rated, remove their lines"
+        f"expected to know what {code:g} means: {_apart(ratings, code)}; if {code:g} is a rating, say so with "
+        f"--range {ends[0]:g} {ends[1]:g}; if it stands for pictures that were not rated, remove their lines"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -126,7 +127,8 @@ def read_ratings(
         *rated,
         *(name for name, cells in table.columns.items() if is_inside(cells)),
     }
-    for field, cells in optional_cells(table, used, places, split_column, notes).items():
+    width = math.inf if several else scale.high - scale.low  # single ratings bring their own deviations
+    for field, cells in optional_cells(table, used, places, split_column, notes, width).items():
         rows = [replace(row, **{field: cell}) for row, cell in zip(rows, cells, strict=True)]
     if several:
         merged = bring_together(rows, votes, scale, table.where, notes)

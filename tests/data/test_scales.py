@@ -113,6 +113,31 @@ def test_a_few_zeros_are_told() -> None:
     assert "1 of 51 ratings are 0 and the others run from 1 to 5: remove the lines where 0 means that a pic" in note
 
 
+@pytest.mark.parametrize(
+    ("ratings", "code", "ends"),
+    [
+        ([1, 2, 3, 4, 5, 99], "99", "0 100"),
+        ([1.5, 2, 3, 4.5, 9], "9", "1 10"),
+        ([1, 2, 3, 4, 5, 9, 9], "9", "1 10"),
+        ([10, 20, 90, 999, 999], "999", "10 999"),
+        ([1, 2, 3, 4, 5, -1], "-1", "-1 5"),
+        ([0.1, 0.5, 0.9, -9], "-9", "-9 0.9"),
+        ([10, 50, 90, -999], "-999", "-999 90"),
+    ],
+)
+def test_codes_of_missing_ratings_are_asked_about(ratings: list[float], code: str, ends: str) -> None:
+    with pytest.raises(
+        GRMPError, match=rf"expected to know what {code} means: .* so with --range {ends}; if it stands"
+    ):
+        infer_scale(ratings)
+    infer_scale([rating for rating in ratings if rating != float(code)])
+
+
+@pytest.mark.parametrize("ratings", [[1, 3, 5, 7, 9], [2, 4, 6, 9, 9], [20, 60, 80, 99], [5, 9], [1, 2, 3, 4, 5, 9]])
+def test_nines_that_belong_to_a_scale_are_not(ratings: list[float]) -> None:
+    assert infer_scale(ratings)[0].high in (10, 100)
+
+
 @pytest.mark.parametrize("ratings", [[-2.64, 111.77], [916.7, 1835.9], [-1, 1]])
 def test_no_range_fits(ratings: list[float]) -> None:
     with pytest.raises(GRMPError, match=r"within one of the usual ranges .* give the range with --range LOW HIGH"):

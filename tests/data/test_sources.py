@@ -106,6 +106,50 @@ def test_optional_columns_are_carried(folder: Path) -> None:
     assert any('scene from "subset", split from "set"' in note for note in read.notes)
 
 
+def test_a_deviation_that_the_scale_does_not_allow_is_refused(folder: Path) -> None:
+    write = (folder / "labels.csv").write_text
+    write(table(header=("image", "mos", "mos_std"), extra=("2.83",)))  # 4 / sqrt(2), rounded
+    assert [row.mos_std for row in read_ratings(folder).rows] == 6 * [2.83]
+    write(table(header=("image", "mos", "mos_std"), extra=("12.5",)))
+    with pytest.raises(
+        GRMPError, match=r'"mos_std": expected deviations of at most 2\.8.* got 6 others: 12\.5 in line 2'
+    ):
+        read_ratings(folder)
+    assert read_ratings(folder, scale=(0, 100)).rows[0].mos_std == 12.5
+
+
+def test_codes_of_missing_ratings_are_asked_about_in_columns_of_raters(folder: Path) -> None:
+    lines = [f"{name},{number % 5 + 1},{99 if number else 2}" for number, name in enumerate(NAMES)]
+    (folder / "labels.csv").write_text("\n".join(["image,r1,r2", *lines]))
+    with pytest.raises(GRMPError, match="expected to know what 99 means: 5 of 12 ratings are 99"):
+        read_ratings(folder, rating_columns=["r*"])
+    assert read_ratings(folder, rating_columns=["r*"], scale=(0, 100)).rows
+
+
+def test_votes_are_whole_and_their_thousands_may_have_points(folder: Path) -> None:
+    write = (folder / "labels.csv").write_text
+    lines = [f"{name};{mos:.1f};2.554" for name, mos in zip(NAMES, RATINGS, strict=True)]
+    write("\n".join(["image;mos;votes", *lines]))
+    with pytest.raises(GRMPError, match=r'"votes": expected whole numbers of votes, got 6 others: 2\.554 in line 2'):
+        read_ratings(folder)
+    lines = [f"{name};{f'{mos:.1f}'.replace('.', ',')};2.554" for name, mos in zip(NAMES, RATINGS, strict=True)]
+    write("\n".join(["image;mos;votes", *lines]))
+    read = read_ratings(folder)
+    assert {row.votes for row in read.rows} == {2554.0}
+    assert any('points are those of thousands, "2.554" first' in note for note in read.notes)
+
+
+def test_ratings_whose_points_may_be_of_thousands_are_refused(folder: Path) -> None:
+    lines = [f"{name};{number + 1}.250;0,5" for number, name in enumerate(NAMES)]
+    (folder / "labels.csv").write_text("\n".join(["image;mos;mos_std", *lines]))
+    with pytest.raises(
+        GRMPError, match=r'"mos": expected to know what its points mean.* of column "mos_std"; write one'
+    ):
+        read_ratings(folder)
+    (folder / "labels.csv").write_text("\n".join(["image;mos;mos_std", *lines]).replace(",", "."))
+    assert read_ratings(folder).rows[0].mos == 1.25
+
+
 def test_votes_are_numbers_of_at_least_one(folder: Path) -> None:
     (folder / "labels.csv").write_text(table(header=("image", "mos", "Num Votes"), extra=("3",)) + "\n")
     assert [row.votes for row in read_ratings(folder).rows] == 6 * [3.0]
