@@ -155,7 +155,12 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths", nargs="*", metavar="PATH", help="picture, folder (with all below it) or quoted pattern"
     )
-    parser.add_argument("--list", type=Path, metavar="FILE", help="text file with a path in each line, beside PATH")
+    parser.add_argument(
+        "--list",
+        type=Path,
+        metavar="FILE",
+        help="text file with a path in each line (or between NULs), beside PATH; - for standard input",
+    )
 
 
 def need_paths(args: argparse.Namespace) -> None:
@@ -165,18 +170,28 @@ def need_paths(args: argparse.Namespace) -> None:
 
 
 def listed(file: Path | None) -> list[str]:
-    """Paths in the lines of a file; their bytes are those of the names.
+    """Paths in the lines of a file, or of standard input for "-"; where it holds NUL, between these.
+
+    Their bytes are those of the names; a file in UTF-16, or with a mark, is read as tables are.
 
     Raises:
         GRMPError: it cannot be read.
     """
     if file is None:
         return []
+    from grmp_hf.data.text import encoding_of
+
     try:
-        lines = file.read_bytes().splitlines()
+        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
         raise GRMPError(f"--list {file}: cannot be read ({error.strerror}); check the path") from error
-    return [os.fsdecode(line) for line in lines if line.strip()]
+    encoding = encoding_of(content)
+    try:
+        text = os.fsdecode(content) if encoding.startswith("utf-8") else content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise GRMPError(f"--list {file}: expected {encoding.upper()} text, got ({error}); save it as UTF-8") from error
+    lines = re.split("\0" if "\0" in text else "\r\n|\r|\n", text.removeprefix("\ufeff"))
+    return [line for line in lines if line.strip()]
 
 
 def check_recipe(stage: str, wanted: str | None) -> Path | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from grmp_hf.errors import GRMPError
 
-__all__ = ["describe_foreign", "has_odd_bytes", "legacy", "read_text"]
+__all__ = ["describe_foreign", "encoding_of", "has_odd_bytes", "legacy", "read_text"]
 
 _FOREIGN = (
     (b"PK\x03\x04", "an Excel workbook or another zip archive", "export it as CSV"),
@@ -45,7 +45,7 @@ def read_text(path: Path) -> str:
     foreign = describe_foreign(content)
     if foreign is not None:
         raise GRMPError(f"{path}: expected a table as text, got {foreign}")
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), None) or _without_mark(content)
+    encoding = encoding_of(content)
     try:
         text = content.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "strict")
     except UnicodeDecodeError as error:
@@ -55,6 +55,11 @@ def read_text(path: Path) -> str:
         line = text.count("\n", 0, at) + 1
         raise GRMPError(f"{path}, line {line}: expected text, got a NUL character; save the table as UTF-8")
     return text
+
+
+def encoding_of(content: bytes) -> str:
+    """The encoding of a text: that of its mark, or else UTF-16 where it looks so, or UTF-8."""
+    return next((name for mark, name in _MARKS if content.startswith(mark)), None) or _without_mark(content)
 
 
 def describe_foreign(content: bytes) -> str | None:
