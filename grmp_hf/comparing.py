@@ -21,7 +21,7 @@ from grmp_hf.evaluation.metrics import caveats, evaluate_scores
 from grmp_hf.modeling.adapters import changes_embedding, teacher_mode
 from grmp_hf.modeling.known_heads import describe
 from grmp_hf.scoring import Scorer, Scores, joined
-from grmp_hf.views import all_views, iter_views
+from grmp_hf.views import all_views, iter_warned
 
 __all__ = ["Tested", "score_tests"]
 
@@ -86,20 +86,20 @@ def score_tests(
     ridge = _fit_ridge(scorer, taught, batch_size)
     rows: list[dict[str, Any]] = []
     values = [np.empty((0, 3))]
-    for chunk in iter_views(tests, scorer.views, batch_size=batch_size):
-        good = [found for _, found in chunk if isinstance(found, Tensor)]
+    for chunk in iter_warned(tests, scorer.views, batch_size=batch_size):
+        good = [found for _, found, _ in chunk if isinstance(found, Tensor)]
         if good:
             adapted, base = _look(scorer, torch.stack(good))
             judged, by_ridge = scorer.scores(adapted), ridge.predict(base.image_embeds.double().cpu().numpy())
             others = scorer.unit.to_score(np.stack([base.quality.double().cpu().numpy(), by_ridge], axis=1))
             values.append(np.column_stack([judged.score, others]))
         place = itertools.count()
-        for row, found in chunk:
+        for row, found, warning in chunk:
             if isinstance(found, ImageError):
-                rows.append(_row(scorer, row, found, (None, None)))
+                rows.append(_row(scorer, row, found, (None, None), ""))
             else:
                 at = next(place)
-                rows.append(_row(scorer, row, judged.of(at), others[at].round(6).tolist()))
+                rows.append(_row(scorer, row, judged.of(at), others[at].round(6).tolist(), warning))
         if advance is not None:
             advance(len(chunk))
     rating = np.array([row["rating"] for row in rows if row["status"] == "ok"])
@@ -135,6 +135,9 @@ def _look(scorer: Scorer, pixels: Tensor) -> tuple[Any, Any]:
     return joined(adapted), joined(plain)
 
 
-def _row(scorer: Scorer, row: Row, found: Scores | ImageError, others: Sequence[float | None]) -> dict[str, Any]:
+def _row(
+    scorer: Scorer, row: Row, found: Scores | ImageError, others: Sequence[float | None], warning: str
+) -> dict[str, Any]:
     scored = scorer.row(row.name, found)
-    return {**scored._asdict(), "rating": row.mos, "zero_shot": others[0], "ridge": others[1]}
+    warning = warning if scored.status == "ok" else ""
+    return {**scored._asdict(), "warning": warning, "rating": row.mos, "zero_shot": others[0], "ridge": others[1]}

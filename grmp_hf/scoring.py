@@ -34,7 +34,7 @@ from grmp_hf.modeling.image_processing_grmp import TILES, GRMPImageProcessor, no
 from grmp_hf.pictures import Picture, each_picture, is_picture, read_picture
 from grmp_hf.record import Record
 from grmp_hf.scores import ScoredPicture, Scores
-from grmp_hf.views import all_views, iter_views, large_alone
+from grmp_hf.views import all_views, iter_warned, large_alone
 
 __all__ = [
     "INTERVAL",
@@ -174,18 +174,13 @@ class Scorer:
         workers: int | None,
         judge: Callable[[Tensor], Scores],
     ) -> Iterator[list[ScoredPicture]]:
-        warned: dict[int, str] = {}
-
-        def look(item: tuple[int, str | os.PathLike[str]]) -> Tensor:
-            return self.views(item[1], warn=functools.partial(warned.__setitem__, item[0]))
-
-        for part in iter_views(enumerate(paths), look, batch_size=batch_size, workers=workers):
-            good = [views for _, views in part if isinstance(views, Tensor)]
+        for part in iter_warned(paths, self.views, batch_size=batch_size, workers=workers):
+            good = [views for _, views, _ in part if isinstance(views, Tensor)]
             judged = map(judge(torch.stack(good)).of, itertools.count()) if good else iter(())
             rows = []
-            for (at, path), views in part:
+            for path, views, warning in part:
                 row = self.row(os.fspath(path), views if isinstance(views, ImageError) else next(judged))
-                rows.append(row._replace(warning=warned.pop(at, "") if row.status == "ok" else ""))
+                rows.append(row._replace(warning=warning if row.status == "ok" else ""))
             yield rows
 
     def row(self, path: str, found: float | Scores | ImageError) -> ScoredPicture:

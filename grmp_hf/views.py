@@ -17,7 +17,7 @@ from grmp_hf.data.columns import Row
 from grmp_hf.data.images import MAX_PIXELS, ImageError
 from grmp_hf.errors import GRMPError
 
-__all__ = ["all_views", "as_image_error", "iter_views", "large_alone"]
+__all__ = ["all_views", "as_image_error", "iter_views", "iter_warned", "large_alone"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -75,6 +75,24 @@ def iter_views(
             return item, as_image_error(error)
 
     return _chunks(_read_ahead(decode, items, batch_size, workers), batch_size)
+
+
+def iter_warned(
+    items: Iterable[_Item], views: Callable[..., Tensor], *, batch_size: int, workers: int | None = None
+) -> Iterator[list[tuple[_Item, Tensor | ImageError, str]]]:
+    """As :func:`iter_views`, and what was warned of each picture, "" of most.
+
+    Args:
+        items, batch_size, workers: as there.
+        views: takes besides a function ``warn``, which it tells a warning.
+    """
+    warned: dict[int, str] = {}
+
+    def look(item: tuple[int, _Item]) -> Tensor:
+        return views(item[1], warn=functools.partial(warned.__setitem__, item[0]))
+
+    for part in iter_views(enumerate(items), look, batch_size=batch_size, workers=workers):
+        yield [(item, found, warned.pop(at, "")) for (at, item), found in part]
 
 
 def all_views(items: Iterable[_Item], views: Callable[[_Item], Tensor], *, batch_size: int) -> Iterator[Tensor]:

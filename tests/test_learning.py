@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import shutil
 import subprocess
 import sys
@@ -182,3 +183,18 @@ def test_tests_are_scored_beside_the_baselines(base: Scorer, table: RatedTable, 
     assert set(figures["baselines"]) == {"zero_shot", "ridge"}
     with pytest.raises(GRMPError, match="does not say what has taught it"):
         score_tests(base, table)
+
+
+def test_lost_data_of_a_picture_that_tests_are_told(base: Scorer, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "set")
+    table = grmp_hf.read_ratings(tmp_path / "set")
+    scorer = grmp_hf.adapt(base, table, shots=10, recipe=short())
+    assert scorer.taught is not None
+    name = scorer.taught.test[2]
+    stream = io.BytesIO()
+    Image.open(tmp_path / "set" / name).convert("RGB").resize((160, 120)).save(stream, "JPEG", quality=90)
+    sound = stream.getvalue()
+    (tmp_path / "set" / name).write_bytes(sound[: len(sound) * 2 // 3] + b"\xff\xd9")
+    rows = score_tests(scorer, table, batch_size=4).rows
+    assert {row["path"]: row["warning"] for row in rows if row["warning"]} == {name: "damaged"}
+    assert [row.warning for part in scorer.iter_scores([tmp_path / "set" / name]) for row in part] == ["damaged"]
