@@ -109,7 +109,7 @@ def test_bad_files_are_rows_and_the_exit_code_tells(
 def test_a_missing_file_is_a_row_and_patterns_are_expanded(
     photos: list[Path], clip_folder: Path, tmp_path: Path
 ) -> None:
-    pattern, missing = str(photos[0].parent / "0[12].png"), str(tmp_path / "gone.jpg")
+    pattern, missing = str(photos[0].parent / "0[12].p*"), str(tmp_path / "gone.jpg")
     target = tmp_path / "scores.jsonl"
     assert main(["score", pattern, missing, "--model", str(clip_folder), "-o", str(target)]) == 1
     assert [row["status"] for row in read(target)] == ["ok", "ok", "not_found"]
