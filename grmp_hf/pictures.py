@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -13,15 +14,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from grmp_hf.data.images import MAX_PIXELS, ImageError, ImageErrorCode, decode_image, to_rgb, upright
+from grmp_hf.data.images import MAX_PIXELS, ImageError, ImageErrorCode, decode_image, to_rgb
+from grmp_hf.data.opened import decode_opened
 from grmp_hf.errors import GRMPError
 
-__all__ = ["Picture", "each_picture", "is_data_set", "is_picture", "read_picture"]
+__all__ = ["Picture", "content_of", "each_picture", "is_data_set", "is_picture", "read_picture"]
 
-Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | torch.Tensor | Mapping[str, Any]
-"""What can be scored: a file or http(s) address, a file's content, a PIL image of any mode, an array or tensor
-``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` of 1, 3 or 4 channels (uint8, or floats in [0, 1]), or ``{"bytes", "path"}``
-as `datasets` gives an undecoded picture."""
+Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | torch.Tensor | Mapping[str, Any]
+"""What can be scored: a file or http(s) address, a file's content or a binary file that is open, a PIL image of any
+mode, an array or tensor ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` of 1, 3 or 4 channels (uint8, or floats in [0, 1]),
+or ``{"bytes", "path"}`` as `datasets` gives an undecoded picture."""
 
 _TIMEOUT = 20.0
 _MAX_BYTES = 2**28
@@ -34,7 +36,7 @@ def is_picture(given: Any) -> bool:
         return given.ndim <= 3
     if isinstance(given, Mapping):
         return bool({"bytes", "path"} & set(given))
-    return isinstance(given, str | os.PathLike | bytes | Image.Image)
+    return isinstance(given, str | os.PathLike | bytes | Image.Image | _Decoded) or hasattr(given, "read")
 
 
 def is_data_set(given: Any) -> bool:
@@ -44,6 +46,9 @@ def is_data_set(given: Any) -> bool:
 
 def each_picture(given: Any) -> Iterator[Any]:
     """Pictures one after the other.
+
+    What a list holds is given as it is. What is made one after the other is independent of what is made next: a
+    generator may use one array for all of its pictures, or close each file behind it.
 
     Args:
         given: one :data:`Picture`, or any iterable of them: a list, a generator, a batch as array, a column of a
@@ -55,11 +60,14 @@ def each_picture(given: Any) -> Iterator[Any]:
     if is_picture(given):
         yield given
     elif is_data_set(given):
-        yield from (row[_picture_column(given)] for row in given)
-    elif isinstance(given, Iterable) and not isinstance(given, Mapping | bytearray):
+        name = _picture_column(given)
+        yield from map(_own, (row[name] for row in _undecoded(given, name)))
+    elif isinstance(given, list | tuple | np.ndarray | torch.Tensor):
         yield from given
+    elif isinstance(given, Iterable) and not isinstance(given, Mapping | bytearray):
+        yield from map(_own, _undecoded_column(given))
     elif hasattr(given, "__getitem__") and hasattr(given, "__len__") and not isinstance(given, Mapping | bytearray):
-        yield from (given[index] for index in range(len(given)))
+        yield from (_own(given[index]) for index in range(len(given)))
     else:
         raise _unknown(given)
 
@@ -77,8 +85,10 @@ def read_picture(
         ImageError: it cannot be read or fetched.
         GRMPError: it is of no kind that can be read.
     """
+    if isinstance(picture, _Decoded):
+        return picture.tell(warn)
     if isinstance(picture, Image.Image):
-        return to_rgb(upright(picture))
+        return decode_opened(picture, max_pixels=max_pixels, warn=warn)
     if isinstance(picture, np.ndarray | torch.Tensor):
         return to_rgb(_from_array(picture))
     if isinstance(picture, Mapping) and is_picture(picture):
@@ -86,15 +96,73 @@ def read_picture(
         picture = picture.get("path") if content is None else content
     if isinstance(picture, str) and picture.lower().startswith(("http://", "https://")):
         return decode_image(_fetch(picture), max_pixels=max_pixels, warn=warn)
+    picture = content_of(picture)
     if not isinstance(picture, str | os.PathLike | bytes):
         raise _unknown(picture)
     return decode_image(picture, max_pixels=max_pixels, warn=warn)
 
 
+def content_of(picture: Any) -> Any:
+    """What a file that is open holds from its position on, where it stays if it can; anything else as it is.
+
+    Raises:
+        ImageError: it is open as text, or cannot be read.
+    """
+    if not hasattr(picture, "read") or isinstance(picture, str | os.PathLike):
+        return picture
+    try:
+        place = picture.tell() if picture.seekable() else None
+        content = picture.read()
+        if place is not None:
+            picture.seek(place)
+    except (AttributeError, OSError, ValueError) as error:
+        raise ImageError(f"an open file cannot be read ({error}); give its path or its bytes", "unreadable") from error
+    if not isinstance(content, bytes):
+        raise ImageError(
+            f"Expected a file that is open in binary mode, got {type(content).__name__} from it. Open it with "
+            "open(path, 'rb').",
+            "unreadable",
+        )
+    return content
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What a picture of Pillow's has shown, or what was wrong with it, at the time when it was given."""
+
+    found: Image.Image | ImageError
+    warned: list[str] = field(default_factory=list)
+
+    def tell(self, warn: Callable[[str], None] | None) -> Image.Image:
+        """The picture, as if it were decoded now."""
+        if isinstance(self.found, ImageError):
+            raise self.found
+        if warn is not None:
+            for code in self.warned:
+                warn(code)
+        return self.found
+
+
+def _own(picture: Any) -> Any:
+    """A picture that nobody changes or closes any more."""
+    if isinstance(picture, np.ndarray):
+        return picture.copy()
+    if isinstance(picture, torch.Tensor):
+        return picture.detach().clone()
+    try:
+        if not isinstance(picture, Image.Image):
+            return content_of(picture)
+        warned: list[str] = []
+        found = decode_opened(picture, warn=warned.append)
+        return _Decoded(found.copy() if found is picture else found, warned)
+    except ImageError as error:
+        return _Decoded(error)
+
+
 def _unknown(given: Any) -> GRMPError:
     return GRMPError(
-        "Expected a picture (file, http address, bytes, PIL image, array or tensor) or an iterable of pictures, got "
-        f"{type(given).__name__}. Pass one of these."
+        "Expected a picture (file, http address, bytes, open file, PIL image, array or tensor) or an iterable of "
+        f"pictures, got {type(given).__name__}. Pass one of these."
     )
 
 
@@ -107,6 +175,22 @@ def _picture_column(dataset: Any) -> str:
             f"columns {dataset.column_names}. Pass the column: dataset['image'], or a generator."
         )
     return str(names[0])
+
+
+def _undecoded(dataset: Any, name: str) -> Any:
+    """The data set with its pictures as files or bytes, where it would give them decoded by Pillow."""
+    import datasets
+
+    plain = isinstance(dataset, datasets.Dataset) and dataset.format["type"] is None
+    if not plain or not isinstance(dataset.features[name], datasets.Image) or dataset.features[name].mode is not None:
+        return dataset
+    return dataset.cast_column(name, datasets.Image(decode=False))
+
+
+def _undecoded_column(given: Any) -> Any:
+    """Of a column of a data set, the same with its pictures as files or bytes."""
+    source, name = getattr(given, "source", None), getattr(given, "column_name", None)
+    return _undecoded(source, name)[name] if is_data_set(source) and isinstance(name, str) else given
 
 
 def _fetch(address: str) -> bytes:
@@ -125,7 +209,11 @@ def _fetch(address: str) -> bytes:
 
 
 def _from_array(given: NDArray[Any] | torch.Tensor) -> Image.Image:
-    array = given.detach().cpu().numpy() if isinstance(given, torch.Tensor) else given
+    if isinstance(given, torch.Tensor):
+        wide = given.float() if given.dtype == torch.bfloat16 else given  # which arrays do not know
+        array = wide.detach().cpu().numpy()
+    else:
+        array = given
     if array.ndim == 3 and array.shape[2] not in _CHANNELS and array.shape[0] in _CHANNELS:
         array = np.moveaxis(array, 0, 2)
     unit = array.dtype.kind == "f"

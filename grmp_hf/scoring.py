@@ -31,7 +31,7 @@ from grmp_hf.explaining import explain_output, explainer_for
 from grmp_hf.modeling.explaining import Explainer
 from grmp_hf.modeling.feature_map import quality_interval
 from grmp_hf.modeling.image_processing_grmp import TILES, GRMPImageProcessor, normalize
-from grmp_hf.pictures import Picture, each_picture, is_picture, read_picture
+from grmp_hf.pictures import Picture, content_of, each_picture, is_picture, read_picture
 from grmp_hf.record import Record
 from grmp_hf.scores import ScoredPicture, Scores
 from grmp_hf.views import all_views, iter_warned, large_alone
@@ -161,20 +161,21 @@ class Scorer:
             interval, explain: as for :meth:`score`.
 
         Raises:
+            ImageError: what is no path is among them.
             GRMPError: a single file or picture instead, or it is to explain, and cannot.
         """
-        if is_picture(paths):
+        if is_picture(paths) or not isinstance(paths, Iterable):
             raise GRMPError(f"Expected an iterable of files, got one: {paths!r}. Put it into a list, or use score().")
         return self._iter_scores(paths, batch_size, workers, self._judging(interval, explain))
 
     def _iter_scores(
         self,
-        paths: Iterable[str | os.PathLike[str]],
+        paths: Iterable[Any],
         batch_size: int,
         workers: int | None,
         judge: Callable[[Tensor], Scores],
     ) -> Iterator[list[ScoredPicture]]:
-        for part in iter_warned(paths, self.views, batch_size=batch_size, workers=workers):
+        for part in iter_warned(map(_path, paths), self.views, batch_size=batch_size, workers=workers):
             good = [views for _, views, _ in part if isinstance(views, Tensor)]
             judged = map(judge(torch.stack(good)).of, itertools.count()) if good else iter(())
             rows = []
@@ -218,6 +219,7 @@ class Scorer:
         """
 
         tell = warn or functools.partial(warn_of, picture)
+        picture = content_of(picture)  # an open file is read once
 
         def decode(max_pixels: int) -> Tensor:
             decoder: Any = decode_row if isinstance(picture, Row) else read_picture
@@ -311,6 +313,20 @@ def _cat(values: Sequence[Any]) -> Any:
 def _array(values: Tensor) -> NDArray[np.float64]:
     found: NDArray[np.float64] = values.double().cpu().numpy()
     return found
+
+
+def _path(given: Any) -> Any:
+    """One of many paths.
+
+    Raises:
+        ImageError: it is none.
+    """
+    if isinstance(given, str | os.PathLike):
+        return given
+    raise ImageError(
+        f"Expected paths of files, got {type(given).__name__} among them. Score pictures in memory with score().",
+        "unreadable",
+    )
 
 
 def warn_of(picture: Any, code: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from transformers import pipeline
@@ -21,6 +22,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 import grmp_hf
 from grmp_hf import pictures
 from grmp_hf.data import ImageError
+from grmp_hf.data.image_errors import ImageWarning
 from grmp_hf.errors import GRMPError
 from grmp_hf.pictures import read_picture
 from grmp_hf.pipelines import TASK
@@ -48,6 +50,7 @@ ONE = {
     "float16": lambda path: (pixels(path) / 255).astype("float16"),
     "torch uint8 CHW": lambda path: torch.from_numpy(pixels(path).copy()).permute(2, 0, 1),
     "torch float HWC": lambda path: torch.from_numpy(pixels(path) / 255).float().requires_grad_(),
+    "stream": lambda path: io.BytesIO(path.read_bytes()),
     "undecoded bytes": lambda path: {"bytes": path.read_bytes(), "path": None},
     "undecoded path": lambda path: {"bytes": None, "path": str(path)},
 }
@@ -100,6 +103,90 @@ def test_many_pictures_of_any_kind_score_the_same(kind: str, scorer: Scorer, pho
     assert scorer.score(MANY[kind](photos[:5]), batch_size=2).score == pytest.approx(expected, abs=1e-6)
     found = pipeline(TASK, model=scorer.model)(MANY[kind](photos[:5]))
     assert [row["score"] for row in found] == pytest.approx(expected, abs=1e-5)
+
+
+def one_array(paths: list[Path]) -> Iterator[Any]:
+    buffer = np.empty((40, 50, 3), np.uint8)
+    for path in paths:
+        buffer[:] = np.asarray(Image.open(path).convert("RGB").resize((50, 40)))
+        yield buffer
+
+
+def one_tensor(paths: list[Path]) -> Iterator[Any]:
+    buffer = torch.empty((40, 50, 3), dtype=torch.uint8)
+    for array in one_array(paths):
+        buffer.copy_(torch.from_numpy(array))
+        yield buffer
+
+
+def one_picture(paths: list[Path]) -> Iterator[Any]:
+    canvas = Image.new("RGB", (50, 40))
+    for array in one_array(paths):
+        canvas.paste(Image.fromarray(array))
+        yield canvas
+
+
+def closed_behind(paths: list[Path]) -> Iterator[Any]:
+    for path in paths:
+        with Image.open(path) as image:
+            yield image
+
+
+def files_closed_behind(paths: list[Path]) -> Iterator[Any]:
+    for path in paths:
+        with open(path, "rb") as file:
+            yield file
+
+
+@pytest.mark.parametrize("reused", [one_array, one_tensor, one_picture, closed_behind, files_closed_behind])
+def test_what_a_generator_does_with_a_picture_afterwards_changes_nothing(
+    reused: Any, scorer: Scorer, photos: list[Path]
+) -> None:
+    small = [array.copy() for array in one_array(photos[:6])]
+    expected = scorer.score(photos[:6] if "closed" in reused.__name__ else small).score
+    assert np.ptp(expected) > 0.01
+    np.testing.assert_array_equal(scorer.score(reused(photos[:6])).score, expected)
+
+
+def test_a_column_of_odd_pictures_is_read_as_their_files_are(
+    scorer: Scorer, photos: list[Path], tmp_path: Path
+) -> None:
+    odd = tmp_path / "white_is_zero.tif"
+    wide = np.asarray(Image.open(photos[3]).convert("L")).astype(np.uint16) * 257
+    tifffile.imwrite(odd, 65535 - wide, photometric="miniswhite")
+    damaged, stream = tmp_path / "damaged.jpg", io.BytesIO()
+    Image.open(photos[9]).resize((200, 160)).save(stream, "JPEG")
+    half = len(stream.getvalue()) // 2
+    damaged.write_bytes(stream.getvalue()[:half] + bytes(300) + stream.getvalue()[half + 300 :])
+    with pytest.warns(ImageWarning, match=r"damaged\.jpg"):
+        expected = scorer.score([odd, damaged]).score
+    for given in (data_set([odd, damaged]), data_set([odd, damaged])["image"], closed_behind([odd, damaged])):
+        with pytest.warns(ImageWarning, match="a part of its data is lost"):
+            np.testing.assert_array_equal(scorer.score(given).score, expected)
+
+
+def test_bfloat16_is_taken(scorer: Scorer, photos: list[Path]) -> None:
+    found = scorer.score((torch.from_numpy(pixels(photos[0]).copy()) / 255).bfloat16()).quality
+    assert found == pytest.approx(scorer.score(photos[0]).quality, abs=0.02)
+
+
+def test_an_open_file_is_one_picture_as_often_as_it_is_given(scorer: Scorer, photos: list[Path]) -> None:
+    expected = scorer.score(photos[0]).score
+    with open(photos[0], "rb") as file:
+        for _ in range(2):
+            assert scorer.score(file).score == expected
+        with pytest.raises(GRMPError, match="got one"):
+            scorer.iter_scores(file)  # type: ignore[arg-type]
+    with open(__file__) as text, pytest.raises(ImageError, match="binary mode, got str"):
+        scorer.score(text)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [7, None, np.zeros((4, 4, 3), np.uint8), b"content"])
+def test_rows_of_what_is_no_path_are_refused_by_name(wrong: Any, scorer: Scorer, photos: list[Path]) -> None:
+    with pytest.raises(ImageError, match=f"Expected paths of files, got {type(wrong).__name__}"):
+        list(scorer.iter_scores([photos[0], wrong]))
+    with pytest.raises(GRMPError, match="Expected an iterable of files"):
+        scorer.iter_scores(7)  # type: ignore[arg-type]
 
 
 def test_a_batch_of_arrays(scorer: Scorer, photos: list[Path]) -> None:

@@ -50,7 +50,11 @@ __all__ = [
     "MAX_PIXELS",
     "ImageError",
     "ImageErrorCode",
+    "check_header",
     "decode_image",
+    "load_pixels",
+    "pillow_errors",
+    "shown",
     "to_rgb",
     "upright",
 ]
@@ -91,12 +95,11 @@ def decode_image(
         (255, 255, 255)
     """
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else str(getattr(source, "name", "picture"))
-    with _open_stream(source) as stream, _pillow_errors(name):
+    with _open_stream(source) as stream, pillow_errors(name):
         start = stream.tell()
         image = _read_header(stream, name, max_pixels)
-        _load_pixels(image, stream, start)
-        mended = inverted(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
-        rgb = to_rgb(upright(image) if mended is None else mended)
+        load_pixels(image, stream, start)
+        rgb = shown(image)
         if rgb is image:
             rgb = image.copy()  # a plain picture, free of the file
         if warn is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
@@ -105,6 +108,12 @@ def decode_image(
                 warn(DAMAGED)
     rgb.info = {}
     return rgb
+
+
+def shown(image: Image.Image) -> Image.Image:
+    """A loaded picture as people see it: RGB, upright, white where white is meant; maybe the same object."""
+    mended = inverted(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
+    return to_rgb(upright(image) if mended is None else mended)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -164,7 +173,7 @@ def _open_stream(source: Any) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _pillow_errors(name: str) -> Iterator[None]:
+def pillow_errors(name: str) -> Iterator[None]:
     """Turn whatever a decoder raises into an `ImageError`: one bad picture must never end a run over many."""
     try:
         yield
@@ -184,28 +193,48 @@ def _read_header(stream: BinaryIO, name: str, max_pixels: int) -> ImageFile.Imag
     prefix = stream.read(PREFIX)
     stream.seek(start)
     image = find_decoder(prefix)(stream, name)
+    check_header(image, prefix, max_pixels, str(image.tile[0][3]) if image.format == "PNG" else "")
+    return image
+
+
+def check_header(image: ImageFile.ImageFile, prefix: bytes, max_pixels: int, depth: str = "") -> None:
+    """Raise for a picture that is too large, or that Pillow would read as something else.
+
+    Args:
+        image: as Pillow has opened it.
+        prefix: first bytes of its file, as far as they are known.
+        max_pixels: largest width x height.
+        depth: of a PNG, how Pillow calls the numbers in the file.
+
+    Raises:
+        ImageError: "too_large" or "unsupported_format".
+    """
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"{width} x {height} pixels are over the limit of {max_pixels} pixels; shrink it", "too_large")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         check_tiff(image, prefix)
-    if image.format == "PNG" and "transparency" in image.info and str(image.tile[0][3]) in ("RGB;16B", "L;2", "L;4"):
+    if image.format == "PNG" and "transparency" in image.info and depth in ("RGB;16B", "L;2", "L;4"):
         raise ImageError(
             "a transparent colour in another depth than the pixels are read in; save it with an alpha channel",
             "unsupported_format",
         )
-    return image
 
 
-def _load_pixels(image: ImageFile.ImageFile, stream: BinaryIO, start: int) -> None:
+def load_pixels(image: Image.Image, stream: BinaryIO | None = None, start: int = 0) -> None:
+    """Decode a picture whose size has been allowed; the rows of a PNG are counted where its file is at hand.
+
+    Raises:
+        ImageError: "truncated" or "unreadable", of a PNG; see :func:`~grmp_hf.data.png.check_png`.
+    """
     colours = 0 if image.palette is None else len(image.palette.palette) // 3  # of the file; loading may fill it up
     _load_any_size(image)
-    if isinstance(image, PngImagePlugin.PngImageFile):
+    if stream is not None and isinstance(image, PngImagePlugin.PngImageFile):
         stream.seek(start)
         check_png(image, colours, stream)
 
 
-def _load_any_size(image: ImageFile.ImageFile) -> None:
+def _load_any_size(image: Image.Image) -> None:
     pillow_limit = Image.MAX_IMAGE_PIXELS
     if pillow_limit is None or image.width * image.height <= pillow_limit:
         image.load()
@@ -224,7 +253,11 @@ def upright(image: Image.Image) -> Image.Image:
 
     Returns:
         The same object where there is nothing to turn; an unreadable tag counts as none.
+
+    Raises:
+        Exception: whatever its decoder raises of pixels that are not loaded yet.
     """
+    image.load()  # reading a PNG's tag does so too, and a damaged picture is no unreadable tag
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
         return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image

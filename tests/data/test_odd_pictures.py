@@ -6,11 +6,13 @@ expected, but for the conversion of CMYK, which is documented as Pillow's.
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from PIL import Image
 from grmp_hf.data.damage import is_damaged_jpeg
 from grmp_hf.data.formats import find_decoder
 from grmp_hf.data.images import ImageError, decode_image
+from grmp_hf.data.opened import decode_opened
 
 Pixels = NDArray[Any]
 _NOISE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -264,12 +267,40 @@ CASES = [*tiff_cases(), *png_cases(), *shallow_cases()]
 _READ = 110  # of them at least; the others may be refused
 
 
+def opened(content: bytes, folder: Path, *, file: bool, loaded: bool) -> Image.Image:
+    """A picture as Pillow opens it, of a file or of bytes."""
+    path = folder / "picture"
+    path.write_bytes(content)
+    image = Image.open(path if file else io.BytesIO(content))
+    if loaded:
+        image.load()
+    return image
+
+
+def by_pillow(content: bytes, folder: Path, *, file: bool, loaded: bool) -> Image.Image:
+    with opened(content, folder, file=file, loaded=loaded) as image:
+        return decode_opened(image)
+
+
+Door = Callable[[bytes, Path], Image.Image]
+DOORS: dict[str, Door] = {
+    "bytes": lambda content, _: decode_image(content),
+    "Pillow, file": functools.partial(by_pillow, file=True, loaded=False),
+    "Pillow, file, loaded": functools.partial(by_pillow, file=True, loaded=True),
+    "Pillow, bytes": functools.partial(by_pillow, file=False, loaded=False),
+    "Pillow, bytes, loaded": functools.partial(by_pillow, file=False, loaded=True),
+}
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_what_is_read_is_what_was_written() -> None:
+@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+def test_what_is_read_is_what_was_written(door: Door, tmp_path: Path) -> None:
     wrong, read = [], 0
     for name, content, expected in CASES:
         try:
-            found = np.asarray(decode_image(content)).astype(int)
+            found = np.asarray(door(content, tmp_path)).astype(int)
+        except (OSError, SyntaxError, ValueError):  # Pillow's own, which opens and loads before it is our turn
+            continue
         except ImageError as error:
             if expected is None and error.code not in ("unsupported_format", "unreadable"):
                 wrong.append(f"{name}: {error}")
@@ -359,6 +390,40 @@ def test_lost_data_of_a_jpeg_are_told(damage: Callable[[bytes], bytes], options:
     except ImageError:  # other data may hold a marker that no decoder takes
         return
     assert said == ["damaged"]
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_lost_data_of_a_jpeg_of_pillows_are_told(loaded: bool, tmp_path: Path) -> None:
+    said: list[str] = []
+    decode_opened(opened(jpeg(), tmp_path, file=True, loaded=loaded), warn=said.append)
+    assert not said
+    decode_opened(opened(DAMAGE["lost sector"](jpeg()), tmp_path, file=True, loaded=loaded), warn=said.append)
+    assert said == ["damaged"]
+
+
+def test_a_shallow_transparent_colour_is_refused_whatever_the_door(tmp_path: Path) -> None:
+    content = bytearray(png(GREY[:, :10].copy(), 0, 3))
+    content[16:20], content[24] = struct.pack(">I", 40), 2  # ten bytes are 40 pixels of two bits
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    for door in DOORS.values():
+        with pytest.raises(ImageError, match="a transparent colour"):
+            door(bytes(content), tmp_path)
+
+
+def test_a_damaged_png_of_pillows_is_never_scored_in_part(tmp_path: Path) -> None:
+    content = bytearray(png(np.random.default_rng(1).integers(0, 256, (200, 300, 3), dtype=np.uint8), 2))
+    content[len(content) // 2] ^= 255
+    with pytest.raises(ImageError):
+        decode_image(bytes(content))
+    for file in (True, False):
+        with pytest.raises(ImageError):
+            by_pillow(bytes(content), tmp_path, file=file, loaded=False)
+
+
+def test_what_was_drawn_into_a_picture_of_pillows_counts(tmp_path: Path) -> None:
+    image = opened(png(RGB, 2), tmp_path, file=True, loaded=True)
+    image.paste((1, 2, 3), (0, 0, 40, 30))
+    assert decode_opened(image).getpixel((5, 5)) == (1, 2, 3)
 
 
 @pytest.mark.parametrize("options", [{"mode": "CMYK"}, {"subsampling": 0}, {"subsampling": 2}, {"optimize": True}])
