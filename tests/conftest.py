@@ -314,6 +314,28 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(tmp_path_factory.mktemp("sets") / "points", 30, seed=2, low=0, high=100)
 
 
+def adapted(ratings: Path, scale: tuple[float, float], folder: Path) -> Path:
+    """The folder of an adapter of the default base, which reads its side network."""
+    import grmp_hf
+
+    recipe = dataclasses.replace(grmp_hf.FewShotRecipe.named("default"), steps=3, blocks=1, batch_size=4)
+    table = grmp_hf.read_ratings(ratings, scale=scale)
+    grmp_hf.adapt(grmp_hf.load(), table, shots=8, recipe=recipe).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def points_adapter(points: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of the default base with its side network, on a scale from 0 to 100."""
+    return adapted(points, (0, 100), tmp_path_factory.mktemp("adapted") / "points")
+
+
+@pytest.fixture(scope="session")
+def stars_adapter(stars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one, on a scale from 1 to 5."""
+    return adapted(stars, (1, 5), tmp_path_factory.mktemp("adapted") / "stars")
+
+
 @pytest.fixture(scope="session")
 def base(clip_folder: Path) -> Scorer:
     """The scorer of the small random CLIP."""

@@ -95,6 +95,18 @@ def test_the_example_runs(script: str, rated: Path, photos: list[Path], tmp_path
         assert said
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_an_adapter_with_a_side_network_scores_the_same_by_every_door(
+    points_adapter: Path, photos: list[Path], tmp_path: Path, run: Run
+) -> None:
+    code, said, errors = run(
+        str(ROOT / "examples" / "save_and_load.py"), str(points_adapter), str(photos[0]), str(tmp_path / "out")
+    )
+    assert code == 0, errors[-2000:]
+    numbers = [float(found) for found in re.findall(r"\[([\d.e-]+)\]", said)]
+    assert len(numbers) == 3 and numbers == pytest.approx([numbers[0]] * 3, abs=1e-5)
+
+
 def test_examples_are_short_and_named_in_the_documents() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8") + (ROOT / "docs" / "quickstart.md").read_text(
         encoding="utf-8"

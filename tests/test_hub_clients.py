@@ -237,7 +237,7 @@ if sys.argv[3] == "transformers first":
     import transformers.pipelines, transformers.models.auto, peft
 import grmp_hf, grmp_hf.data.images, torch
 from peft import AutoPeftModel, PeftModel
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
 folder, picture = sys.argv[1:3]
 picture_pixels = grmp_hf.data.images.decode_image(picture)
 
@@ -249,6 +249,7 @@ def quality(model, of=folder):
 found, allowed = {}, ["grmp_hf.modeling.modeling_grmp"]
 for name in (folder, "owner/mine"):
     found["load", name] = grmp_hf.load(name).score(picture).quality.item()
+    found["any", name] = quality(AutoModel.from_pretrained(name))
     found["pipeline", name] = pipeline("image-quality-assessment", model=name)(picture)["quality"]
     found["auto", name] = quality(AutoModelForImageClassification.from_pretrained(name))
     found["ours", name] = quality(grmp_hf.GRMPForImageQualityAssessment.from_pretrained(name))
@@ -263,9 +264,12 @@ print(json.dumps([base, plain, [[*key, value] for key, value in found.items()]])
 """
 
 
-def test_the_embedded_base_is_found_by_every_door_and_no_hub_hears_of_it(photos: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["prompts", "with a side network"])
+def test_the_embedded_base_is_found_by_every_door_and_no_hub_hears_of_it(
+    kind: str, points_adapter: Path, photos: list[Path], tmp_path: Path
+) -> None:
     hub, folder = tmp_path / "hub", tmp_path / "mine"
-    shutil.copytree(EMBEDDED_PROMPTS, folder)
+    shutil.copytree(EMBEDDED_PROMPTS if kind == "prompts" else points_adapter, folder)
     shutil.copytree(folder, hub / "owner" / "mine")
     expected = grmp_hf.load(folder).score(photos[0]).quality.item()
     with fake_hub(hub) as (endpoint, first), fake_hub(hub) as (other, second):

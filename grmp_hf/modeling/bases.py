@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,12 +18,22 @@ from transformers.utils import cached_file
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import adapter_weights
-from grmp_hf.modeling.configuration_grmp import match_views
+from grmp_hf.modeling.configuration_grmp import EMBEDDED, match_views
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.known_heads import describe
+from grmp_hf.modeling.side import SIDE_SETTINGS
 from grmp_hf.record import CONFIG_FILE, RECORD, Record
 
-__all__ = ["RecordedConfig", "base_fingerprint", "check_base", "check_recorded", "find_record", "meet_base", "side_of"]
+__all__ = [
+    "RecordedConfig",
+    "base_beside",
+    "base_fingerprint",
+    "check_base",
+    "check_recorded",
+    "find_record",
+    "meet_base",
+    "side_of",
+]
 
 _BESIDE = ("head.", "side.")  # what a base may have that is no part of the CLIP
 
@@ -84,6 +95,15 @@ def find_record(place: str | os.PathLike[str], **options: Any) -> Record:
     wanted = {name: options[name] for name in known if name in options}
     cached_file(place, RECORD, **wanted, _raise_exceptions_for_missing_entries=False)
     return Record.load(Path(cached_file(place, CONFIG_FILE, **wanted)).parent)
+
+
+def base_beside(name: Any) -> str | None:
+    """The base of an adapter's folder where more belongs to it than transformers would load; None of anything else."""
+    file = Path(name) / CONFIG_FILE
+    if not file.is_file():
+        return None
+    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    return base if base == EMBEDDED or (base and (Path(base) / SIDE_SETTINGS).is_file()) else None
 
 
 @dataclass

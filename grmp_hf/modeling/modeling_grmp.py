@@ -6,10 +6,8 @@ Letters in shapes: B pictures, V views of a picture, A quality anchors, S semant
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,7 +15,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForImageClassification, CLIPModel, PreTrainedModel
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.bases import base_fingerprint, check_recorded, find_record
+from grmp_hf.modeling.bases import base_beside, base_fingerprint, check_recorded, find_record
 from grmp_hf.modeling.caching import WeightCache, acting_weights, adapter_state
 from grmp_hf.modeling.configuration_grmp import (
     EMBEDDED,
@@ -32,8 +30,8 @@ from grmp_hf.modeling.functional import anchor_logits, count_tiles, join_tiles, 
 from grmp_hf.modeling.heads import AnchorHead, Features, Head, Readout, Text, judge, view_features, weights_of
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, denormalize
 from grmp_hf.modeling.patches import exact_patches
-from grmp_hf.modeling.side import SIDE_SETTINGS, Side, look_aside, make_side, read_side
-from grmp_hf.record import CONFIG_FILE, Record
+from grmp_hf.modeling.side import Side, look_aside, make_side, read_side
+from grmp_hf.record import Record
 
 __all__ = [
     "GRMPForImageQualityAssessment",
@@ -47,15 +45,6 @@ _TEXTS = 64  # that go through the text tower at once
 def as_tuple(return_dict: bool | None, config: Any) -> bool:
     """Whether ``forward`` is to give a tuple: by its argument, else by the configuration."""
     return not (config.return_dict if return_dict is None else return_dict)
-
-
-def _base_beside(name: Any) -> str | None:
-    """The base of an adapter's folder where more belongs to it than transformers would load; None of anything else."""
-    file = Path(name) / CONFIG_FILE
-    if not file.is_file():
-        return None
-    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    return base if base == EMBEDDED or (base and (Path(base) / SIDE_SETTINGS).is_file()) else None
 
 
 class GRMPForImageQualityAssessment(PreTrainedModel):
@@ -114,14 +103,12 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         kwargs |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         kwargs["dtype"] = torch.float32 if narrow else wanted
         name, adapter = pretrained_model_name_or_path, None
-        beneath = _base_beside(name)
+        beneath = base_beside(name)
         if beneath is not None:
             name, adapter = beneath, name
         model, info = super().from_pretrained(model_place(name), *args, **kwargs)
         check_loaded(info, f"a CLIP at {str(name)!r}")
-        beside = read_side(model_place(name)) if os.path.isdir(model_place(name)) and model.side is None else None
-        if beside is not None:
-            model.put_beside(*beside)
+        model._put_own_side(name)
         if narrow:  # an adapter knows its base by weights that are not rounded
             before = base_fingerprint(model)
             model = model.to(wanted)
@@ -142,6 +129,13 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         weight = next(self.clip.parameters())
         self.config.side, self.side = dict(settings), side.to(weight.device, weight.dtype)
 
+    def _put_own_side(self, name: Any) -> None:
+        """Put the side network that lies in the folder of a base beside it, where there is one and it has none."""
+        place = model_place(name)
+        beside = read_side(place) if self.side is None and os.path.isdir(place) else None
+        if beside is not None:
+            self.put_beside(*beside)
+
     def load_adapter(
         self, peft_model_id: str | None = None, adapter_name: str | None = None, *args: Any, **kwargs: Any
     ) -> Any:
@@ -155,7 +149,10 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         if peft_model_id is not None:
             places = getattr(kwargs.get("load_config"), "download_kwargs", None), kwargs.get("adapter_kwargs"), kwargs
             options = {name: value for given in places for name, value in (given or {}).items()}
-            record = check_recorded(find_record(peft_model_id, **options), self)
+            found = find_record(peft_model_id, **options)
+            if found.side is not None:  # transformers loads an adapter before the base has all that lies beside it
+                self._put_own_side(self.name_or_path)
+            record = check_recorded(found, self)
         if record.preprocessing is not None:
             match_views(self.config, GRMPImageProcessor(**record.preprocessing))
         kwargs["ignore_mismatched_sizes"] = True
