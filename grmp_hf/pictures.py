@@ -18,7 +18,7 @@ from grmp_hf.data.images import MAX_PIXELS, ImageError, ImageErrorCode, decode_i
 from grmp_hf.data.opened import decode_opened
 from grmp_hf.errors import GRMPError
 
-__all__ = ["Picture", "content_of", "each_picture", "is_data_set", "is_picture", "read_picture"]
+__all__ = ["Picture", "as_path", "content_of", "each_picture", "is_data_set", "is_picture", "read_picture"]
 
 Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | torch.Tensor | Mapping[str, Any]
 """What can be scored: a file or http(s) address, a file's content or a binary file that is open, a PIL image of any
@@ -100,6 +100,20 @@ def read_picture(
     if not isinstance(picture, str | os.PathLike | bytes):
         raise _unknown(picture)
     return decode_image(picture, max_pixels=max_pixels, warn=warn)
+
+
+def as_path(given: Any) -> Any:
+    """One of many paths.
+
+    Raises:
+        ImageError: it is none.
+    """
+    if isinstance(given, str | os.PathLike):
+        return given
+    raise ImageError(
+        f"Expected paths of files, got {type(given).__name__} among them. Score pictures in memory with score().",
+        "unreadable",
+    )
 
 
 def content_of(picture: Any) -> Any:

@@ -46,7 +46,8 @@ class ImageQualityAssessmentPipeline(Pipeline):
     ``quality`` is in [0, 1], 1 = best; ``score`` is the same on the scale of the adapter's ratings, or the quality
     where there is none. The model is a folder, a Hub id, a ``GRMPForImageQualityAssessment`` or a ``PeftModel`` around
     one, such as ``grmp_hf.load(...).model``; the preprocessing is ``image_processor=`` if given, else the adapter's,
-    else that of the model's folder.
+    else that of the model's folder. Where another adapter of the model is made active, its scale and preprocessing are
+    taken.
 
     Of baked experts there is also ``experts``, name -> how much each has counted.
 
@@ -63,12 +64,17 @@ class ImageQualityAssessmentPipeline(Pipeline):
     _load_video_processor = False
 
     def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
-        processor = kwargs.pop("image_processor", None)
+        self._given = kwargs.pop("image_processor", None)
         super().__init__(model, *args, **kwargs)
-        record = Record.of(_active_config(self.model) or self.model.config)  # a baked scorer's own holds the same
+        self._settle()
+
+    def _settle(self) -> None:
+        """Take scale and preprocessing from the record of the adapter that is active now."""
+        self._settled = _active_config(self.model)
+        record = Record.of(self._settled or self.model.config)  # a baked scorer's own holds the same
         scale = record.scale
         self.scale = RatingScale(0.0, 1.0) if scale is None else RatingScale.from_dict(scale)
-        self.image_processor = processor or _preprocessing(self.model, record.preprocessing)
+        self.image_processor = self._given or _preprocessing(self.model, record.preprocessing)
         match_views(self.model.config, self.image_processor)
 
     def _sanitize_parameters(
@@ -80,6 +86,8 @@ class ImageQualityAssessmentPipeline(Pipeline):
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """A dictionary for one picture, an iterator of them for an iterator or torch data set, else a list."""
+        if _active_config(self.model) is not self._settled:
+            self._settle()
         if isinstance(inputs, Mapping):
             return super().__call__([inputs], **kwargs)[0]
         plain = isinstance(inputs, list | torch.utils.data.Dataset) and not is_data_set(inputs)

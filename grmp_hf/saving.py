@@ -37,19 +37,20 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
     """Write the adapter of a scorer, or the model and its preprocessing where it has none, with a card.
 
     What the scorer holds is written with it: :func:`grmp_hf.load` gives the same scores on the same scale. Of several
-    adapters the active one is written.
+    adapters the one that the scorer was made with is written.
 
     Of experts, each one is written into a folder of its own, and their gate beside them.
 
     Raises:
-        GRMPError: the folder cannot be written to, the model has a head with weights that no adapter holds, or it is
-            none of a CLIP.
+        GRMPError: another adapter acts in the model than when the scorer was made, the folder cannot be written to, the
+            model has a head with weights that no adapter holds, or it is none of a CLIP.
     """
     target, model = Path(folder), scorer.model
     if not hasattr(model, "config"):
         raise GRMPError(
             f"Expected a scorer around a CLIP, got {type(model).__name__}, which saves itself: model.save_pretrained."
         )
+    scorer.check_adapter()
     with writing(target):
         if isinstance(model, Experts):
             for name, expert in model.experts.items():

@@ -28,10 +28,11 @@ from grmp_hf.data.sources import decode_row
 from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
 from grmp_hf.explaining import explain_output, explainer_for
+from grmp_hf.modeling.adapters import acting_adapters, check_acting
 from grmp_hf.modeling.explaining import Explainer
 from grmp_hf.modeling.feature_map import quality_interval
 from grmp_hf.modeling.image_processing_grmp import TILES, GRMPImageProcessor, normalize
-from grmp_hf.pictures import Picture, content_of, each_picture, is_picture, read_picture
+from grmp_hf.pictures import Picture, as_path, content_of, each_picture, is_picture, read_picture
 from grmp_hf.record import Record
 from grmp_hf.scores import ScoredPicture, Scores
 from grmp_hf.views import all_views, iter_warned, large_alone
@@ -72,6 +73,21 @@ class Scorer:
     scale: RatingScale | None
     identity: dict[str, Any]
     taught: Split | None = None
+    _acting: Any = dataclasses.field(
+        default=None, repr=False, compare=False
+    )  # the model, and what acted in it at first
+
+    def __post_init__(self) -> None:
+        if self._acting is None or self._acting[0] is not self.model:
+            object.__setattr__(self, "_acting", (self.model, acting_adapters(self.model)))
+
+    def check_adapter(self) -> None:
+        """Raise unless the adapter that acts in the model is the one that scale and identity speak of.
+
+        Raises:
+            GRMPError: another one has been made active, put there or taken out since.
+        """
+        check_acting(self.model, self._acting[1], self.identity.get("adapter"))
 
     @property
     def device(self) -> torch.device:
@@ -175,7 +191,7 @@ class Scorer:
         workers: int | None,
         judge: Callable[[Tensor], Scores],
     ) -> Iterator[list[ScoredPicture]]:
-        for part in iter_warned(map(_path, paths), self.views, batch_size=batch_size, workers=workers):
+        for part in iter_warned(map(as_path, paths), self.views, batch_size=batch_size, workers=workers):
             good = [views for _, views, _ in part if isinstance(views, Tensor)]
             judged = map(judge(torch.stack(good)).of, itertools.count()) if good else iter(())
             rows = []
@@ -235,7 +251,12 @@ class Scorer:
         return dataclasses.replace(self, processor=GRMPImageProcessor(**fewer), identity=identity)
 
     def prepare(self, pixels: Tensor) -> Tensor:
-        """Normalise views, uint8 ``(B, V, 3, S, S)``, for the model: its device and type."""
+        """Normalise views, uint8 ``(B, V, 3, S, S)``, for the model: its device and type.
+
+        Raises:
+            GRMPError: another adapter acts in it than at first.
+        """
+        self.check_adapter()
         weight = next(self.model.parameters())
         values = normalize(pixels, self.processor.image_mean, self.processor.image_std)
         return values.to(weight.device, weight.dtype)
@@ -313,20 +334,6 @@ def _cat(values: Sequence[Any]) -> Any:
 def _array(values: Tensor) -> NDArray[np.float64]:
     found: NDArray[np.float64] = values.double().cpu().numpy()
     return found
-
-
-def _path(given: Any) -> Any:
-    """One of many paths.
-
-    Raises:
-        ImageError: it is none.
-    """
-    if isinstance(given, str | os.PathLike):
-        return given
-    raise ImageError(
-        f"Expected paths of files, got {type(given).__name__} among them. Score pictures in memory with score().",
-        "unreadable",
-    )
 
 
 def warn_of(picture: Any, code: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import CLIPConfig, CLIPModel
 
 import grmp_hf
@@ -26,6 +26,7 @@ from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.record import Record, origin_of
+from grmp_hf.scoring import Scorer
 
 
 def edited(folder: Path, target: Path, **fields: Any) -> Path:
@@ -311,3 +312,44 @@ def test_the_split_of_a_baked_scorer_is_fetched_from_the_hub(
     assert adapter_files.folder_of_split("owner/mine", "abc", False) == place
     assert not (adapter_files.folder_of_split("owner/without", "abc", True) / "split.json").exists()
     assert asked == [("owner/mine", "abc", False), ("owner/without", "abc", True)]
+
+
+def second_active(scorer: Scorer, folder: Path) -> None:
+    scorer.model.load_adapter(str(folder), "second")  # type: ignore[operator]
+    scorer.model.set_adapter("second")  # type: ignore[operator]
+
+
+def in_its_place(scorer: Scorer, folder: Path) -> None:
+    model: Any = scorer.model
+    model.load_adapter(str(folder), "second")
+    model.set_adapter("second")
+    model.delete_adapter("default")
+    model.load_adapter(str(folder), "default")
+    model.set_adapter("default")
+
+
+def put_into_the_base(scorer: Scorer, folder: Path) -> None:
+    PeftModel.from_pretrained(scorer.model, str(folder))
+
+
+def put_there_by_transformers(scorer: Scorer, folder: Path) -> None:
+    scorer.model.load_adapter(str(folder))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("change", [second_active, in_its_place, put_into_the_base, put_there_by_transformers])
+def test_another_adapter_never_answers_in_the_name_of_a_scorer(
+    change: Any, points_adapter: Path, stars_adapter: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    adapted = change in (second_active, in_its_place)
+    scorer = grmp_hf.load(adapter=points_adapter) if adapted else grmp_hf.load()
+    expected = scorer.score(photos[0]).score
+    change(scorer, stars_adapter)
+    for use in (scorer, scorer.without_tiles()):
+        with pytest.raises(GRMPError, match=r"one in which the adapter '\w+' acts.* grmp_hf.load\(adapter="):
+            use.score(photos[0])
+        with pytest.raises(GRMPError, match="Expected the model as this scorer was made with it"):
+            use.save(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+    if change is second_active:
+        scorer.model.set_adapter("default")  # type: ignore[operator]
+        assert scorer.score(photos[0]).score == expected

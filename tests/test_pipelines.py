@@ -68,3 +68,15 @@ def test_a_baked_scorer_keeps_its_scale_and_preprocessing(
     for model in (str(tmp_path / "baked"), grmp_hf.load(tmp_path / "baked").model):
         found = pipeline(TASK, model=model)([str(path) for path in photos])
         assert [row["score"] for row in found] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_scale_is_that_of_the_adapter_which_is_active(
+    points_adapter: Path, stars_adapter: Path, photos: list[Path]
+) -> None:
+    model: Any = grmp_hf.load(adapter=points_adapter).model
+    model.load_adapter(str(stars_adapter), "second")
+    scores = pipeline("image-quality-assessment", model=model)
+    for name, folder in (("default", points_adapter), ("second", stars_adapter), ("default", points_adapter)):
+        model.set_adapter(name)
+        expected = grmp_hf.load(adapter=folder).score(photos[0]).score[0]
+        assert scores(str(photos[0]))["score"] == pytest.approx(expected, rel=1e-5)
