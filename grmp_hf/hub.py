@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -15,6 +15,7 @@ from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig
+from transformers.utils import IMAGE_PROCESSOR_NAME
 
 from grmp_hf.adapter_files import (
     HUB_ERRORS,
@@ -53,6 +54,7 @@ __all__ = [
     "gather",
     "load",
     "package_versions",
+    "preprocessing_beside",
     "push",
     "recorded_name",
     "save",
@@ -119,7 +121,8 @@ def load(
     configs = [adapter_config(part) for part in parts]
     if configs and name == "default":
         name, revision = recorded_base(parts[0], configs[0]), revision or configs[0].revision
-    base, processor = _load_base(name, revision, wanted, offline)
+    needed = not configs or any(Record.of(config).preprocessing is None for config in configs)
+    base, processor = _load_base(name, revision, wanted, offline, needed)
     wanted_side = side or next(filter(None, map(_side_source, configs)), None)
     if wanted_side is not None:
         processor = _put_side(base, processor, wanted_side, offline)
@@ -141,6 +144,7 @@ def load(
         if record.preprocessing is not None:
             processor = GRMPImageProcessor(**record.preprocessing)
     match_views(base.config, processor)
+    base.preprocessing = processor.settings()
     identity = {
         "model": Path(name).name if Path(name).is_dir() else recorded_name(name),
         "revision": commit or f"weights-{fingerprint}",
@@ -184,7 +188,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _load_base(
-    name: str, revision: str | None, dtype: torch.dtype, offline: bool
+    name: str, revision: str | None, dtype: torch.dtype, offline: bool, needed: bool
 ) -> tuple[GRMPForImageQualityAssessment | Baked, GRMPImageProcessor]:
     place = EMBEDDED if name == "default" else name
     inside = place == EMBEDDED
@@ -196,12 +200,32 @@ def _load_base(
             baked = _BAKED[kind].from_pretrained(place, dtype=dtype, **options)
             return baked, GRMPImageProcessor(**(baked.config.preprocessing or {"size": image_size(baked.config)}))
         base = GRMPForImageQualityAssessment.from_pretrained(place, dtype=dtype, **options)
+    return base, preprocessing_beside(model_place(place), base.config, needed=needed, **options)
+
+
+def preprocessing_beside(place: str, config: Any, *, needed: bool = True, **options: Any) -> GRMPImageProcessor:
+    """The preprocessing beside a model; CLIP's own at the model's size beside weights that never had any.
+
+    Args:
+        place: folder or Hub id of the model; empty for one that was made in memory.
+        config: of the model.
+        needed: whether pictures are to be seen with it.
+        options: as ``from_pretrained`` takes them.
+
+    Raises:
+        GRMPError: it is damaged, or was left behind where the model was saved.
+    """
     try:
-        processor = GRMPImageProcessor.from_pretrained(place, **options)
-    except OSError:  # weights without preprocessing: CLIP's own at the model's size
-        size = image_size(base.config)
-        processor = GRMPImageProcessor(size, shortest_edge_limit=max(size, 768))
-    return base, processor
+        return cast(GRMPImageProcessor, GRMPImageProcessor.from_pretrained(place, **options))
+    except OSError as error:
+        damaged = os.path.isfile(os.path.join(place, IMAGE_PROCESSOR_NAME))
+        if place and needed and (damaged or config.view_weights is not None or config.side_size is not None):
+            raise GRMPError(
+                f"Expected {IMAGE_PROCESSOR_NAME} beside the model at {place!r}, whose views are not CLIP's own, got "
+                f"{_first_line(error) if damaged else 'none'}. Copy it again, or save it anew: scorer.save(folder)."
+            ) from error
+        size = image_size(config)
+        return GRMPImageProcessor(size, shortest_edge_limit=max(size, 768))
 
 
 @contextmanager

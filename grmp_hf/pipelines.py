@@ -12,8 +12,8 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.explaining import explainer_for, most_likely
-from grmp_hf.hub import load
-from grmp_hf.modeling.configuration_grmp import image_size, match_views
+from grmp_hf.hub import load, preprocessing_beside
+from grmp_hf.modeling.configuration_grmp import match_views
 from grmp_hf.modeling.explaining import EXPLAINED, Explainer
 from grmp_hf.modeling.feature_map import quality_interval
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
@@ -141,12 +141,7 @@ def _active_config(model: Any) -> Any:
 def _preprocessing(model: Any, settings: dict[str, Any] | None) -> GRMPImageProcessor:
     if settings is not None:
         return GRMPImageProcessor(**settings)
-    try:
-        found: GRMPImageProcessor = GRMPImageProcessor.from_pretrained(model.config._name_or_path)
-    except OSError:  # a model without a folder, or one without preprocessing: CLIP's own at the model's size
-        size = image_size(model.config)
-        return GRMPImageProcessor(size, shortest_edge_limit=max(size, 768))
-    return found
+    return preprocessing_beside(model.config._name_or_path, model.config)
 
 
 def register() -> None:

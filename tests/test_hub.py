@@ -13,7 +13,7 @@ import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from peft import PeftModel, get_peft_model
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, pipeline
 
 import grmp_hf
 from grmp_hf import adapter_files, hub
@@ -25,6 +25,7 @@ from grmp_hf.modeling.baking import bake
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+from grmp_hf.pipelines import TASK
 from grmp_hf.record import Record, origin_of
 from grmp_hf.scoring import Scorer
 
@@ -353,3 +354,29 @@ def test_another_adapter_never_answers_in_the_name_of_a_scorer(
     if change is second_active:
         scorer.model.set_adapter("default")  # type: ignore[operator]
         assert scorer.score(photos[0]).score == expected
+
+
+def test_the_model_of_a_scorer_takes_its_preprocessing_along(photos: list[Path], tmp_path: Path) -> None:
+    scorer, again, third = grmp_hf.load(), tmp_path / "again", tmp_path / "third"
+    expected = scorer.score(photos[:3]).quality
+    scorer.model.save_pretrained(again)  # type: ignore[operator]
+    GRMPForImageQualityAssessment.from_pretrained(again).save_pretrained(third)
+    for folder in (again, third):
+        assert grmp_hf.load(folder).processor.settings() == scorer.processor.settings()
+    assert np.array_equal(grmp_hf.load(third).score(photos[:3]).quality, expected)
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_preprocessing_that_is_lost_is_refused_where_it_is_needed(
+    content: str | None, points_adapter: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    expected = grmp_hf.load(adapter=points_adapter).score(photos[0]).score
+    grmp_hf.load().save(tmp_path / "base")
+    (tmp_path / "base" / "preprocessor_config.json").unlink()
+    if content is not None:
+        (tmp_path / "base" / "preprocessor_config.json").write_text(content)
+    with pytest.raises(GRMPError, match=r"Expected preprocessor_config.json beside the model at .*scorer\.save"):
+        grmp_hf.load(tmp_path / "base")
+    with pytest.raises(GRMPError, match=r"Expected preprocessor_config.json beside the model"):
+        pipeline(TASK, model=GRMPForImageQualityAssessment.from_pretrained(tmp_path / "base"))
+    assert grmp_hf.load(tmp_path / "base", adapter=points_adapter).score(photos[0]).score == expected  # brings its own

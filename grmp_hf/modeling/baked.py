@@ -21,12 +21,13 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.clip.modeling_clip import CLIPVisionModel
 
+from grmp_hf.modeling.bases import check_loaded
 from grmp_hf.modeling.configuration_grmp import CLIP_MEAN, CLIP_STD, IGNORED, anchor_levels, axis_sizes
 from grmp_hf.modeling.feature_map import FeatureMap, Sureness
 from grmp_hf.modeling.functional import anchor_logits
 from grmp_hf.modeling.heads import AnchorHead, Features, GRMPOutput, Text, judge, view_features
 from grmp_hf.modeling.known_heads import rebuild
-from grmp_hf.modeling.modeling_grmp import as_tuple, check_loaded
+from grmp_hf.modeling.modeling_grmp import as_tuple
 from grmp_hf.modeling.patches import exact_patches
 from grmp_hf.modeling.prompts import KeysValues, prompt_attention, run_prompted_encoder
 from grmp_hf.modeling.side import look_aside, make_side

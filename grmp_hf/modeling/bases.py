@@ -29,6 +29,7 @@ __all__ = [
     "base_beside",
     "base_fingerprint",
     "check_base",
+    "check_loaded",
     "check_recorded",
     "find_record",
     "meet_base",
@@ -186,3 +187,20 @@ def _refuse_other(name: str, recorded: Any, found: Any, base: str | None) -> Non
             f"other {name}: {recorded} recorded, {found} found. Load it with that base, and without another --side "
             "(side=)."
         )
+
+
+def check_loaded(info: dict[str, Any], what: str) -> None:
+    """Raise if transformers reports weights that are missing, left over or of other sizes."""
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    wrong = {kind: sorted(map(_describe_key, info[kind])) for kind in kinds if info.get(kind)}
+    if wrong:
+        raise GRMPError(
+            f"Expected exactly the weights of {what}, got "
+            + "; ".join(f"{kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in wrong.items())
+            + ". Check that the folder is complete and that its sizes are those of its configuration."
+        )
+
+
+def _describe_key(key: Any) -> str:
+    """A weight's name, or its name, size in the file and size in the model."""
+    return key if isinstance(key, str) else f"{key[0]} {tuple(key[1])} instead of {tuple(key[2])}"

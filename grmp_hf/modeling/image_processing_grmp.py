@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoImageProcessor, BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.utils import IMAGE_PROCESSOR_NAME
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.configuration_grmp import CLIP_MEAN, CLIP_STD, GRMPConfig, model_place
 from grmp_hf.modeling.functional import count_tiles
 
-__all__ = ["TILES", "GRMPImageProcessor", "authors_training_view", "denormalize", "normalize"]
+__all__ = ["TILES", "GRMPImageProcessor", "authors_training_view", "denormalize", "normalize", "preprocessing_in"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -233,6 +235,17 @@ class GRMPImageProcessor(BaseImageProcessor):
         shorter = min(picture.size)
         limit = self.shortest_edge_limit
         return _Resized(picture, self.size if shorter < self.size else min(shorter, limit or shorter))
+
+
+def preprocessing_in(folder: Any) -> dict[str, Any] | None:
+    """Settings of the preprocessing that lies in the folder of a model; None where there is none, or no folder."""
+    if not (Path(folder) / IMAGE_PROCESSOR_NAME).is_file():
+        return None
+    try:
+        processor: GRMPImageProcessor = GRMPImageProcessor.from_pretrained(folder)
+    except OSError:  # damaged; whoever scores with it is told
+        return None
+    return processor.settings()
 
 
 class _Resized:

@@ -22,8 +22,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils import CONFIG_NAME, ModelOutput
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.bases import check_loaded
 from grmp_hf.modeling.image_processing_grmp import IMAGENET_MEAN, IMAGENET_STD, normalize
-from grmp_hf.modeling.modeling_grmp import check_loaded
 
 __all__ = ["RESNET18", "SMALL", "LowLevelConfig", "LowLevelEncoder", "LowLevelOutput", "load_encoder"]
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForImageClassification, CLIPModel, PreTrainedModel
+from transformers.utils import CONFIG_NAME
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.bases import base_beside, base_fingerprint, check_recorded, find_record
+from grmp_hf.modeling.bases import base_beside, base_fingerprint, check_loaded, check_recorded, find_record
 from grmp_hf.modeling.caching import WeightCache, acting_weights, adapter_state
 from grmp_hf.modeling.configuration_grmp import (
     EMBEDDED,
@@ -28,7 +30,7 @@ from grmp_hf.modeling.configuration_grmp import (
 from grmp_hf.modeling.feature_map import Sureness
 from grmp_hf.modeling.functional import anchor_logits, count_tiles, join_tiles, unit_length
 from grmp_hf.modeling.heads import AnchorHead, Features, Head, Readout, Text, judge, view_features, weights_of
-from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, denormalize
+from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, denormalize, preprocessing_in
 from grmp_hf.modeling.patches import exact_patches
 from grmp_hf.modeling.side import Side, look_aside, make_side, read_side
 from grmp_hf.record import Record
@@ -36,7 +38,6 @@ from grmp_hf.record import Record
 __all__ = [
     "GRMPForImageQualityAssessment",
     "as_tuple",
-    "check_loaded",
 ]
 
 _TEXTS = 64  # that go through the text tower at once
@@ -81,6 +82,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         self._anchors: dict[str, WeightCache[Tensor]] = {
             kind: WeightCache() for kind in ("quality", "semantic", "others")
         }
+        self.preprocessing: dict[str, Any] | None = None  # as its folder has it, which it leaves with the model
         self._before_rounding: dict[str, str] = {}  # fingerprint of rounded weights -> of what they were
         self.post_init()
 
@@ -109,6 +111,7 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         model, info = super().from_pretrained(model_place(name), *args, **kwargs)
         check_loaded(info, f"a CLIP at {str(name)!r}")
         model._put_own_side(name)
+        model.preprocessing = preprocessing_in(model_place(name))
         if narrow:  # an adapter knows its base by weights that are not rounded
             before = base_fingerprint(model)
             model = model.to(wanted)
@@ -118,6 +121,12 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
         if adapter is not None:
             model.load_adapter(adapter)
         return (model, info) if wants_info else model
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """As transformers' own, with the preprocessing that the model was loaded with beside it."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if self.preprocessing is not None and (Path(save_directory) / CONFIG_NAME).is_file():
+            GRMPImageProcessor(**self.preprocessing).save_pretrained(save_directory)
 
     def put_beside(self, settings: dict[str, Any], side: Side) -> None:
         """Give the model a frozen side network, see :func:`~grmp_hf.modeling.side.make_side`; nothing else changes.
@@ -320,23 +329,6 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
             for cache in self._anchors.values():
                 cache.clear()
         return super().train(mode)  # type: ignore[no-any-return]
-
-
-def check_loaded(info: dict[str, Any], what: str) -> None:
-    """Raise if transformers reports weights that are missing, left over or of other sizes."""
-    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
-    wrong = {kind: sorted(map(_describe_key, info[kind])) for kind in kinds if info.get(kind)}
-    if wrong:
-        raise GRMPError(
-            f"Expected exactly the weights of {what}, got "
-            + "; ".join(f"{kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in wrong.items())
-            + ". Check that the folder is complete and that its sizes are those of its configuration."
-        )
-
-
-def _describe_key(key: Any) -> str:
-    """A weight's name, or its name, size in the file and size in the model."""
-    return key if isinstance(key, str) else f"{key[0]} {tuple(key[1])} instead of {tuple(key[2])}"
 
 
 AutoModel.register(GRMPConfig, GRMPForImageQualityAssessment, exist_ok=True)
