@@ -47,6 +47,7 @@ _EXPERTS = "grmp_hf.experts/1"
 ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE, RECORD, "README.md")
 
 _NAMED = {"base": "base_model_name_or_path", "revision": "revision"}  # as PEFT calls them
+_RECORDED = ("GRMP", "LODA")  # methods of ours, never written without a record
 _EARLIER = ("anchors", "base_fingerprint", "preprocessing", "rating_scale", "provenance")
 
 
@@ -90,9 +91,14 @@ class Record:
         """Of the adapter in a folder, where earlier versions left it in the settings. The base is what PEFT says it is.
 
         Raises:
-            GRMPError: a file is damaged.
+            GRMPError: a file is damaged, or an adapter was saved with a record that is gone; PEFT alone saves without.
         """
         settings, own = _read(Path(folder) / CONFIG_FILE), _read(Path(folder) / RECORD)
+        if not own and _belongs(settings):
+            raise GRMPError(
+                f"Expected {RECORD} beside {CONFIG_FILE} in {str(folder)!r}, with scale and preprocessing of this "
+                "adapter, got none. Copy the whole folder again."
+            )
         found = vars(cls.earlier(*map(settings.get, _EARLIER)))
         known = {name: own[name] for name in found if name in own}
         named = {name: settings[field] for name, field in _NAMED.items() if settings.get(field)}
@@ -105,8 +111,13 @@ class Record:
         return cls(None, None, fingerprint, head, preprocessing, scale, provenance)
 
     def save(self, folder: str | Path) -> None:
-        """Write ``record.json`` into the folder of an adapter."""
+        """Write ``record.json`` into the folder of an adapter; its settings say from then on that it belongs there."""
         (Path(folder) / RECORD).write_text(self.text(), encoding="utf-8")
+        settings = _read(Path(folder) / CONFIG_FILE)
+        if settings.get("auto_mapping"):  # where PEFT keeps what is not its own, and asks no questions
+            settings["auto_mapping"]["record"] = RECORD
+            text = json.dumps(settings, indent=2, sort_keys=True)  # as PEFT writes it
+            (Path(folder) / CONFIG_FILE).write_text(text, encoding="utf-8")
 
     def text(self) -> str:
         """The content of ``record.json``."""
@@ -149,6 +160,12 @@ def experts_text(names: Sequence[str], scale: Any, provenance: Any) -> str:
     """The content of ``experts.json``."""
     content = {"schema": _EXPERTS, "experts": list(names), "scale": scale, "provenance": provenance}
     return json.dumps(content, indent=2) + "\n"
+
+
+def _belongs(settings: dict[str, Any]) -> bool:
+    """Whether a record belongs to the settings of an adapter, and does not lie in them as earlier versions had it."""
+    ours = settings.get("peft_type") in _RECORDED or RECORD in (settings.get("auto_mapping") or {}).values()
+    return ours and all(settings.get(name) is None for name in _EARLIER)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import AutoPeftModel, PeftConfig, PeftModel
+from peft import AutoPeftModel, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from transformers import AutoModel, pipeline
 
 import grmp_hf
 from grmp_hf.cli.main import main
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.record import CONFIG_FILE, RECORD, Record, origin_of
 
 GRMP = grmp_hf.GRMPForImageQualityAssessment
@@ -124,3 +125,32 @@ def test_a_damaged_record_is_told(adapter_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine" / RECORD).write_text("[")
     with pytest.raises(GRMPError, match=r"Expected what an adapter records in .*Copy it again"):
         grmp_hf.load(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("door", sorted(DOORS.keys() - {"peft with a config"}))  # where PEFT asks for no file
+def test_an_adapter_without_its_record_is_refused(door: str, points_adapter: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copied"
+    shutil.copytree(points_adapter, folder)
+    (folder / RECORD).unlink()
+    base = grmp_hf.load().model
+    with pytest.raises(
+        (GRMPError, ValueError), match=r"Expected record\.json beside adapter_config\.json in .*got none.* again"
+    ):
+        DOORS[door](base, str(folder))
+
+
+def test_the_record_of_peft_s_own_method_is_missed_where_it_was_written(
+    clip_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    scorer = grmp_hf.load(clip_folder)
+    config = LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+    model = get_peft_model(copy_base(scorer.model), config).eval()  # type: ignore[arg-type]
+    model.save_pretrained(str(tmp_path / "plain"), save_embedding_layers=False)
+    plain = grmp_hf.load(clip_folder, adapter=tmp_path / "plain")
+    plain.save(tmp_path / "saved")
+    again = grmp_hf.load(tmp_path / "saved")
+    assert np.array_equal(again.score(photos[:2]).quality, plain.score(photos[:2]).quality)
+    AutoPeftModel.from_pretrained(str(tmp_path / "saved"), import_allowlist=["grmp_hf"])
+    (tmp_path / "saved" / RECORD).unlink()
+    with pytest.raises(GRMPError, match=r"Expected record\.json"):
+        grmp_hf.load(clip_folder, adapter=tmp_path / "saved")
