@@ -28,6 +28,7 @@ from grmp_hf.adapter_files import (
 )
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.splits import Split
+from grmp_hf.data.text import describe_stand_in
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base, keep_head
 from grmp_hf.modeling.baked import Baked, GRMPBakedConfig, GRMPBakedScorer
@@ -283,8 +284,10 @@ def attach(
             f"Adapter {adapter.name!r} is damaged: {WEIGHTS_FILE} lacks the tensor {error}. Copy it again."
         ) from error
     except (RuntimeError, SafetensorError) as error:
+        with open(adapter.folder / WEIGHTS_FILE, "rb") as file:
+            found = describe_stand_in(file.read(64)) or _first_line(error)
         raise GRMPError(
-            f"Adapter {adapter.name!r} does not fit the base, or is damaged: {_first_line(error)}. Copy it again, or "
+            f"Adapter {adapter.name!r} does not fit the base, or is damaged: {found}. Copy it again, or "
             "name the base that it was made for (--model, or model=)."
         ) from error
 

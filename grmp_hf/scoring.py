@@ -80,6 +80,7 @@ class Scorer:
     def __post_init__(self) -> None:
         if self._acting is None or self._acting[0] is not self.model:
             object.__setattr__(self, "_acting", (self.model, acting_adapters(self.model)))
+        object.__setattr__(self, "identity", dict(self.identity))
 
     def check_adapter(self) -> None:
         """Raise unless the adapter that acts in the model is the one that scale and identity speak of.
@@ -258,6 +259,7 @@ class Scorer:
         """
         self.check_adapter()
         weight = next(self.model.parameters())
+        self.identity["dtype"] = str(weight.dtype).removeprefix("torch.")  # which .half() changes
         values = normalize(pixels, self.processor.image_mean, self.processor.image_std)
         return values.to(weight.device, weight.dtype)
 

@@ -380,3 +380,10 @@ def test_preprocessing_that_is_lost_is_refused_where_it_is_needed(
     with pytest.raises(GRMPError, match=r"Expected preprocessor_config.json beside the model"):
         pipeline(TASK, model=GRMPForImageQualityAssessment.from_pretrained(tmp_path / "base"))
     assert grmp_hf.load(tmp_path / "base", adapter=points_adapter).score(photos[0]).score == expected  # brings its own
+
+
+def test_a_pointer_in_the_place_of_weights_is_named(adapter_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapter_folder, tmp_path / "mine")
+    (tmp_path / "mine" / "adapter_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha")
+    with pytest.raises(GRMPError, match="the pointer of a file in Git LFS; fetch the file itself with git lfs pull"):
+        grmp_hf.load(tmp_path / "mine")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import random
 from pathlib import Path
@@ -171,3 +172,11 @@ def test_a_large_batch_on_a_cpu_goes_through_the_model_in_parts(scorer: Scorer) 
     np.testing.assert_allclose(
         whole.quality, scorer.model(pixel_values=scorer.prepare(pixels)).quality.detach(), atol=1e-6
     )
+
+
+def test_the_identity_names_the_type_that_the_weights_have(clip_folder: Path, photos: list[Path]) -> None:
+    scorer = grmp_hf.load(clip_folder)
+    other = dataclasses.replace(scorer)
+    scorer.model.to(torch.bfloat16)
+    scorer.score(photos[0])
+    assert scorer.identity["dtype"] == "bfloat16" and other.identity["dtype"] == "float32"

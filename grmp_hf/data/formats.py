@@ -24,6 +24,7 @@ from PIL import (
 )
 
 from grmp_hf.data.image_errors import ImageError
+from grmp_hf.data.text import describe_stand_in
 
 __all__ = ["PREFIX", "READABLE", "UNREADABLE", "find_decoder", "readable_suffixes", "remedy"]
 
@@ -78,7 +79,8 @@ def find_decoder(prefix: bytes) -> Decoder:
         raise ImageError(remedy(".avif" if brands & _AVIF else ".heic"), "unsupported_format")
     if _JXL.match(prefix):
         raise ImageError(remedy(".jxl"), "unsupported_format")
-    raise ImageError(f"expected {_NAMES}, got bytes of another kind; convert it", "unsupported_format")
+    found_instead = describe_stand_in(prefix) or "bytes of another kind; convert it"
+    raise ImageError(f"expected {_NAMES}, got {found_instead}", "unsupported_format")
 
 
 def remedy(suffix: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from grmp_hf.errors import GRMPError
 
-__all__ = ["describe_foreign", "encoding_of", "has_odd_bytes", "legacy", "read_text"]
+__all__ = ["describe_foreign", "describe_stand_in", "encoding_of", "has_odd_bytes", "legacy", "read_text"]
 
 _FOREIGN = (
     (b"PK\x03\x04", "an Excel workbook or another zip archive", "export it as CSV"),
@@ -15,6 +16,8 @@ _FOREIGN = (
     (b"\x1f\x8b", "a gzip archive", "unpack it"),
     (b"%PDF", "a PDF", "export it as CSV"),
     (b"PAR1", "a parquet file", "give its name the ending .parquet"),
+)
+_STAND_INS = (
     (b"version https://git-lfs", "the pointer of a file in Git LFS", "fetch the file itself with git lfs pull"),
     (b"<!doctype html", "a web page", "download the file itself"),
     (b"<html", "a web page", "download the file itself"),
@@ -64,7 +67,16 @@ def encoding_of(content: bytes) -> str:
 
 def describe_foreign(content: bytes) -> str | None:
     """Say what content is that begins like a file of another kind, and what to do with it; None for all else."""
-    for start, what, remedy in _FOREIGN:
+    return _describe(content, _FOREIGN + _STAND_INS)
+
+
+def describe_stand_in(content: bytes) -> str | None:
+    """Say what content is that came in the place of the file itself, and what to do; None for all else."""
+    return _describe(content, _STAND_INS)
+
+
+def _describe(content: bytes, kinds: Sequence[tuple[bytes, str, str]]) -> str | None:
+    for start, what, remedy in kinds:
         if content[: len(start)].lower() == start.lower():
             return f"{what}; {remedy}"
     return None

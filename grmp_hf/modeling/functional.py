@@ -186,8 +186,13 @@ def quality_loss(
         Scalar.
 
     Raises:
-        GRMPError: labels outside [0, 1], such as ratings from 1 to 5, or NaN.
+        GRMPError: labels of another shape, or outside [0, 1], such as ratings from 1 to 5, or NaN.
     """
+    if not torch.compiler.is_compiling() and labels.shape not in ((len(quality),), (len(quality), 1)):
+        raise GRMPError(
+            f"Expected labels of shape ({len(quality)},), one for each picture, got {tuple(labels.shape)}. Give each "
+            "picture its own."
+        )
     if not torch.compiler.is_compiling() and not bool(((labels >= 0) & (labels <= 1)).all()):  # false of NaN too
         raise GRMPError(
             f"Expected labels that are a quality in [0, 1], 1 = best, got {labels.min():g} to {labels.max():g}. Map "

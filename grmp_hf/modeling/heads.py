@@ -219,12 +219,18 @@ def view_features(
         side_size: P; None where no views hold such a picture.
 
     Raises:
-        GRMPError: another number of dimensions, more views than there are weights, or no picture for a side network.
+        GRMPError: another number of dimensions, whole numbers, more views than there are weights, or no picture for a
+            side network.
     """
     if pixel_values.ndim not in (4, 5):
         raise GRMPError(
             "Expected pixel_values of shape (batch, 3, height, width) or (batch, views, 3, height, width), got "
             f"{tuple(pixel_values.shape)}. Use the model's GRMPImageProcessor."
+        )
+    if not pixel_values.is_floating_point():
+        raise GRMPError(
+            f"Expected pixel_values that are normalised, got {str(pixel_values.dtype).removeprefix('torch.')}. Use the "
+            "model's GRMPImageProcessor, or Scorer.prepare for its views."
         )
     if pixel_values.ndim == 4:
         pixel_values, view_weights = pixel_values.unsqueeze(1), None

@@ -198,7 +198,8 @@ class GRMPForImageQualityAssessment(PreTrainedModel):
                 come from them.
 
         Raises:
-            GRMPError: labels outside [0, 1], such as ratings from 1 to 5, or NaN.
+            GRMPError: pixels that are not normalised, labels of another shape, or outside [0, 1], such as ratings from
+                1 to 5, or NaN.
         """
         if kwargs:
             raise TypeError(f"forward() got unexpected arguments {sorted(kwargs)}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +20,7 @@ __all__ = [
     "Objective",
     "Term",
     "members",
+    "naming",
     "pairwise",
     "plcc",
     "quality",
@@ -246,6 +248,25 @@ def _mean(losses: Tensor, counts: Tensor | None = None) -> Term:
         return Term(losses.mean() if len(losses) else losses.sum(), len(losses))
     total = float(counts.sum())
     return Term((losses * counts.to(losses)).sum() / max(total, 1.0), total)
+
+
+def naming(objective: Objective) -> Objective:
+    """An objective that says which column a batch lacks."""
+
+    @functools.wraps(objective)
+    def terms(student: Forward, teacher: Forward, batch: Batch) -> Mapping[str, Term]:
+        try:
+            return objective(student, teacher, batch)
+        except KeyError as error:
+            name = error.args[0] if error.args else None
+            if name in batch or name not in _NOT_SHOWN:
+                raise
+            raise GRMPError(
+                f"Expected a column {name!r} of numbers in the rows that teach, got {', '.join(sorted(batch))}. Give "
+                "each row its own: text never gets here; the quality of ratings is RatingScale.to_quality."
+            ) from error
+
+    return terms
 
 
 def shown(batch: Batch, *, labels: bool = False) -> Batch:

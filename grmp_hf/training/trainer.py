@@ -33,7 +33,7 @@ from grmp_hf.training.episodes import Episode, Episodes, collate_episodes
 from grmp_hf.training.finite import FiniteWeights, check_counted, check_gradients, check_loss, check_pictures
 from grmp_hf.training.gradients import ChannelGradient, GradientAccumulator, channel_gradients
 from grmp_hf.training.meta_learning import ALGORITHMS, InnerLoop, LongRun, adapt_to_support
-from grmp_hf.training.objectives import Batch, Objective, Term, quality, quality_and_semantic, shown
+from grmp_hf.training.objectives import Batch, Objective, Term, naming, quality, quality_and_semantic, shown
 from grmp_hf.training.refusals import refuse_arguments, refuse_episodes, refuse_settings
 from grmp_hf.training.rules import UNITS, Rule, only, pull, regularize
 from grmp_hf.training.sampling import EpochLoader, Grouped, Plan, PlanSampler, collate_groups, in_order, shuffled
@@ -123,6 +123,7 @@ class GRMPTrainer(Trainer):
             rule = rule or (regularize(strength, UNITS[args.projection_unit]) if ruled else only)
         else:
             self._objective = self._inner_objective = objective
+        self._objective, self._inner_objective = naming(self._objective), naming(self._inner_objective)
         self._rule = rule or only
         self._watching = rule if isinstance(rule, Watching) else None
         if args.pull_to_start > 0:

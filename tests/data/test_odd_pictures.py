@@ -460,3 +460,16 @@ def test_formats_that_are_not_read_are_named() -> None:
     for prefix in (b"\xff\x0a1234", b"\0\0\0\x0cJXL \r\n\x87\n"):
         with pytest.raises(ImageError, match="JXL is not read; convert it to JPEG or PNG"):
             find_decoder(prefix)
+
+
+def test_what_came_in_the_place_of_a_picture_is_named() -> None:
+    for content, said in (
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+            "the pointer of a file in Git LFS; fetch",
+        ),
+        (b"<!DOCTYPE html><html>403</html>", "a web page; download the file itself"),
+        (b"PK\x03\x04", "bytes of another kind; convert it"),
+    ):
+        with pytest.raises(ImageError, match=said):
+            decode_image(content)

@@ -63,6 +63,17 @@ def test_views_are_averaged_by_their_weights_in_any_order(make_scorer: MakeScore
     close(model(pixels[:, :1]).quality_logits, model(pixels[:, 0]).quality_logits)
 
 
+@pytest.mark.parametrize("shape", [(1,), (2,), (2, 2), (1, 4), ()])
+def test_labels_of_another_shape_are_refused(shape: tuple[int, ...], make_scorer: MakeScorer) -> None:
+    with pytest.raises(GRMPError, match=r"Expected labels of shape \(4,\), one for each picture, got \("):
+        make_scorer()(pictures(4), labels=torch.full(shape, 0.5))
+
+
+def test_pixels_that_are_not_normalised_are_refused(make_scorer: MakeScorer) -> None:
+    with pytest.raises(GRMPError, match=r"Expected pixel_values that are normalised, got uint8. Use the model's"):
+        make_scorer()(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
+
+
 def test_loss_takes_labels_as_rows_or_as_a_column(make_scorer: MakeScorer) -> None:
     model, pixels, labels = make_scorer(), pictures(4), torch.rand(4)
     loss = model(pixels, labels=labels).loss

@@ -546,3 +546,12 @@ def test_a_step_into_weights_that_are_no_numbers_is_refused(make_adapted: MakeAd
     with pytest.raises(GRMPError, match="finite loss and gradient, got a quality loss of nan"):
         train(model, tmp_path, data, max_steps=2, **SGD)
     assert distance(before, trained(model)) == 0
+
+
+@pytest.mark.parametrize("more", [{}, {"labels": "good"}])
+def test_rows_without_labels_of_numbers_are_refused_by_name(
+    more: dict[str, Any], make_adapted: MakeAdapted, tmp_path: Path
+) -> None:
+    rows: Any = [{"pixel_values": torch.zeros(3, 16, 16), **more} for _ in range(4)]
+    with pytest.raises(GRMPError, match=r"Expected a column 'labels' of numbers in the rows that teach, got groups"):
+        train(make_adapted(), tmp_path, rows)
