@@ -110,10 +110,15 @@ class Record:
         head = None if anchors is None else {"anchors": anchors}
         return cls(None, None, fingerprint, head, preprocessing, scale, provenance)
 
-    def save(self, folder: str | Path) -> None:
-        """Write ``record.json`` into the folder of an adapter; its settings say from then on that it belongs there."""
+    def save(self, folder: str | Path, *, named: bool = False) -> None:
+        """Write ``record.json`` into the folder of an adapter.
+
+        Args:
+            folder: of the adapter.
+            named: let its settings say that a record belongs to it; no other process may write there.
+        """
         (Path(folder) / RECORD).write_text(self.text(), encoding="utf-8")
-        settings = _read(Path(folder) / CONFIG_FILE)
+        settings = _read(Path(folder) / CONFIG_FILE) if named else {}
         if settings.get("auto_mapping"):  # where PEFT keeps what is not its own, and asks no questions
             settings["auto_mapping"]["record"] = RECORD
             text = json.dumps(settings, indent=2, sort_keys=True)  # as PEFT writes it

@@ -91,7 +91,7 @@ def _write(model: Any, target: Path, processor: Any = None) -> None:
             (name,) = model.active_adapters
             model.save_pretrained(str(place), selected_adapters=[name], save_embedding_layers=False)
             written = place if name == "default" else place / name
-            Record.of(model.active_peft_config).save(written)
+            Record.of(model.active_peft_config).save(written, named=True)
         else:
             model.save_pretrained(place)
             processor.save_pretrained(place)
