@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from grmp_hf.data.cells import is_score_table, rating_cells
+from grmp_hf.data.cells import is_score_table
 from grmp_hf.data.columns import IMAGE_NAMES, find_column, first_few, is_empty, shown
+from grmp_hf.data.commas import rating_cells
 from grmp_hf.data.identity import first_copies, name_parts
 from grmp_hf.data.numbers import parse_ratings
 from grmp_hf.data.sources import open_table
