@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import operator
@@ -21,8 +20,10 @@ from grmp_hf.embedded import find_start
 from grmp_hf.errors import GRMPError
 from grmp_hf.features import OwnColumns
 from grmp_hf.modeling.bases import check_base
+from grmp_hf.recipe_files import recipe_names
 from grmp_hf.scoring import Scorer
 from grmp_hf.training.few_shot import FewShotRecipe
+from grmp_hf.training.recipes import make_recipe
 from grmp_hf.training.starts import read_start
 
 __all__ = ["make_methods", "own_columns"]
@@ -70,18 +71,16 @@ def _make(config: MethodConfig, base: Scorer, folder: Path) -> Method:
         return maker(name=config.name, base=base, **options)
     except GRMPError as error:
         raise GRMPError(f"methods: {config.name}: {error}") from error
-    except TypeError as error:  # a text in the place of a number
-        raise GRMPError(f"methods: {config.name}: expected numbers where numbers belong, got {options}") from error
 
 
 def _recipe(value: Any, folder: Path, kind: Any) -> Any:
+    """The recipe of that name, of a file relative to the folder, or of settings that stand in place."""
     if isinstance(value, str):
-        return kind.from_yaml(folder / value)
-    known = [field.name for field in dataclasses.fields(kind)]
-    if not isinstance(value, dict) or not set(value) <= set(known):
-        found = ", ".join(sorted(set(map(str, value)) - set(known))) if isinstance(value, dict) else repr(value)
-        raise GRMPError(f"recipe: expected a file, or keys out of {', '.join(known)}, got {found}")
-    return kind(**value)
+        place = folder / value
+        return kind.named(value if not place.is_file() and value in recipe_names(kind.stage) else place)
+    if not isinstance(value, dict):
+        raise GRMPError(f"recipe: expected a name, a file, or a mapping of settings, got {value!r}")
+    return make_recipe(kind, value)
 
 
 def _start(value: Any, base: Scorer, folder: Path) -> Path | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.scoring import Scorer
 from grmp_hf.scratch import scratch_folder
+from grmp_hf.training.checking import check_settings
 from grmp_hf.training.precision import BF16, settle_bf16
 
 __all__ = ["FullFineTuning"]
@@ -50,6 +51,8 @@ class FullFineTuning:
         bf16: train under bfloat16 autocast; ``"auto"``: where the processor computes it natively.
     """
 
+    least: ClassVar[Mapping[str, float]] = {"epochs": 1}
+
     name: str
     base: Scorer
     epochs: int = 10
@@ -63,12 +66,8 @@ class FullFineTuning:
     columns = ()
 
     def __post_init__(self) -> None:
+        check_settings(self)
         first_views(self.base, self.views)
-        if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0 or not 0 <= self.warmup < 1:
-            raise GRMPError(
-                "expected epochs and batch_size of at least 1, a learning_rate above 0 and a warmup in "
-                f"[0, 1), got {self.epochs}, {self.batch_size}, {self.learning_rate}, {self.warmup}"
-            )
 
     def settings(self) -> dict[str, Any]:
         """Everything but name and base."""

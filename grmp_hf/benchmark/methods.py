@@ -28,6 +28,7 @@ from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.saving import adapter_sha256
 from grmp_hf.scoring import Scorer
 from grmp_hf.scratch import scratch_folder
+from grmp_hf.training.checking import check_settings
 from grmp_hf.training.few_shot import FewShotRecipe, adapt, adapt_embeds
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.starts import read_start
@@ -150,6 +151,7 @@ class GRMP:
     columns = ()
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if self.views is not None:
             first_views(self.base, self.views)
 

@@ -36,8 +36,8 @@ def _streams(value: Any, folder: Path) -> dict[str, StreamRecipe]:
         place = folder / recipe
         try:
             found[name] = dataclasses.replace(StreamRecipe.named(place if place.is_file() else recipe), **settings)
-        except TypeError as error:  # a text in the place of a number
-            raise GRMPError(f"streams: {name}: expected numbers where numbers belong, got {settings}") from error
+        except GRMPError as error:
+            raise GRMPError(f"streams: {name}: {error}") from error
     return found
 
 

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from grmp_hf.diffusion.scorer import DiffusionScorer
-from grmp_hf.errors import GRMPError
 from grmp_hf.training.checkpoints import digest
 from grmp_hf.training.fitting import fitting, plain_arguments
 from grmp_hf.training.objectives import Batch, Forward, Term, shown
@@ -48,13 +47,6 @@ class DiffusionRecipe(Recipe):
     learning_rate: float = 1e-5
     weight_decay: float = 0.0
     bf16: BF16 = "auto"
-
-    def __post_init__(self) -> None:
-        for name, least in {"epochs": 0, "steps": 1, "batch_size": 1}.items():
-            if not getattr(self, name) >= least:
-                raise GRMPError(f"Expected {name} of at least {least}, got {getattr(self, name)}.")
-        if self.train not in ("all", "decoder"):
-            raise GRMPError(f"Expected train all or decoder, got {self.train!r}.")
 
 
 def squared_error(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:

@@ -33,8 +33,6 @@ from grmp_hf.training.sampling import shuffled
 
 __all__ = ["StudentRecipe", "adapt_student", "as_taught"]
 
-_LEAST = {"hidden": 1, "rated": 0, "score": 0, "map": 0, "epochs": 0, "steps": 1, "batch_size": 1}
-
 
 @dataclass(frozen=True)
 class StudentRecipe(Recipe):
@@ -66,13 +64,6 @@ class StudentRecipe(Recipe):
     learning_rate: float = 0.001
     weight_decay: float = 0.0
     bf16: BF16 = False
-
-    def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            if not getattr(self, name) >= least:
-                raise GRMPError(f"Expected {name} of at least {least}, got {getattr(self, name)}.")
-        if self.adapter not in ("head", "loda"):
-            raise GRMPError(f"Expected adapter head or loda, got {self.adapter!r}.")
 
 
 def as_taught(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:

@@ -88,7 +88,6 @@ def fitting(
         GRMPError: the folder holds checkpoints of another run; see :func:`~grmp_hf.training.checkpoints.claim_folder`.
     """
     with arguments.main_process_first(local=False):
-        Path(arguments.output_dir).parent.mkdir(parents=True, exist_ok=True)
         claimed = claim_folder(Path(arguments.output_dir), run)
     with claimed:
         trainer = GRMPTrainer(model, arguments, **given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -55,6 +55,7 @@ class HighLevelRecipe(Recipe):
     """
 
     stage: ClassVar[str] = "high_level"
+    least: ClassVar[Mapping[str, float]] = {"visual_prompts": 1, "width": 0, "share": 2, "epochs": 1, "batch_size": 4}
 
     adapter: Kind = "layer_norm"
     rank: int = 4
@@ -73,12 +74,7 @@ class HighLevelRecipe(Recipe):
     bf16: BF16 = False
 
     def __post_init__(self) -> None:
-        lowest = {"rank": 1, "visual_prompts": 1, "width": 0, "epochs": 1, "batch_size": 4, "warmup_epochs": 0}
-        for name, least in {**lowest, "save_steps": 0}.items():
-            if not getattr(self, name) >= least:
-                raise GRMPError(f"Expected {name} of at least {least}, got {getattr(self, name)}.")
-        if self.adapter not in ("layer_norm", "lora", "prompts"):
-            raise GRMPError(f"Expected adapter layer_norm, lora or prompts, got {self.adapter!r}.")
+        super().__post_init__()
         self.objective()  # which refuses other settings
 
     def objective(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -33,7 +34,7 @@ class LoDaRecipe(Recipe):
     """What is injected and how it is learnt. The defaults are small, for some dozens of pictures on the embedded base.
 
     Attributes:
-        up, start: see :class:`~grmp_hf.modeling.peft_injection.LoDaConfig`.
+        latent, heads, grid, up, start, batch_statistics: see :class:`~grmp_hf.modeling.peft_injection.LoDaConfig`.
         head: ``"anchors"``: a cosine with the joint embedding, whose direction begins at the difference between the
             best and the worst quality anchor, so that the first order is that of the base; or ``"token"``: with
             the class token, from a random direction, as in the paper.
@@ -50,9 +51,14 @@ class LoDaRecipe(Recipe):
     """
 
     stage: ClassVar[str] = "loda"
+    least: ClassVar[Mapping[str, float]] = {"batch_size": 2}
 
+    latent: int = 64
+    heads: int = 4
+    grid: int = 7
     up: Literal["mlp", "linear"] = "linear"
     start: Literal["zero", "random"] = "zero"
+    batch_statistics: bool = False
     head: Literal["anchors", "token"] = "anchors"
     dropout: float = 0.0
     crops: int = 1
@@ -64,12 +70,13 @@ class LoDaRecipe(Recipe):
     bf16: BF16 = False
 
     def __post_init__(self) -> None:
-        for name, least in {"crops": 1, "epochs": 0, "steps": 1, "batch_size": 2}.items():
-            if not getattr(self, name) >= least:
-                raise GRMPError(f"Expected {name} of at least {least}, got {getattr(self, name)}.")
-        if self.head not in ("anchors", "token"):
-            raise GRMPError(f"Expected head anchors or token, got {self.head!r}.")
-        LoDaConfig(up=self.up, start=self.start)  # which refuses other words
+        super().__post_init__()
+        self.config()  # which refuses sizes that do not fit together
+
+    def config(self) -> LoDaConfig:
+        """Of what is injected, with the head beside it."""
+        names = ("latent", "heads", "grid", "up", "start", "batch_statistics")
+        return LoDaConfig(**{name: getattr(self, name) for name in names}, modules_to_save=["head"])
 
 
 def adapt_locally(
@@ -77,7 +84,7 @@ def adapt_locally(
     pictures: RatedPictures,
     *,
     views: RatedPictures | None = None,
-    recipe: LoDaRecipe | None = None,
+    recipe: LoDaRecipe | str | Path | None = None,
     seed: int = 0,
     output_dir: str | Path,
 ) -> PeftModel:
@@ -87,7 +94,7 @@ def adapt_locally(
         model: the base, with a side network; it stays what it is, and its weights are shared, not copied.
         pictures: to learn from, of one data set: the same views in every epoch, or crops.
         views: the same pictures as scoring will see them, to place the cosines; None for ``pictures``.
-        recipe: see :class:`LoDaRecipe`.
+        recipe: see :class:`LoDaRecipe`, its name in the package (``default``, ``paper``), or a file of YAML.
         seed: of the start, of dropout and of the order; the result is a function of the arguments alone.
         output_dir: for the state of the run; removed at the end.
 
@@ -95,14 +102,16 @@ def adapt_locally(
         The adapted model in evaluation mode, its adapter named "default".
 
     Raises:
-        GRMPError: a base without side network, quality outside [0, 1] or not one for each picture, or all alike.
+        GRMPError: a base without side network, quality outside [0, 1] or not one for each picture, or all alike; or
+            another number of views.
     """
-    recipe, quality = (recipe or LoDaRecipe()).settled(model.device), pictures.columns["labels"]
+    recipe, quality = LoDaRecipe.named(recipe).settled(model.device), pictures.columns["labels"]
     check_quality(quality, len(quality))
+    if views is not None and len(views) != len(pictures):
+        raise GRMPError(f"Expected views of the same {len(pictures)} pictures, got {len(views)}. Take the same rows.")
     torch.manual_seed(seed)
     base = copy_base(model)
-    config = LoDaConfig(up=recipe.up, start=recipe.start, modules_to_save=["head"])
-    adapted = bring_head(base, _head(model, recipe), config)
+    adapted = bring_head(base, _head(model, recipe), recipe.config())
     arguments = plain_arguments(recipe, Path(output_dir), seed, use_cpu=model.device.type == "cpu")
     run = {"recipe": asdict(recipe), "seed": seed, "labels": digest([quality])}
     run["base"] = Record.of(adapted.active_peft_config).fingerprint

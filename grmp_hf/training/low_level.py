@@ -5,7 +5,7 @@ Letters in shapes: F families, N versions of a photograph, S side of a fragment 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -72,6 +72,7 @@ class LowLevelRecipe(Recipe):
     """
 
     stage: ClassVar[str] = "low_level"
+    least: ClassVar[Mapping[str, float]] = {"epochs": 1}
 
     network: Literal["small", "resnet18"] = "small"
     hidden: int = 512
@@ -92,18 +93,14 @@ class LowLevelRecipe(Recipe):
     bf16: BF16 = False
 
     def __post_init__(self) -> None:
-        lowest = {"versions": 1, "grid": 1, "piece": 1, "epochs": 1, "batch_size": 1, "save_steps": 0}
-        for name, least in {**lowest, "side": max(self.piece, _SMALLEST)}.items():
-            if not getattr(self, name) >= least:
-                raise GRMPError(f"Expected {name} of at least {least}, got {getattr(self, name)}.")
-        if not 0 <= self.smallest_rate <= self.learning_rate or not self.learning_rate:
+        super().__post_init__()
+        if self.side < max(self.piece, _SMALLEST):
+            raise GRMPError(f"Expected side of at least {max(self.piece, _SMALLEST)}, got {self.side}.")
+        if self.smallest_rate > self.learning_rate:
             raise GRMPError(
-                f"Expected a learning_rate above 0 and a smallest_rate from 0 to it, got {self.learning_rate} and "
+                f"Expected a smallest_rate of at most the learning_rate, {self.learning_rate}, got "
                 f"{self.smallest_rate}."
             )
-        if self.network not in ("small", "resnet18"):
-            raise GRMPError(f"Expected network small or resnet18, got {self.network!r}.")
-        self.config()  # which refuses other sizes
         version_contrasts(self.temperature)
 
     def config(self) -> LowLevelConfig:

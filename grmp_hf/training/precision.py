@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import platform
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 
 __all__ = ["BF16", "native_bf16", "settle_bf16"]
 
-BF16: TypeAlias = bool | str
+BF16: TypeAlias = bool | Literal["auto"]
 """Under bfloat16 autocast, in full precision, or "auto": whichever is native to the device."""
 
 

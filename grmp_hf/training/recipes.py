@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 import torch
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.recipe_files import find_recipe, read_yaml
+from grmp_hf.training.checking import check_settings, check_values
 from grmp_hf.training.precision import BF16, settle_bf16
 
-__all__ = ["FewShotRecipe", "PretrainRecipe", "Recipe", "read_recipe"]
+__all__ = ["FewShotRecipe", "PretrainRecipe", "Recipe", "make_recipe", "read_recipe"]
 
 _Kind = TypeVar("_Kind")
 
@@ -24,69 +24,44 @@ def read_recipe(kind: type[_Kind], path: str | Path) -> _Kind:
     """Read a recipe from YAML; keys are the attributes of its class, and what is left out keeps its default.
 
     Raises:
-        GRMPError: no such file, no mapping in it, a key that a recipe does not have, or a value of another kind.
+        GRMPError: no such file, no mapping in it, or what :func:`make_recipe` refuses.
     """
-    values = read_yaml(path, "a recipe") or {}
-    hints = {name: hint for name, hint in get_type_hints(kind).items() if name in _names(kind)}
-    unknown = sorted(map(str, set(values) - set(hints))) if isinstance(values, dict) else [str(values)]
+    return make_recipe(kind, read_yaml(path, "a recipe") or {}, f" in {str(path)!r}")
+
+
+def make_recipe(kind: type[_Kind], values: Any, where: str = "") -> _Kind:
+    """A recipe from a mapping of plain values.
+
+    Args:
+        kind: its class.
+        values: of its attributes; what is left out keeps its default.
+        where: they come from, for the message, such as " in 'recipe.yaml'".
+
+    Raises:
+        GRMPError: no mapping, a key that a recipe does not have, or a value that it cannot have.
+    """
+    known = [field.name for field in fields(cast(Any, kind))]
+    unknown = sorted(map(str, set(values) - set(known))) if isinstance(values, dict) else [str(values)]
     if unknown:
-        raise GRMPError(f"Expected keys out of {', '.join(hints)} in {str(path)!r}, got {', '.join(unknown)}.")
-    for name, value in values.items():
-        if not _fits(value, hints[name]):
-            remedy = " YAML takes 1e-3 for a text: write 0.001." if hints[name] is float else ""
-            raise GRMPError(f"Expected {name} of type {_word(hints[name])} in {str(path)!r}, got {value!r}.{remedy}")
-    tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return kind(**{**values, **tuples})
-
-
-def _names(kind: Any) -> list[str]:
-    return [field.name for field in fields(kind)]
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value from YAML is of an annotated type."""
-    if get_origin(hint) is Literal:
-        return True  # the recipe itself names the choices
-    if get_origin(hint) is types.UnionType:
-        return any(_fits(value, part) for part in get_args(hint))
-    if get_origin(hint) is tuple:
-        return isinstance(value, list) and all(_fits(part, get_args(hint)[0]) for part in value)
-    if isinstance(value, bool) or hint is bool:
-        return isinstance(value, bool) and hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
-
-
-def _word(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-
-
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "train": ("prompts", "authors"),
-    "objective": ("quality", "fidelity"),
-    "text_start": ("placeholder", "random"),
-    "meta_algorithm": ("fomaml", "maml", "reptile", "authors"),
-    "inner_optimizer": ("sgd", "adam"),
-    "optimizer": ("adamw_torch", "sgd"),
-    "schedule": ("cosine", "constant"),
-    "projection_unit": ("tensor", "global"),
-    "labels": ("gmsd", "level"),
-}
-
-
-def _check_choices(recipe: Any) -> None:
-    for name in _names(recipe):
-        allowed = _CHOICES.get(name)
-        if name == "bf16" and recipe.bf16 not in ("auto", True, False):
-            raise GRMPError(f"Expected bf16 to be true, false or auto, got {recipe.bf16!r}.")
-        if allowed is not None and getattr(recipe, name) not in allowed:
-            raise GRMPError(f"Expected {name} out of {', '.join(allowed)}, got {getattr(recipe, name)!r}.")
+        raise GRMPError(f"Expected keys out of {', '.join(known)}{where}, got {', '.join(unknown)}.")
+    check_values(kind, values, where)
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 class Recipe:
-    """What every kind of recipe can do."""
+    """What every kind of recipe can do; its values are checked when it is made.
+
+    Attributes:
+        stage: what the names of its files begin with.
+        least: of counts that need more than 1, or may be 0; see :func:`~grmp_hf.training.checking.check_values`.
+    """
 
     stage: ClassVar[str]
+    least: ClassVar[Mapping[str, float]] = {}
     bf16: BF16
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
@@ -177,11 +152,7 @@ class FewShotRecipe(Recipe):
     save_steps: int = 0
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        lowest = {"steps": 1, "batch_size": 1, "pull": 0, "views": 0, "blocks": 0, "regularization_strength": 0}
-        for name, least in lowest.items():
-            if not getattr(self, name) >= least:
-                raise GRMPError(f"Expected {name} of at least {least}, got {getattr(self, name)}.")
+        super().__post_init__()
         if self.objective == "fidelity" and self.moves_embeddings:
             raise GRMPError(
                 "Expected a recipe for pairs that leaves the embeddings as they are, got one that trains the vision "
@@ -277,12 +248,6 @@ class PretrainRecipe(Recipe):
     held_out_support: int = 16
     held_out_query: int = 16
     held_out_visits: int = 3
-
-    def __post_init__(self) -> None:
-        _check_choices(self)
-        for name in ("inner_steps", "steps", "tasks_per_step", "eval_steps", "held_out_visits"):
-            if getattr(self, name) < 1:
-                raise GRMPError(f"Expected {name} of at least 1, got {getattr(self, name)}.")
 
     @property
     def learning_episodes(self) -> dict[str, Any]:

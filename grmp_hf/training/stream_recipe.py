@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.gating import CLUSTERS, TEMPERATURE
@@ -19,19 +20,6 @@ each data set: distillation from the adapter before, a penalty on weights that m
 all data sets at once."""
 
 Kind = Literal["layer_norm", "prompts", "lora"]
-
-_LOWEST = {
-    "rank": 1,
-    "visual_prompts": 1,
-    "head_epochs": 1,
-    "epochs": 0,
-    "group": 2,
-    "memory": 0,
-    "strength": 0,
-    "clusters": 1,
-    "temperature": 0,
-    "save_steps": 0,
-}
 
 
 @dataclass(frozen=True)
@@ -61,6 +49,7 @@ class StreamRecipe(Recipe):
     """
 
     stage: ClassVar[str] = "stream"
+    least: ClassVar[Mapping[str, float]] = {"visual_prompts": 1, "group": 2}
 
     method: Method = "experts"
     adapter: Kind = "layer_norm"
@@ -82,18 +71,7 @@ class StreamRecipe(Recipe):
     save_steps: int = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("method", get_args(Method)),
-            ("adapter", get_args(Kind)),
-            ("bf16", ("auto", True, False)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise GRMPError(f"Expected {name} out of {', '.join(map(str, allowed))}, got {getattr(self, name)!r}.")
-        for name, least in _LOWEST.items():
-            if not getattr(self, name) >= least:
-                raise GRMPError(f"Expected {name} of at least {least}, got {getattr(self, name)}.")
-        if not (self.sigma > 0 and self.learning_rate > 0 and self.head_learning_rate > 0):
-            raise GRMPError("Expected sigma and both learning rates above 0.")
+        super().__post_init__()
         if self.memory and self.method in ("experts", "joint"):
             raise GRMPError(f"Expected no memory with method={self.method!r}, which forgets nothing. Leave it out.")
 

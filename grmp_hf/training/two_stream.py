@@ -5,7 +5,7 @@ It is after LPF (arXiv 2402.12043); see :mod:`grmp_hf.modeling.two_stream`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -34,7 +34,6 @@ from grmp_hf.training.shots import Columns, check_quality
 __all__ = ["TwoStreamRecipe", "adapt_streams", "tokens_of"]
 
 _TOGETHER = 8  # pictures that the tower sees at once
-_LEAST = {"latent": 1, "category": 0, "comparison": 0, "bins": 2, "epochs": 0, "steps": 1, "batch_size": 2}
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class TwoStreamRecipe(Recipe):
     """
 
     stage: ClassVar[str] = "lpf"
+    least: ClassVar[Mapping[str, float]] = {"bins": 2, "batch_size": 2}
 
     latent: int = 64
     dropout: float = 0.1
@@ -70,19 +70,13 @@ class TwoStreamRecipe(Recipe):
     weight_decay: float = 0.01
     bf16: BF16 = False
 
-    def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            if not getattr(self, name) >= least:
-                raise GRMPError(f"Expected {name} of at least {least}, got {getattr(self, name)}.")
-        TwoStreamHead(1, 1, self.dropout, self.weight)  # which refuses other values
-
 
 def adapt_streams(
     model: GRMPForImageQualityAssessment,
     pictures: RatedPictures | Columns,
     *,
     distortion: Tensor | None = None,
-    recipe: TwoStreamRecipe | None = None,
+    recipe: TwoStreamRecipe | str | Path | None = None,
     seed: int = 0,
     output_dir: str | Path,
     cached: bool = True,
@@ -95,7 +89,7 @@ def adapt_streams(
         pictures: to learn from, of one data set; or what is known of them, the columns ``labels`` ``(n,)`` and
             ``tokens`` ``(n, V, N, W)``, such as :class:`~grmp_hf.features.FeatureStore` keeps.
         distortion: ``(n, A)``, what each picture shows; see :func:`~grmp_hf.training.parallel.categories`.
-        recipe: see :class:`TwoStreamRecipe`.
+        recipe: see :class:`TwoStreamRecipe`, its name in the package (``default``), or a file of YAML.
         seed: of the start, of dropout and of the order; the result is a function of the arguments alone.
         output_dir: for the state of the run; removed at the end.
         cached: compute the tokens of pictures once. Without, the tower runs in every step, and sees crops anew: the
@@ -109,7 +103,7 @@ def adapt_streams(
     Raises:
         GRMPError: quality outside [0, 1] or not one for each picture, or all alike; or tokens of another base.
     """
-    recipe, quality = (recipe or TwoStreamRecipe()).settled(model.device), pictures.columns["labels"]
+    recipe, quality = TwoStreamRecipe.named(recipe).settled(model.device), pictures.columns["labels"]
     check_quality(quality, len(quality))
     category, kinds = categories(quality, distortion, recipe.bins)
     torch.manual_seed(seed)

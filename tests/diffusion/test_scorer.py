@@ -204,7 +204,7 @@ def test_recipes_that_cannot_be(make_diffusion: Callable[..., DiffusionScorer], 
     for wrong, message in (
         ({"epochs": -1}, "epochs of at least 0"),
         ({"batch_size": 0}, "batch_size of at least 1"),
-        ({"train": "unet"}, "train all or decoder, got 'unet'"),
+        ({"train": "unet"}, "train out of all, decoder, got 'unet'"),
     ):
         with pytest.raises(GRMPError, match=message):
             DiffusionRecipe(**wrong)  # type: ignore[arg-type]

@@ -147,16 +147,16 @@ def test_versions_are_a_mean_over_families() -> None:
         (lambda: group_contrasts(share=1), "a share of at least 2"),
         (lambda: group_contrasts(ranked_by="users"), "ranked_by out of labels, teacher, student, got 32 and 'users'"),  # type: ignore[arg-type]
         (lambda: version_contrasts(0.0), r"a temperature above 0, got 0\.0"),
-        (lambda: HighLevelRecipe(temperature=-1), "a temperature above 0, got -1"),
+        (lambda: HighLevelRecipe(temperature=-1), "temperature of at least 0, got -1"),
         (lambda: HighLevelRecipe(batch_size=3), "batch_size of at least 4, got 3"),
-        (lambda: HighLevelRecipe(adapter="bitfit"), "adapter layer_norm, lora or prompts"),  # type: ignore[arg-type]
+        (lambda: HighLevelRecipe(adapter="bitfit"), "adapter out of layer_norm, prompts, lora"),  # type: ignore[arg-type]
         (lambda: LowLevelRecipe(side=31), "side of at least 32, got 31"),
-        (lambda: LowLevelRecipe(network="vit"), "network small or resnet18, got 'vit'"),  # type: ignore[arg-type]
-        (
-            lambda: LowLevelRecipe(learning_rate=0.0),
-            r"a learning_rate above 0 and a smallest_rate from 0 to it, got 0\.0",
-        ),
-        (lambda: LowLevelRecipe(width=0), "hidden and width of at least 1"),
+        (lambda: LowLevelRecipe(network="vit"), "network out of small, resnet18, got 'vit'"),  # type: ignore[arg-type]
+        (lambda: LowLevelRecipe(learning_rate=0.0), r"learning_rate above 0, got 0\.0"),
+        (lambda: LowLevelRecipe(smallest_rate=0.1), r"at most the learning_rate, 0\.001, got 0\.1"),
+        (lambda: HighLevelRecipe(temperature=0), "a temperature above 0, got 0"),
+        (lambda: LowLevelRecipe(temperature=0), "a temperature above 0, got 0"),
+        (lambda: LowLevelRecipe(width=0), "width of at least 1, got 0"),
     ],
 )
 def test_settings_that_cannot_be(call: Callable[[], object], message: str) -> None:
@@ -283,7 +283,7 @@ def test_the_projection_is_learnt_where_it_is_asked_for(
 ) -> None:
     rated = RatedPictures(PIXELS.__getitem__, torch.zeros(12), (0.5,) * 3, (0.2,) * 3)
     recipe = dataclasses.replace(SHORT, train_projection=trained)
-    rates = (0.02, 0.0)
+    rates = (0.02, 1e-12)
     ends = [
         learn_high_level(
             make_scorer(),

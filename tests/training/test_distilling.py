@@ -113,7 +113,7 @@ def test_the_losses_fall_and_the_base_stays(adapter: Any, make_sided: Callable[.
     recipe = StudentRecipe(adapter=adapter, rated=0.0, **SHORT)  # type: ignore[arg-type]
     begun, learnt, again = (
         adapt_student(base, rated(), teacher(), recipe=r, seed=1, output_dir=tmp_path)
-        for r in (dataclasses.replace(recipe, learning_rate=0.0), recipe, recipe)
+        for r in (dataclasses.replace(recipe, learning_rate=1e-12), recipe, recipe)
     )
     first, last = losses(begun), losses(learnt)
     assert last["map"] < 0.2 * first["map"] and last["score"] < 0.5 * first["score"]
@@ -184,7 +184,7 @@ def test_recipes_that_cannot_be() -> None:
     for wrong, message in (
         ({"hidden": 0}, "hidden of at least 1, got 0"),
         ({"map": -1.0}, "map of at least 0, got -1.0"),
-        ({"adapter": "lora"}, "adapter head or loda, got 'lora'"),
+        ({"adapter": "lora"}, "adapter out of head, loda, got 'lora'"),
     ):
         with pytest.raises(GRMPError, match=message):
             StudentRecipe(**wrong)  # type: ignore[arg-type]

@@ -186,8 +186,8 @@ def test_ratings_that_teach_nothing_are_refused(make_scorer: Any, tmp_path: Path
         ({"group": 1}, "group of at least 2, got 1"),
         ({"strength": -1.0}, "strength of at least 0"),
         ({"memory": 5}, "no memory with method='experts'"),
-        ({"sigma": 0.0}, "sigma and both learning rates above 0"),
-        ({"bf16": "maybe"}, "bf16 out of auto, True, False"),
+        ({"sigma": 0.0}, "sigma above 0, got 0"),
+        ({"bf16": "maybe"}, "bf16 out of true, false, auto"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(wrong: dict[str, Any], said: str) -> None:

@@ -173,7 +173,7 @@ def test_the_default_begins_with_the_order_of_the_base(make_sided: Callable[...,
     base = make_sided()
     pixels = torch.randint(0, 256, (16, 1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(6))
     rated = RatedPictures(pixels.__getitem__, LABELS, (0.5,) * 3, (0.2,) * 3)
-    still = LoDaRecipe(steps=1, learning_rate=0.0)
+    still = LoDaRecipe(steps=1, learning_rate=1e-12)
     model = adapt_locally(base, rated, recipe=still, output_dir=tmp_path)
     with torch.no_grad():
         found, zero_shot = (m(normalize(pixels, (0.5,) * 3, (0.2,) * 3)).quality for m in (model, base))
@@ -184,11 +184,64 @@ def test_recipes_that_cannot_be(make_scorer: Callable[..., Any], tmp_path: Path)
     for wrong, message in (
         ({"crops": 0}, "crops of at least 1, got 0"),
         ({"batch_size": 1}, "batch_size of at least 2"),
-        ({"head": "mean"}, "head anchors or token, got 'mean'"),
-        ({"up": "wide"}, "up mlp or linear"),
+        ({"head": "mean"}, "head out of anchors, token, got 'mean'"),
+        ({"up": "wide"}, "up out of mlp, linear"),
     ):
         with pytest.raises(GRMPError, match=message):
             LoDaRecipe(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(GRMPError, match="heads that divide latent, got 8, 3 and 7"):
+        LoDaRecipe(latent=8, heads=3)
     rated = RatedPictures(PIXELS.__getitem__, LABELS, (0.5,) * 3, (0.2,) * 3)
     with pytest.raises(GRMPError, match="a base with a side network"):
         adapt_locally(make_scorer(), rated, output_dir=tmp_path)
+
+
+@pytest.fixture
+def noise() -> RatedPictures:
+    pixels = torch.randint(0, 256, (8, 1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(6))
+    return RatedPictures(pixels.__getitem__, LABELS[:8], (0.5,) * 3, (0.2,) * 3)
+
+
+SETTINGS: list[dict[str, Any]] = [
+    *({"latent": 8}, {"heads": 2}, {"grid": 2}, {"up": "mlp"}, {"start": "random"}, {"batch_statistics": True}),
+    *({"head": "token"}, {"dropout": 0.5}, {"crops": 2}, {"epochs": 2}, {"batch_size": 4}, {"learning_rate": 0.02}),
+    *({"weight_decay": 1.0}, {"bf16": True}, {"epochs": 0, "steps": 3}),
+]
+
+
+def test_every_setting_of_the_recipe_decides(
+    noise: RatedPictures, make_sided: Callable[..., Any], tmp_path: Path
+) -> None:
+    """No setting is read and passed over: each leads to other weights than the same recipe without it."""
+    base, recipe = make_sided(), LoDaRecipe(epochs=1, learning_rate=0.01)
+
+    def learnt(**settings: Any) -> dict[str, Tensor]:
+        given = dataclasses.replace(recipe, **settings)
+        return weights(adapt_locally(base, noise, recipe=given, output_dir=tmp_path / "run"))
+
+    expected = learnt()
+    assert {key for settings in SETTINGS for key in settings} == {field.name for field in dataclasses.fields(recipe)}
+    for settings in SETTINGS:
+        found = learnt(**settings)
+        same = [found[name].equal(value) for name, value in expected.items() if name in found]
+        assert found.keys() != expected.keys() or not all(same), settings
+    assert not (tmp_path / "run").exists(), "nor does an empty folder stay"
+
+
+def test_a_recipe_goes_by_its_name(noise: RatedPictures, make_sided: Callable[..., Any], tmp_path: Path) -> None:
+    base = make_sided()
+    with pytest.raises(GRMPError, match="expected a file, or one of default, paper; check the spelling"):
+        adapt_locally(base, noise, recipe="papier", output_dir=tmp_path)
+    (tmp_path / "mine.yaml").write_text("steps: 1\nlatent: 8\n")
+    model = adapt_locally(base, noise, recipe=tmp_path / "mine.yaml", output_dir=tmp_path / "run")
+    config: Any = model.active_peft_config
+    assert (config.latent, config.up) == (8, "linear")
+
+
+def test_other_views_than_pictures_are_refused_before_training(
+    noise: RatedPictures, make_sided: Callable[..., Any], tmp_path: Path
+) -> None:
+    few = RatedPictures(PIXELS.__getitem__, LABELS[:5], (0.5,) * 3, (0.2,) * 3)
+    with pytest.raises(GRMPError, match=r"views of the same 8 pictures, got 5\. Take the same rows"):
+        adapt_locally(make_sided(), noise, views=few, output_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

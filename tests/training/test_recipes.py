@@ -27,17 +27,17 @@ def test_keys_are_the_attributes_and_the_others_keep_their_defaults(tmp_path: Pa
     [
         ("stepz: 3", "got stepz"),
         ("- 3", "got [3]"),
-        ("train: everything", "train out of prompts, authors, got 'everything'"),
-        ("objective: pairs", "objective out of quality, fidelity, got 'pairs'"),
+        ("train: everything", "Expected train out of prompts, authors in"),
+        ("objective: pairs", "Expected objective out of quality, fidelity in"),
         ("objective: fidelity\nvisual_prompts: 2", "a recipe for pairs that leaves the embeddings as they are"),
         ("objective: fidelity\ntrain: authors", "got one that trains the vision tower"),
-        ("steps: 0", "steps of at least 1, got 0"),
+        ("steps: 0", "Expected steps of at least 1 in"),
         ("a: [", "expected a recipe in YAML"),
         ("steps: many", "Expected steps of type int in"),
         ("steps: 1.5", "got 1.5"),
         ("steps: true", "got True"),
-        ("bf16: 1", "Expected bf16 of type bool | str in"),
-        ("bf16: sometimes", "Expected bf16 to be true, false or auto, got 'sometimes'"),
+        ("bf16: 1", "Expected bf16 out of true, false, auto in"),
+        ("bf16: sometimes", "got 'sometimes'"),
         ("learning_rate: 1e-3", "got '1e-3'. YAML takes 1e-3 for a text: write 0.001."),
     ],
 )
@@ -51,8 +51,8 @@ def test_a_wrong_recipe_says_what_it_may_hold(text: str, message: str, tmp_path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("labels: mos", "labels out of gmsd, level, got 'mos'"),
-        ("held_out_visits: 0", "held_out_visits of at least 1, got 0"),
+        ("labels: mos", "Expected labels out of gmsd, level in"),
+        ("held_out_visits: 0", "Expected held_out_visits of at least 1 in"),
         ("fresh_optimizer: kadid10k", "got 'kadid10k'"),
         ("support_batch_size: a", "Expected support_batch_size of type int | None in"),
     ],
