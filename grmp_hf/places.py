@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ _WORD = r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?"
 _HUB_ID = re.compile(rf"{_WORD}/{_WORD}", re.ASCII)
 _FILE = re.compile(r"\.(bin|ckpt|csv|gz|json|jsonl|md|onnx|parquet|pth?|py|safetensors|tar|tsv|txt|ya?ml|zip)$", re.I)
 _PROBE_SECONDS = 10.0
+_DIFFUSION, _LOW_LEVEL = "diffusion_scorer.json", "grmp_low_level"  # their own modules are heavy
 
 
 def is_hub_id(name: str) -> bool:
@@ -53,14 +55,35 @@ def check_place(name: str, what: str) -> None:
         what: how to call it in a message.
 
     Raises:
-        GRMPError: it has the look of a path, or is a file.
+        GRMPError: it has the look of a path, is a file, or a folder of another kind of ours.
     """
-    if name in ("default", EMBEDDED) or os.path.isdir(name):
+    if name in ("default", EMBEDDED):
+        return
+    if os.path.isdir(name):
+        _check_kind(Path(name), what)
         return
     if os.path.exists(name):
         raise GRMPError(f"{what}: expected a folder or a Hub id (owner/name), got the file {name!r}; name its folder.")
     if not is_hub_id(name):
         raise GRMPError(f"{what}: {name!r} is no folder here and no Hub id (owner/name). {spelling(name)}")
+
+
+def _check_kind(folder: Path, what: str) -> None:
+    """Refuse what this package saves and something else of it loads."""
+    if (folder / _DIFFUSION).is_file():
+        raise GRMPError(
+            f"{what}: {str(folder)!r} holds a diffusion scorer; score with "
+            f"grmp_hf.diffusion.scorer.as_scorer(DiffusionScorer.from_pretrained({str(folder)!r}))."
+        )
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):  # nothing of the kind: whoever loads it says so
+        return
+    if kind == _LOW_LEVEL:
+        raise GRMPError(
+            f"{what}: {str(folder)!r} holds a low-level encoder, which scores nothing by itself; name it in a "
+            f"configuration of grmp-iqa benchmark, {{method: grepq, low_level: {folder}}}."
+        )
 
 
 def check_data(name: str) -> None:

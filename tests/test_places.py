@@ -14,6 +14,7 @@ import pytest
 from grmp_hf.cli.main import main
 from grmp_hf.embedded import EMBEDDED_PROMPTS
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.low_level import LowLevelConfig
 from grmp_hf.places import check_place, is_hub_id, spelling
 
 PATHS = [
@@ -133,6 +134,14 @@ def test_names_and_options_are_checked_before_anything_heavy_is_imported(argumen
         [sys.executable, "-c", EARLY, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_low_level_encoder_is_no_adapter(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    LowLevelConfig().save_pretrained(tmp_path / "my-low")
+    for option, what in (("--adapter", "adapter"), ("--model", "model")):
+        assert main(["score", option, str(tmp_path / "my-low"), str(tmp_path)]) == 2
+        said = capsys.readouterr().err
+        assert f"{what}: '{tmp_path / 'my-low'}' holds a low-level encoder" in said and "method: grepq" in said
 
 
 def test_the_option_with_the_wrong_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:

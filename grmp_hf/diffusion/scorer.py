@@ -5,9 +5,10 @@ Letters in shapes: B pictures, S side of a picture, M channels and G side of the
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -59,12 +60,18 @@ class DiffusionScorer(nn.Module):
         prior: the provider of maps.
         decoder: for as many maps.
 
+    Attributes:
+        processor: makes the one view that it sees.
+        scale: of the ratings that it has learnt from; None for 0 to 1.
+
     Source: DP-IQA (arXiv 2405.19996); where we differ stands in docs/decisions.md.
     """
 
     def __init__(self, prior: DiffusionPrior, decoder: MultiScaleDecoder) -> None:
         super().__init__()
         self.prior, self.decoder = prior, decoder
+        self.processor = diffusion_processor()
+        self.scale: RatingScale | None = None
 
     @property
     def device(self) -> torch.device:
@@ -92,7 +99,10 @@ class DiffusionScorer(nn.Module):
         return DiffusionOutput(loss=loss, quality=mean.clamp(0, 1), mean=mean, quality_map=quality_map)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write VAE and U-Net as diffusers does, each in a folder of its own, and the rest beside them."""
+        """Write VAE and U-Net as diffusers does, each in a folder of its own, and the rest beside them.
+
+        With it goes what :func:`as_scorer` was given: preprocessing and scale.
+        """
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         for name in _PARTS:
@@ -105,8 +115,10 @@ class DiffusionScorer(nn.Module):
             "narrowed": [layer.out_channels for layer in self.decoder.narrow if isinstance(layer, nn.Conv2d)],
             "hidden": score[0].out_features,
         }
-        text = json.dumps({"prior": self.prior.settings(), "decoder": decoder}, indent=2)
-        (place / SETTINGS).write_text(text + "\n", encoding="utf-8")
+        scale = None if self.scale is None else self.scale.to_dict()
+        settings: dict[str, Any] = {"prior": self.prior.settings(), "decoder": decoder}
+        settings |= {"preprocessing": self.processor.settings(), "scale": scale}
+        (place / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def _own(self) -> dict[str, Tensor]:
         """All weights but those of VAE and U-Net."""
@@ -140,7 +152,7 @@ class DiffusionScorer(nn.Module):
             settings: of a new one, as for :class:`~grmp_hf.diffusion.prior.DiffusionPrior`.
 
         Raises:
-            GRMPError: diffusers is not installed, or a part is missing or damaged.
+            GRMPError: diffusers is not installed, a part is missing or damaged, or there is no such setting.
         """
         if (Path(place) / SETTINGS).is_file():
             mine = {"text": text, "texts": texts, "decoder": decoder, "size": size}
@@ -151,10 +163,14 @@ class DiffusionScorer(nn.Module):
                     "its own: leave them out."
                 )
             return cls._saved(Path(place))
+        _check_names(settings, DiffusionPrior, ("vae", "unet", "bank"), "settings")
+        _check_names(decoder or {}, MultiScaleDecoder, ("channels",), "sizes of the decoder")
         vae, unet = _parts(place, local_files_only)
         prior = DiffusionPrior(vae, unet, _bank(place, text, texts, local_files_only), **settings)
         sizes = {"grid": (size or SIZE) // prior.reduction, **(decoder or {})}
-        return cls(prior, MultiScaleDecoder(prior.channels, **sizes)).eval()
+        made = cls(prior, MultiScaleDecoder(prior.channels, **sizes))
+        made.processor = diffusion_processor(size or SIZE)
+        return made.eval()
 
     @classmethod
     def _saved(cls, folder: Path) -> Self:
@@ -164,6 +180,9 @@ class DiffusionScorer(nn.Module):
             own = load_file(folder / WEIGHTS)
             prior = DiffusionPrior(vae, unet, own["prior.bank"], **settings["prior"])
             made = cls(prior, MultiScaleDecoder(prior.channels, **settings["decoder"]))
+            if "preprocessing" in settings:  # which earlier versions did not write
+                made.processor = GRMPImageProcessor(**settings["preprocessing"])
+                made.scale = None if settings["scale"] is None else RatingScale.from_dict(settings["scale"])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise GRMPError(
                 f"Expected a diffusion scorer in {str(folder)!r}, got {error}. Copy the folder again."
@@ -197,16 +216,24 @@ def diffusion_processor(size: int = SIZE, view: str = "whole", *, signed: bool =
 def as_scorer(
     model: DiffusionScorer, processor: GRMPImageProcessor | None = None, scale: RatingScale | None = None
 ) -> Scorer:
-    """What scores files with a diffusion scorer; it is saved by ``model.save_pretrained``.
+    """What scores files with a diffusion scorer; it is saved by ``model.save_pretrained``, with what is given here.
 
     Args:
         model: in evaluation mode.
-        processor: :func:`diffusion_processor` if None.
-        scale: of the ratings that it has learnt from; None for 0 to 1.
+        processor: such as :func:`diffusion_processor`; the model's own if None.
+        scale: of the ratings that it has learnt from; the model's own if None.
     """
-    seen = processor or diffusion_processor()
-    identity = {"model": "diffusion", "preprocessing": seen.settings(), "versions": package_versions()}
-    return Scorer(model.eval(), seen, scale, identity)
+    model.processor, model.scale = processor or model.processor, scale or model.scale
+    identity = {"model": "diffusion", "preprocessing": model.processor.settings(), "versions": package_versions()}
+    return Scorer(model.eval(), model.processor, model.scale, identity)
+
+
+def _check_names(given: Mapping[str, Any], kind: type[nn.Module], others: Sequence[str], what: str) -> None:
+    """Raise for names that a part does not know, before anything large is loaded."""
+    known = [name for name in inspect.signature(kind).parameters if name not in others]
+    unknown = sorted(given.keys() - set(known))
+    if unknown:
+        raise GRMPError(f"Expected {what} out of {', '.join(known)}, got {', '.join(unknown)}. Check the spelling.")
 
 
 def _parts(place: str | os.PathLike[str], local_files_only: bool) -> tuple[Any, Any]:

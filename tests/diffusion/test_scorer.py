@@ -14,9 +14,11 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+import grmp_hf
+from grmp_hf.cli.main import main
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.diffusion.fitting import DiffusionRecipe, adapt_diffusion, squared_error
-from grmp_hf.diffusion.scorer import SETTINGS, WEIGHTS, DiffusionScorer, as_scorer, diffusion_processor
+from grmp_hf.diffusion.scorer import SETTINGS, SIZE, WEIGHTS, DiffusionScorer, as_scorer, diffusion_processor
 from grmp_hf.diffusion.sentences import sentence_bank
 from grmp_hf.embedded import embedded_folder
 from grmp_hf.errors import GRMPError
@@ -168,6 +170,41 @@ def test_it_scores_files_on_the_users_scale(
     np.testing.assert_array_equal(said(scorer.model, pixels).quality.numpy(), found.quality)
     with pytest.raises(GRMPError, match=r"DiffusionScorer, which saves itself: model\.save_pretrained"):
         scorer.save(tmp_path / "mine")
+
+
+def test_a_saved_scorer_keeps_its_preprocessing_and_scale(
+    make_diffusion: Callable[..., DiffusionScorer], diffusion_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    given = (diffusion_processor(64, "stretched", signed=True), RatingScale(1, 5, higher_is_better=False, unit="marks"))
+    scorer = as_scorer(make_diffusion(), *given)
+    scorer.model.save_pretrained(tmp_path / "mine")
+    again = as_scorer(DiffusionScorer.from_pretrained(tmp_path / "mine"))
+    assert (again.processor.settings(), again.scale) == (given[0].settings(), given[1])
+    np.testing.assert_array_equal(again.score(photos[:2]).score, scorer.score(photos[:2]).score)
+    other = as_scorer(again.model, diffusion_processor(32), RatingScale(0, 100))
+    assert other.processor.size == 32 and other.scale == RatingScale(0, 100)
+    assert as_scorer(DiffusionScorer.from_pretrained(diffusion_folder, **SMALL)).processor.size == SMALL["size"]
+    settings = json.loads((tmp_path / "mine" / SETTINGS).read_text())
+    earlier = {name: settings[name] for name in ("prior", "decoder")}
+    (tmp_path / "mine" / SETTINGS).write_text(json.dumps(earlier))
+    assert as_scorer(DiffusionScorer.from_pretrained(tmp_path / "mine")).processor.size == SIZE
+
+
+def test_settings_that_nothing_knows_are_named_before_anything_is_loaded() -> None:
+    with pytest.raises(GRMPError, match="settings out of gamma, time_step, sampled, image_adapter, got gama"):
+        DiffusionScorer.from_pretrained("nowhere", gama=3)
+    with pytest.raises(GRMPError, match="sizes of the decoder out of grid, fused, narrowed, hidden, got width"):
+        DiffusionScorer.from_pretrained("nowhere", decoder={"width": 3})
+
+
+def test_nothing_else_loads_a_saved_scorer(
+    make_diffusion: Callable[..., DiffusionScorer], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    make_diffusion().save_pretrained(tmp_path / "teach")
+    with pytest.raises(GRMPError, match=r"model: .*teach' holds a diffusion scorer; score with .*from_pretrained"):
+        grmp_hf.load(str(tmp_path / "teach"))
+    assert main(["score", "--model", str(tmp_path / "teach"), str(tmp_path)]) == 2
+    assert "DiffusionScorer.from_pretrained" in capsys.readouterr().err
 
 
 def test_pixels_lie_where_they_are_wanted() -> None:
