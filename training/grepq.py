@@ -38,12 +38,12 @@ def read_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    """Learn and save."""
+def main() -> int:
+    """Learn and save; 2 for what a user can mend, as of the commands."""
     args = read_options()
     work = args.work or args.output.with_name(f"{args.output.name}-run")
     if args.output.exists():
-        sys.exit(f"{args.output}: expected a new folder, got one that exists; choose another")
+        return _refuse(f"{args.output}: expected a new folder, got one that exists; choose another")
     transformers.utils.logging.disable_progress_bar()
     given = {"recipe": args.recipe, "seed": args.seed}
     try:
@@ -56,11 +56,17 @@ def main() -> None:
             else:
                 high_level(scorer, args.photos, work, tell=progress.tell, **given).save(args.output)
     except GRMPError as error:
-        sys.exit(f"grepq.py: {error}")
+        return _refuse(str(error))
     if args.work is None:
         shutil.rmtree(work, ignore_errors=True)
     print(f"written: {args.output}")
+    return 0
+
+
+def _refuse(message: str) -> int:
+    print(f"grepq.py: {message}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -48,8 +48,9 @@ def check_counted(means: Mapping[str, ChannelGradient], step: int) -> None:
     """
     if not means:
         raise GRMPError(
-            f"Expected at least one picture in step {step}, got none that a term of the objective counts. Look at what "
-            "data_collator gives, and let a plan of your own leave such batches out."
+            f"Expected at least one picture in step {step}, got none that a term of the objective counts. Give pairs "
+            "and correlations, which are those of groups, plan=within(...) of grmp_hf.training.sampling; else look at "
+            "what data_collator gives, and let a plan of your own leave such batches out."
         )
 
 

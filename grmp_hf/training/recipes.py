@@ -11,7 +11,7 @@ import torch
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
-from grmp_hf.recipe_files import find_recipe, read_yaml
+from grmp_hf.recipe_files import find_recipe, read_yaml, whose_keys
 from grmp_hf.training.checking import check_settings, check_values
 from grmp_hf.training.precision import BF16, settle_bf16
 
@@ -43,7 +43,8 @@ def make_recipe(kind: type[_Kind], values: Any, where: str = "") -> _Kind:
     known = [field.name for field in fields(cast(Any, kind))]
     unknown = sorted(map(str, set(values) - set(known))) if isinstance(values, dict) else [str(values)]
     if unknown:
-        raise GRMPError(f"Expected keys out of {', '.join(known)}{where}, got {', '.join(unknown)}.")
+        advice = whose_keys(map(str, values)) if isinstance(values, dict) else ""
+        raise GRMPError(f"Expected keys out of {', '.join(known)}{where}, got {', '.join(unknown)}.{advice}")
     check_values(kind, values, where)
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 

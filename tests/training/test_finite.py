@@ -18,6 +18,7 @@ from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.calibration import fit_calibration
 from grmp_hf.training.episodes import Episode, Episodes
 from grmp_hf.training.finite import squared_length
+from grmp_hf.training.objectives import plcc
 from grmp_hf.training.trainer import GRMPTrainer
 
 MakeAdapted = Callable[..., PeftModel]
@@ -115,6 +116,12 @@ def test_an_empty_batch_is_refused(make_adapted: MakeAdapted, tmp_path: Path) ->
     for collated in ({}, {"pixel_values": torch.zeros(0, 3, 16, 16), "labels": torch.zeros(0)}):
         trainer.data_collator = lambda rows, collated=collated: collated
         refused(trainer, "at least one picture in step 1, got none")
+
+
+def test_a_correlation_without_groups_names_the_plan(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+    arguments = make(make_adapted(), tmp_path, Columns()).args
+    trainer = GRMPTrainer(make_adapted(), arguments, objective=plcc, train_dataset=Columns())
+    refused(trainer, r"Give pairs and correlations, .* plan=within\(\.\.\.\)")
 
 
 @pytest.mark.parametrize("name", ["pixel_values", "labels"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import grmp_hf
 from grmp_hf.errors import GRMPError
 from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe, read_recipe
 
@@ -60,6 +61,27 @@ def test_a_wrong_recipe_says_what_it_may_hold(text: str, message: str, tmp_path:
 def test_a_wrong_recipe_of_pre_training_too(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(GRMPError, match=re.escape(message)):
         PretrainRecipe.from_yaml(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("name", "taker"),
+    [
+        ("loda_paper", "examples/loda.py, or grmp_hf.training.local_features.adapt_locally"),
+        ("lpf_default", "grmp_hf.training.two_stream.adapt_streams"),
+        ("low_level_paper", "training/grepq.py low"),
+        ("high_level_paper", "training/grepq.py high"),
+        ("student_default", "grmp_hf.training.distilling.adapt_student"),
+        ("diffusion_default", "grmp_hf.diffusion.fitting.adapt_diffusion"),
+        ("pretrain_paper", "grmp-iqa pretrain"),
+        ("stream_distillation", "grmp-iqa stream"),
+    ],
+)
+def test_a_recipe_of_another_stage_says_what_takes_it(name: str, taker: str) -> None:
+    path = Path(grmp_hf.__path__[0]) / "recipes" / f"{name}.yaml"
+    with pytest.raises(GRMPError, match=re.escape(f"They are those of {taker}: give them to that.")):
+        FewShotRecipe.from_yaml(path)
+    with pytest.raises(GRMPError, match=r"those of grmp-iqa adapt: give"):
+        PretrainRecipe.from_yaml(path.parent / "adapt_authors.yaml")
 
 
 def test_episodes_have_the_sizes_of_the_recipe() -> None:

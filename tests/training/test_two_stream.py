@@ -254,6 +254,15 @@ def test_known_distortions_are_the_categories(
     assert kinds == [7, 5]
 
 
+def test_a_recipe_goes_by_its_name(make_scorer: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(GRMPError, match="expected a file, or one of default; check the spelling"):
+        adapt_streams(make_scorer(), rated(), recipe="paper", output_dir=tmp_path)
+    (tmp_path / "mine.yaml").write_text("steps: 1\nlatent: 3\n")
+    model = adapt_streams(make_scorer(), rated(), recipe=tmp_path / "mine.yaml", output_dir=tmp_path / "run")
+    head = model.get_base_model().head.modules_to_save["default"]
+    assert head.score.in_features == 3
+
+
 def test_recipes_that_cannot_be() -> None:
     for wrong, message in (
         ({"latent": 0}, "latent of at least 1, got 0"),
