@@ -23,7 +23,7 @@ from grmp_hf.training.local_features import LoDaRecipe
 from grmp_hf.training.low_level import LowLevelRecipe, learn_low_level
 from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.pretraining import pretrain
-from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe
+from grmp_hf.training.recipes import FewShotRecipe, PretrainRecipe, Recipe
 from grmp_hf.training.stream_recipe import StreamRecipe
 from grmp_hf.training.two_stream import TwoStreamRecipe
 
@@ -63,6 +63,35 @@ def test_there_are_recipes_for_the_default_and_the_authors() -> None:
     assert StudentRecipe.from_yaml(default["student_default.yaml"]) == StudentRecipe()
     assert DiffusionRecipe.from_yaml(default["diffusion_default.yaml"]) == DiffusionRecipe()
     assert StreamRecipe.from_yaml(default["stream_distillation.yaml"]) == StreamRecipe(method="distillation")
+
+
+PAPERS: list[tuple[Recipe, dict[str, Any]]] = [
+    (
+        LoDaRecipe.named("paper"),  # arXiv 2308.12001 and its code; the CNN stays in evaluation mode here
+        {"latent": 64, "heads": 4, "grid": 7, "up": "mlp", "start": "random", "batch_statistics": False}
+        | {"head": "token", "dropout": 0.1, "crops": 5, "epochs": 10, "batch_size": 128}
+        | {"learning_rate": 3e-4, "weight_decay": 0.01},
+    ),
+    (
+        LowLevelRecipe.named("paper"),  # arXiv 2312.04838 and its code
+        {"network": "resnet18", "hidden": 512, "width": 128, "describes": "projected", "versions": 8}
+        | {"side": 512, "grid": 7, "piece": 32, "temperature": 0.5, "outside": False, "epochs": 15, "batch_size": 8}
+        | {"learning_rate": 1e-4, "smallest_rate": 1e-6, "weight_decay": 0.05},
+    ),
+    (
+        HighLevelRecipe.named("paper"),  # the same; adapter and rate are ours, for their 1e-6 on all weights
+        {"adapter": "lora", "rank": 8, "width": 128, "train_projection": False, "share": 32, "temperature": 0.5}
+        | {"ranked_by": "labels", "epochs": 15, "batch_size": 128, "warmup_epochs": 2.5, "learning_rate": 1e-4}
+        | {"weight_decay": 0.0},
+    ),
+]
+
+
+@pytest.mark.parametrize(("recipe", "numbers"), PAPERS, ids=["loda", "low_level", "high_level"])
+def test_recipes_of_papers_hold_their_numbers(recipe: Any, numbers: dict[str, Any]) -> None:
+    found = dataclasses.asdict(recipe)
+    ours = {"bf16", "save_steps", "steps", "visual_prompts"}  # where there are epochs, and an adapter of another kind
+    assert {name: value for name, value in found.items() if name not in ours} == numbers
 
 
 @pytest.mark.parametrize("path", ADAPT, ids=lambda path: path.stem)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 
 from grmp_hf.benchmark import kernels
 from grmp_hf.benchmark.choosing import make_methods
@@ -18,7 +19,9 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import srcc
 from grmp_hf.features import BATCH, Pictures, first_views
 from grmp_hf.hub import load
+from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+from grmp_hf.modeling.peft_injection import LoDaConfig
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, GRMPPromptModel
 from grmp_hf.scoring import Scorer
 from grmp_hf.streaming import learn_stream, stream_split
@@ -207,6 +210,32 @@ def test_loda_learns_on_a_base_with_a_side_network_alone(
     assert scores.shape == (8,) and np.ptp(scores) > 0
     assert {name.split(".")[-1] for name in found.learnt()} >= {"direction", "scale", "offset"}
     np.testing.assert_array_equal(scores, method.fit(shots, quality[:8], seed=0).predict(shots))
+
+
+def test_loda_learns_from_crops_of_the_draw_and_is_placed_by_views(
+    described: tuple[Pictures, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures, quality = described
+    shots, taught = part(pictures, slice(4)), []
+
+    def keep(model: Any, crops: RatedPictures, *, views: RatedPictures, seed: int, **_: Any) -> Any:
+        taught.append((crops, views, seed))
+        return PeftModel(copy_base(model), LoDaConfig())
+
+    monkeypatch.setattr("grmp_hf.benchmark.towers.adapt_locally", keep)
+    method = make("loda", load())
+    for seed in (1, 1, 2):
+        method.fit(shots, quality[:4], seed=seed)
+    (crops, views, seed), (again, _, _), (other, _, _) = taught
+    assert seed == 1
+    of_epochs = [crops.views(0, epoch) for epoch in range(6)]
+    assert {found.numpy().tobytes() for found in of_epochs} > {of_epochs[0].numpy().tobytes()}, "crops differ"
+    assert all(torch.equal(again.views(0, epoch), of_epochs[epoch]) for epoch in range(6))
+    assert any(not torch.equal(other.views(0, epoch), of_epochs[epoch]) for epoch in range(6)), "by the draw's seed"
+    seen = load().without_tiles()
+    assert all(torch.equal(views.views(at, 3), seen.views(shots.rows[at])) for at in range(4))
+    for asked in (crops, views):
+        np.testing.assert_allclose(asked.columns["labels"], quality[:4], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+
+from grmp_hf.scoring import Scorer
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +48,39 @@ def in_two_processes() -> Callable[..., None]:
         assert done.returncode == 0, done.stderr[-3000:]
 
     return run
+
+
+@pytest.fixture
+def sided_base(clip_folder: Path, side_settings: dict[str, Any], tmp_path: Path) -> Scorer:
+    """The small CLIP of 32 pixels, saved with a small ResNet beside it, as it sees whole pictures."""
+    import grmp_hf
+    from grmp_hf.modeling.adapters import copy_base
+    from grmp_hf.modeling.side import make_side
+
+    found = grmp_hf.load(clip_folder)
+    model = copy_base(found.model)
+    torch.manual_seed(5)
+    model.put_beside(side_settings, make_side(side_settings))
+    model.save_pretrained(tmp_path / "sided")
+    grmp_hf.GRMPImageProcessor(found.processor.size, ("whole",)).save_pretrained(tmp_path / "sided")
+    return grmp_hf.load(tmp_path / "sided")
+
+
+_SCORES = "import json, sys, grmp_hf; print(json.dumps(grmp_hf.load(sys.argv[1]).score(sys.argv[2:]).quality.tolist()))"
+
+
+@pytest.fixture(scope="session")
+def scores_elsewhere() -> Callable[..., list[float]]:
+    """`scores_elsewhere(folder, paths)`: what a saved scorer says of pictures in a new process."""
+
+    def ask(folder: Path, paths: list[Path]) -> list[float]:
+        command = [sys.executable, "-c", _SCORES, str(folder), *map(str, paths)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found: list[float] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+    return ask
 
 
 @pytest.fixture

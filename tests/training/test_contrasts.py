@@ -103,6 +103,26 @@ def test_the_best_and_the_worst_of_each_group_are_contrasted(projected: bool) ->
     torch.testing.assert_close(two.mean, torch.stack(losses).mean())
 
 
+def test_the_recipe_hands_its_settings_to_the_loss() -> None:
+    now, before = said(1), said(2)
+    batch = {"labels": said(3).quality, "pixel_values": torch.arange(9.0)}
+
+    def student(inputs: Any) -> Any:
+        at = inputs["pixel_values"].long()
+        return Said(now.quality[at], now.image_embeds[at])
+
+    found = []
+    for settings in (
+        *({"ranked_by": ranked_by} for ranked_by in ("labels", "teacher", "student")),
+        *({"share": 2}, {"temperature": 0.1}),
+    ):
+        objectives = HighLevelRecipe(**settings).objective(), group_contrasts(**settings)  # type: ignore[arg-type]
+        mine, expected = (asked(student, lambda _: before, batch)["contrast"].mean for asked in objectives)
+        assert torch.equal(mine, expected), settings
+        found.append(mine.item())
+    assert len(set(found)) == 5, "each of them decides"
+
+
 def test_of_128_pictures_four_are_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     monkeypatch.setattr(

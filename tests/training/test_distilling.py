@@ -13,10 +13,13 @@ from peft import PeftModel, get_peft_model
 from torch import Tensor
 from torch.nn import functional as F
 
+from grmp_hf.data import Row
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.map_head import MapHead, MapOutput
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
+from grmp_hf.scoring import Scorer
+from grmp_hf.teaching import rated_pictures
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.distilling import StudentRecipe, adapt_student, as_taught
 from grmp_hf.training.pictures import RatedPictures
@@ -188,3 +191,17 @@ def test_recipes_that_cannot_be() -> None:
     ):
         with pytest.raises(GRMPError, match=message):
             StudentRecipe(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("adapter", ["head", "loda"])
+def test_a_saved_student_scores_the_same_in_a_new_process(
+    adapter: Any, sided_base: Scorer, scores_elsewhere: Callable[..., list[float]], photos: list[Path], tmp_path: Path
+) -> None:
+    rows = [Row(image=path, name=path.name, mos=at / 12, quality=at / 12) for at, path in enumerate(photos)]
+    recipe = StudentRecipe(adapter=adapter, epochs=2, batch_size=6, learning_rate=0.01)
+    given = (sided_base.model, rated_pictures(sided_base, rows), teacher())
+    scorer = dataclasses.replace(sided_base, model=adapt_student(*given, recipe=recipe, output_dir=tmp_path / "run"))
+    scorer.save(tmp_path / "mine")
+    said = scorer.score(photos).quality
+    assert abs(said - sided_base.score(photos).quality).max() > 1e-3
+    assert scores_elsewhere(tmp_path / "mine", photos) == said.tolist()

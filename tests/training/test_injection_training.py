@@ -12,12 +12,15 @@ import torch
 from peft import PeftModel, get_peft_model
 from torch import Tensor
 
+from grmp_hf.data import Row
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import plcc as correlation
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.linear_heads import Cosine
 from grmp_hf.modeling.peft_injection import LoDaConfig
 from grmp_hf.record import Record
+from grmp_hf.scoring import Scorer
+from grmp_hf.teaching import rated_pictures
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.episodes import EpisodeDataset
 from grmp_hf.training.local_features import LoDaRecipe, adapt_locally
@@ -245,3 +248,18 @@ def test_other_views_than_pictures_are_refused_before_training(
     with pytest.raises(GRMPError, match=r"views of the same 8 pictures, got 5\. Take the same rows"):
         adapt_locally(make_sided(), noise, views=few, output_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["default", "paper"])
+def test_what_is_saved_scores_the_same_in_a_new_process(
+    name: str, sided_base: Scorer, scores_elsewhere: Callable[..., list[float]], photos: list[Path], tmp_path: Path
+) -> None:
+    rows = [Row(image=path, name=path.name, mos=at / 12, quality=at / 12) for at, path in enumerate(photos)]
+    recipe = dataclasses.replace(LoDaRecipe.named(name), epochs=2, batch_size=6, learning_rate=0.05, bf16=False)
+    pictures = rated_pictures(sided_base, rows)
+    model = adapt_locally(sided_base.model, pictures, recipe=recipe, output_dir=tmp_path / "run")
+    scorer = dataclasses.replace(sided_base, model=model)
+    scorer.save(tmp_path / "mine")
+    said = scorer.score(photos).quality
+    assert abs(said - sided_base.score(photos).quality).max() > 1e-3
+    assert scores_elsewhere(tmp_path / "mine", photos) == said.tolist()
