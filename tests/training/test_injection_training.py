@@ -228,6 +228,8 @@ def test_every_setting_of_the_recipe_decides(
         found = learnt(**settings)
         same = [found[name].equal(value) for name, value in expected.items() if name in found]
         assert found.keys() != expected.keys() or not all(same), settings
+    still, dropped = learnt(head="token"), learnt(head="token", dropout=0.5)
+    assert any(not still[name].equal(dropped[name]) for name in still), "of either head"
     assert not (tmp_path / "run").exists(), "nor does an empty folder stay"
 
 
