@@ -14,7 +14,7 @@ __all__ = ["check_settings", "check_values"]
 
 _PLAIN = (bool, int, float, str, type(None))
 _FROM_0 = frozenset({"blocks", "epochs", "memory", "save_steps", "text_prompts", "views", "visual_prompts"})
-_ABOVE_0 = frozenset({"inner_learning_rate", "head_learning_rate", "learning_rate", "semantic_temperature", "sigma"})
+_ABOVE_0 = frozenset({"inner_learning_rate", "semantic_temperature", "sigma"})
 _SHARES = frozenset({"dropout", "held_out_share", "prompt_dropout", "warmup"})
 
 
@@ -26,8 +26,9 @@ def check_settings(settings: Any) -> None:
 def check_values(kind: type[Any], values: Mapping[str, Any], where: str = "") -> None:
     """Raise for values that a dataclass cannot have: of another type, no word of a set, or out of their range.
 
-    Counts are at least 1, or what the mapping ``least`` of the class says; rates are above 0, shares in [0, 1), and
-    other numbers finite and at least 0. Fields that are neither numbers nor words are passed over.
+    Counts are at least 1, or what the mapping ``least`` of the class says; shares lie in [0, 1), and other numbers are
+    finite and at least 0, or above it where the class names them in ``above_0``. Fields that are neither numbers nor
+    words are passed over.
 
     Args:
         kind: the dataclass.
@@ -45,14 +46,16 @@ def check_values(kind: type[Any], values: Mapping[str, Any], where: str = "") ->
         if not _fits(value, hint):
             raise GRMPError(f"Expected {name} {_told(hint)}{where}, got {value!r}.{_remedy(value, hint)}")
         if isinstance(value, int | float) and not isinstance(value, bool):
-            _check_range(name, value, float if float in _parts(hint) else int, least, where)
+            lowest = least.get(name, 0 if float in _parts(hint) or name in _FROM_0 else 1)
+            _check_range(
+                name, value, lowest, above_0=name in _ABOVE_0 or name in getattr(kind, "above_0", ()), where=where
+            )
 
 
-def _check_range(name: str, value: float, kind: type[Any], least: Mapping[str, float], where: str) -> None:
-    lowest = least.get(name, 0 if kind is float or name in _FROM_0 else 1)
+def _check_range(name: str, value: float, lowest: float, *, above_0: bool, where: str) -> None:
     if name in _SHARES:
         allowed, fits = "of at least 0 and below 1", 0 <= value < 1
-    elif name in _ABOVE_0:
+    elif above_0:
         allowed, fits = "above 0", 0 < value < math.inf
     else:
         allowed, fits = f"of at least {lowest}", lowest <= value < math.inf

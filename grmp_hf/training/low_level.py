@@ -72,6 +72,7 @@ class LowLevelRecipe(Recipe):
     """
 
     stage: ClassVar[str] = "low_level"
+    above_0: ClassVar[tuple[str, ...]] = ("learning_rate",)
     least: ClassVar[Mapping[str, float]] = {"epochs": 1}
 
     network: Literal["small", "resnet18"] = "small"

@@ -54,11 +54,13 @@ class Recipe:
 
     Attributes:
         stage: what the names of its files begin with.
+        above_0: numbers that may not be 0.
         least: of counts that need more than 1, or may be 0; see :func:`~grmp_hf.training.checking.check_values`.
     """
 
     stage: ClassVar[str]
     least: ClassVar[Mapping[str, float]] = {}
+    above_0: ClassVar[tuple[str, ...]] = ()
     bf16: BF16
 
     def __post_init__(self) -> None:

@@ -49,6 +49,7 @@ class StreamRecipe(Recipe):
     """
 
     stage: ClassVar[str] = "stream"
+    above_0: ClassVar[tuple[str, ...]] = ("learning_rate", "head_learning_rate")
     least: ClassVar[Mapping[str, float]] = {"visual_prompts": 1, "group": 2}
 
     method: Method = "experts"

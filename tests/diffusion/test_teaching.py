@@ -49,7 +49,7 @@ def test_a_student_learns_what_the_teacher_says(
     recipe = StudentRecipe(rated=0.0, epochs=20, batch_size=6, learning_rate=0.01)
     begun, learnt = (
         adapt_student(base.model, pictures, taught, recipe=r, output_dir=tmp_path / "run")
-        for r in (StudentRecipe(epochs=1, learning_rate=1e-12), recipe)
+        for r in (StudentRecipe(epochs=1, learning_rate=0.0), recipe)
     )
     first, last = misses(begun, pictures, taught), misses(learnt, pictures, taught)
     assert last["map"] < 0.5 * first["map"] and last["score"] < 0.5 * first["score"]

@@ -45,7 +45,7 @@ def wrong_values(kind: Any) -> Iterator[tuple[str, Any, str]]:
             wrong = [(1.5, "of type"), (0, "of at least 1")]
         else:
             wrong = [(3, "of type tuple"), ([3], "of type tuple")]
-        wrong += [(0, "above 0")] if name.endswith("learning_rate") else []
+        wrong += [(0, "above 0")] if name in kind.above_0 else []
         wrong += [(1, "below 1"), (3, "below 1")] if name in ("dropout", "prompt_dropout", "held_out_share") else []
         yield from ((name, value, said) for value, said in wrong)
 

@@ -303,7 +303,7 @@ def test_the_projection_is_learnt_where_it_is_asked_for(
 ) -> None:
     rated = RatedPictures(PIXELS.__getitem__, torch.zeros(12), (0.5,) * 3, (0.2,) * 3)
     recipe = dataclasses.replace(SHORT, train_projection=trained)
-    rates = (0.02, 1e-12)
+    rates = (0.02, 0.0)
     ends = [
         learn_high_level(
             make_scorer(),

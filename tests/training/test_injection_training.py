@@ -176,7 +176,7 @@ def test_the_default_begins_with_the_order_of_the_base(make_sided: Callable[...,
     base = make_sided()
     pixels = torch.randint(0, 256, (16, 1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(6))
     rated = RatedPictures(pixels.__getitem__, LABELS, (0.5,) * 3, (0.2,) * 3)
-    still = LoDaRecipe(steps=1, learning_rate=1e-12)
+    still = LoDaRecipe(steps=1, learning_rate=0.0)
     model = adapt_locally(base, rated, recipe=still, output_dir=tmp_path)
     with torch.no_grad():
         found, zero_shot = (m(normalize(pixels, (0.5,) * 3, (0.2,) * 3)).quality for m in (model, base))

@@ -56,7 +56,7 @@ def moved(model: Any, began: dict[str, Tensor]) -> set[str]:
 @pytest.fixture
 def began(run: Any) -> dict[str, Tensor]:
     """Where adaptation begins: nothing moves at a rate of zero."""
-    return learnt(run(dataclasses.replace(RESIDUALS, steps=1, learning_rate=1e-12)))
+    return learnt(run(dataclasses.replace(RESIDUALS, steps=1, learning_rate=0.0)))
 
 
 def test_it_begins_at_the_start_with_what_the_recipe_adds_at_zero(
@@ -65,7 +65,7 @@ def test_it_begins_at_the_start_with_what_the_recipe_adds_at_zero(
     prompts = learnt(make_adapted(text_prompts=3, visual_layers=2, prompt_dropout=0.2))
     assert {name for name in began if name not in prompts} == {"base_model.model.readout.grmp_readout.default.residual"}
     assert all(torch.equal(began[name], weight) for name, weight in prompts.items())
-    assert began["base_model.model.readout.grmp_readout.default.residual"].abs().max() < 1e-9
+    assert not began["base_model.model.readout.grmp_readout.default.residual"].any()
     config = run(FewShotRecipe(steps=1, text_prompts=7, visual_prompts=9)).peft_config["default"]
     sizes = (config.text_prompts, config.visual_prompts, config.visual_layers, config.prompt_dropout)
     assert sizes == (3, 5, 2, 0.2), "the numbers are those of the start"
@@ -115,14 +115,14 @@ def test_the_pull_holds_to_the_start(run: Any, began: dict[str, Tensor]) -> None
 
 
 def test_calibration_is_fitted_to_what_the_start_says(run: Any, shots: tuple[Tensor, Tensor], start: Path) -> None:
-    """The start's own calibration is replaced: twice adapted at a rate of nearly zero is once adapted."""
-    recipe = dataclasses.replace(RESIDUALS, calibrate=True, steps=1, learning_rate=1e-12)
+    """The start's own calibration is replaced: twice adapted at a rate of zero is once adapted."""
+    recipe = dataclasses.replace(RESIDUALS, calibrate=True, steps=1, learning_rate=0.0)
     once = run(recipe)
     folder = start.parent / "once"
     once.save_pretrained(str(folder), save_embedding_layers=False)
     assert learnt(once)["base_model.model.readout.grmp_readout.default.offset"].any()
     again = learnt(run(recipe, start=folder))
-    assert all(torch.allclose(again[name], weight, rtol=0, atol=1e-6) for name, weight in learnt(once).items())
+    assert all(torch.equal(again[name], weight) for name, weight in learnt(once).items())
 
 
 def test_training_from_a_start_is_resumed(run: Any, tmp_path: Path) -> None:
