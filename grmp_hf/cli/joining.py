@@ -212,8 +212,10 @@ def _read_about(file: Path) -> dict[str, Any]:
 
 def _file_of(path: str, table: ScoreTable) -> Path | None:
     """The file that a path means: from where it was scored, else from the table's folder, and from here at last."""
-    scored = [table.about["folder"]] if isinstance(table.about.get("folder"), str) else []
-    for place in (*(Path(folder, path) for folder in (*scored, table.file.parent)), Path(path)):
+    folders, scored = [table.file.parent, Path()], table.about.get("folder")
+    if isinstance(scored, str):
+        folders.insert(0, Path(os.path.realpath(table.file.parent), scored))
+    for place in (folder / path for folder in folders):
         try:
             if place.is_file():
                 return place

@@ -84,6 +84,14 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise GRMPError(f"--output {output}: exists; choose another name{more}")
 
 
+def _seen_from(output: Path) -> str:
+    """The current folder, from where evaluate finds the pictures, as the table's folder names it."""
+    try:
+        return os.path.relpath(os.getcwd(), os.path.realpath(output.parent))
+    except ValueError:  # another drive
+        return os.getcwd()
+
+
 def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> int:
     """Score what was asked for, to stdout where there is no file for the rows."""
     from grmp_hf.data.listing import list_images
@@ -99,8 +107,9 @@ def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> 
         "scorer": describe_scorer(scorer.identity),
         "identity": scorer.identity,
         "pictures": len(paths),
-        "folder": os.getcwd(),  # from where evaluate finds the pictures
     }
+    if args.output is not None:
+        about["folder"] = _seen_from(args.output)
     if args.explain:
         about["explained"] = dict(scorer.explainer.sources)
     names = getattr(scorer.model, "names", None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -250,23 +250,19 @@ def _mean(losses: Tensor, counts: Tensor | None = None) -> Term:
     return Term((losses * counts.to(losses)).sum() / max(total, 1.0), total)
 
 
-def naming(objective: Objective) -> Objective:
-    """An objective that says which column a batch lacks."""
-
-    @functools.wraps(objective)
-    def terms(student: Forward, teacher: Forward, batch: Batch) -> Mapping[str, Term]:
-        try:
-            return objective(student, teacher, batch)
-        except KeyError as error:
-            name = error.args[0] if error.args else None
-            if name in batch or name not in _NOT_SHOWN:
-                raise
-            raise GRMPError(
-                f"Expected a column {name!r} of numbers in the rows that teach, got {', '.join(sorted(batch))}. Give "
-                "each row its own: text never gets here; the quality of ratings is RatingScale.to_quality."
-            ) from error
-
-    return terms
+@contextmanager
+def naming(batch: Batch) -> Iterator[None]:
+    """Say which column a batch lacks, where an objective misses one."""
+    try:
+        yield
+    except KeyError as error:
+        name = error.args[0] if error.args else None
+        if name in batch or name not in _NOT_SHOWN:
+            raise
+        raise GRMPError(
+            f"Expected a column {name!r} of numbers in the rows that teach, got {', '.join(sorted(batch))}. Give "
+            "each row its own: text never gets here; the quality of ratings is RatingScale.to_quality."
+        ) from error
 
 
 def shown(batch: Batch, *, labels: bool = False) -> Batch:

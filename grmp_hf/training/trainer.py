@@ -123,7 +123,6 @@ class GRMPTrainer(Trainer):
             rule = rule or (regularize(strength, UNITS[args.projection_unit]) if ruled else only)
         else:
             self._objective = self._inner_objective = objective
-        self._objective, self._inner_objective = naming(self._objective), naming(self._inner_objective)
         self._rule = rule or only
         self._watching = rule if isinstance(rule, Watching) else None
         if args.pull_to_start > 0:
@@ -217,7 +216,8 @@ class GRMPTrainer(Trainer):
         """Gradients of one micro-batch by channel: of rated pictures, or of episodes."""
         if "episodes" in inputs:
             return self._episode_gradients(inputs["episodes"])
-        terms = self._objective(functools.partial(self._forward, {}), self._teach, inputs)
+        with naming(inputs):
+            terms = self._objective(functools.partial(self._forward, {}), self._teach, inputs)
         return channel_gradients(terms, self._trained())
 
     def _episode_gradients(self, episodes: Sequence[Episode]) -> Mapping[str, ChannelGradient]:
@@ -234,11 +234,13 @@ class GRMPTrainer(Trainer):
 
     def _judge(self, parameters: Mapping[str, Tensor], batch: Batch) -> Mapping[str, Term]:
         """Terms of a batch with ``parameters`` in the place of the model's own."""
-        return self._objective(functools.partial(self._forward, parameters), self._teach, batch)
+        with naming(batch):
+            return self._objective(functools.partial(self._forward, parameters), self._teach, batch)
 
     def _inner_loss(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The first term of a batch, with ``parameters`` in the place of the model's own."""
-        terms = self._inner_objective(functools.partial(self._forward, parameters), self._teach, batch)
+        with naming(batch):
+            terms = self._inner_objective(functools.partial(self._forward, parameters), self._teach, batch)
         return next(iter(terms.values())).mean
 
     def _forward(self, parameters: Mapping[str, Tensor], inputs: Mapping[str, Any]) -> Any:

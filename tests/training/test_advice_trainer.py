@@ -139,7 +139,7 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
                        {"objective": mean_error, "rule": lambda found, parameters: found["error"]}),
     "growing plan": ({"plan": longer_plan, "max_steps": 2}, "in every epoch, as in the first",
                      {"plan": one_plan, "max_steps": 2}),
-    "nothing counted": ({"data_collator": empty_rows}, "Look at what data_collator gives", {}),
+    "nothing counted": ({"data_collator": empty_rows}, "look at what data_collator gives", {}),
     "ratings": ({"train_dataset": Rows(labels=[1.0, 5.0, 3.0, 4.0])}, "Map ratings with RatingScale.to_quality", {}),
     "not finite": ({"learning_rate": 1e38, "optim": "sgd", "max_steps": 3}, "Lower learning_rate",
                    {"learning_rate": 1e-3, "optim": "sgd", "max_steps": 3}),
