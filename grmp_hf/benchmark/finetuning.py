@@ -51,6 +51,7 @@ class FullFineTuning:
         bf16: train under bfloat16 autocast; ``"auto"``: where the processor computes it natively.
     """
 
+    above_0: ClassVar[tuple[str, ...]] = ("learning_rate",)
     least: ClassVar[Mapping[str, float]] = {"epochs": 1}
 
     name: str

@@ -106,6 +106,7 @@ METHODS += [
     ("grmp", {"views": 1.5}, "views"),
     ("full_finetune", {"bf16": "maybe"}, "bf16"),
     ("full_finetune", {"learning_rate": "1e-3"}, "learning_rate"),
+    ("full_finetune", {"learning_rate": 0.0}, "learning_rate"),
     ("full_finetune", {"batch_size": 2.5}, "batch_size"),
     ("full_finetune", {"warmup": 1}, "warmup"),
 ]
