@@ -137,9 +137,8 @@ def join(rows: Sequence[Row], table: ScoreTable) -> Joined:
     """
     found: dict[int, int] = {}  # place of a row -> that of its score
     files = [_file_of(score.path, table) for score in table.scores]
-    _check_spellings(table, files)
+    there = _by_file(table, files)
     pictures = [row.image if isinstance(row.image, Path) and row.image.is_file() else None for row in rows]
-    there = {os.path.realpath(path): at for at, path in reversed(list(enumerate(files))) if path is not None}
     for at, path in enumerate(pictures):
         if path is not None and os.path.realpath(path) in there:
             found[at] = there[os.path.realpath(path)]
@@ -186,14 +185,15 @@ def _check_same(kept: Score, other: Score, where: str, what: str) -> None:
         )
 
 
-def _check_spellings(table: ScoreTable, files: Sequence[Path | None]) -> None:
-    """Raise where one file stands under two names, with two scores."""
-    once: dict[str, Score] = {}
-    for score, file in zip(table.scores, files, strict=True):
+def _by_file(table: ScoreTable, files: Sequence[Path | None]) -> dict[str, int]:
+    """Where each file lies -> the place of its score; raise where it stands under two names, with two scores."""
+    once: dict[str, int] = {}
+    for at, (score, file) in enumerate(zip(table.scores, files, strict=True)):
         if file is not None:
-            kept = once.setdefault(os.path.realpath(file), score)
+            kept = table.scores[once.setdefault(os.path.realpath(file), at)]
             what = f'"{shown(score.path)}", which is "{shown(kept.path)}" too'
             _check_same(kept, score, f'{table.file}, column "{table.column}"', what)
+    return once
 
 
 def _read_about(file: Path) -> dict[str, Any]:

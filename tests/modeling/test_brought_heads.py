@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from peft import LNTuningConfig, PeftConfig, PeftModel
-from safetensors.torch import save_file
 
 import grmp_hf
 from grmp_hf.errors import GRMPError
@@ -23,8 +20,8 @@ from grmp_hf.modeling.known_heads import describe
 from grmp_hf.modeling.linear_heads import Cosine, Projected
 from grmp_hf.modeling.map_head import MapHead
 from grmp_hf.modeling.peft_injection import LoDaConfig
-from grmp_hf.modeling.side import SIDE_SETTINGS, SIDE_WEIGHTS, make_side
 from grmp_hf.modeling.two_stream import TwoStreamHead
+from tests.modeling.test_side import put_side
 
 Made = tuple[Head, PeftConfig]
 
@@ -57,12 +54,7 @@ def brought(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(scope="session")
 def clip_folder(clip_folder: Path, side_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a side network, from which LoDa takes its features."""
-    folder = tmp_path_factory.mktemp("bases") / "beside"
-    shutil.copytree(clip_folder, folder)
-    (folder / SIDE_SETTINGS).write_text(json.dumps(side_settings), encoding="utf-8")
-    torch.manual_seed(6)
-    save_file(make_side(side_settings).state_dict(), folder / SIDE_WEIGHTS)
-    return folder
+    return put_side(clip_folder, side_settings, tmp_path_factory.mktemp("bases") / "beside")
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from peft import LNTuningConfig, LoraConfig, PeftConfig, PeftModel, get_peft_model
-from safetensors.torch import save_file
 from torch import Tensor
 
 import grmp_hf
@@ -26,8 +24,8 @@ from grmp_hf.modeling.baking import bake
 from grmp_hf.modeling.bases import base_fingerprint
 from grmp_hf.modeling.heads import Features, GRMPOutput, Head, Text
 from grmp_hf.modeling.peft_injection import LoDaConfig
-from grmp_hf.modeling.side import SIDE_SETTINGS, SIDE_WEIGHTS, make_side
 from grmp_hf.record import CONFIG_FILE, RECORD, Record
+from tests.modeling.test_side import put_side
 
 PIXELS = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(3))
 LABELS = torch.tensor([0.1, 0.5, 0.9])
@@ -64,12 +62,7 @@ def make_scorer(make_sided: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def clip_folder(clip_folder: Path, side_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a side network, which one of the methods needs."""
-    folder = tmp_path_factory.mktemp("bases") / "beside"
-    shutil.copytree(clip_folder, folder)
-    (folder / SIDE_SETTINGS).write_text(json.dumps(side_settings), encoding="utf-8")
-    torch.manual_seed(6)
-    save_file(make_side(side_settings).state_dict(), folder / SIDE_WEIGHTS)
-    return folder
+    return put_side(clip_folder, side_settings, tmp_path_factory.mktemp("bases") / "beside")
 
 
 @pytest.fixture(params=METHODS.values(), ids=METHODS)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from peft import get_peft_model
+from safetensors.torch import save_file
 from torch.nn import functional as F
 from transformers import ResNetConfig, ResNetForImageClassification
 
@@ -18,7 +19,16 @@ import grmp_hf
 from grmp_hf import GRMPForImageQualityAssessment, GRMPPromptConfig
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.bases import base_fingerprint, side_of
-from grmp_hf.modeling.side import EfficientNetLite0, EmbeddedSide, backbone_side, make_side, pooled, read_side
+from grmp_hf.modeling.side import (
+    SIDE_SETTINGS,
+    SIDE_WEIGHTS,
+    EfficientNetLite0,
+    EmbeddedSide,
+    backbone_side,
+    make_side,
+    pooled,
+    read_side,
+)
 
 MakeScorer = Callable[..., GRMPForImageQualityAssessment]
 ASSET = Path(grmp_hf.__file__).parent / "assets" / "tiny"
@@ -29,6 +39,15 @@ SETTINGS: dict[str, Any] = {
     "image_mean": [0.5, 0.4, 0.3],
     "image_std": [0.2, 0.3, 0.4],
 }
+
+
+def put_side(clip_folder: Path, settings: dict[str, Any], folder: Path) -> Path:
+    """A copy of a CLIP's folder with a side network beside the CLIP, made from a seed."""
+    shutil.copytree(clip_folder, folder)
+    (folder / SIDE_SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
+    torch.manual_seed(6)
+    save_file(make_side(settings).state_dict(), folder / SIDE_WEIGHTS)
+    return folder
 
 
 def with_side(make_scorer: MakeScorer, **config: Any) -> GRMPForImageQualityAssessment:
