@@ -28,7 +28,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from grmp_hf.data import ImageError, Row, decode_row
-from grmp_hf.data.opening import read_picture
+from grmp_hf.data.opening import read_content
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.baselines import STATISTICS, handmade_statistics
 from grmp_hf.modeling.image_processing_grmp import TILES, GRMPImageProcessor
@@ -321,6 +321,6 @@ def first_views(base: Scorer, count: int) -> Scorer:
 def _digest(row: Row) -> bytes:
     try:
         source = row.image if isinstance(row.image, bytes | Path) else row.image.read()
-        return hashlib.sha256(source if isinstance(source, bytes) else read_picture(source)).digest()
+        return hashlib.sha256(source if isinstance(source, bytes) else read_content(source)).digest()
     except (OSError, ImageError) as error:
         raise GRMPError(f"{row.dataset}, {row.name}: cannot be read ({error}); restore the picture") from error

@@ -18,7 +18,7 @@ from grmp_hf.benchmark.kernels import GRIDS, ridge_cv, svr
 from grmp_hf.benchmark.methods import Method, Regression, Regressor, ridge
 from grmp_hf.benchmark.watching import Fitted, Observer
 from grmp_hf.data.listing import list_images
-from grmp_hf.data.opening import read_picture
+from grmp_hf.data.opening import read_content
 from grmp_hf.data.photographs import read_photographs
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.baselines import handmade_statistics
@@ -143,7 +143,7 @@ def grepq_zero_shot(name: str, base: Scorer, pristine: str | None = None, low_le
             f"low_level: expected statistics or the folder of a low-level encoder, which describe patches of {PATCH} "
             "pixels, got 'side'"
         )
-    files = sorted(hashlib.sha256(read_picture(path)).hexdigest() for path in list_images([pristine]).paths)
+    files = sorted(hashlib.sha256(read_content(path)).hexdigest() for path in list_images([pristine]).paths)
     contents = hashlib.sha256("".join(files).encode()).hexdigest()
     describe: Callable[[NDArray[np.uint8]], Floats] = _statistics
     about: dict[str, Any] = {"method": "grepq_zero_shot", "pristine": contents, "low_level": low_level}

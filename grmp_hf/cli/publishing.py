@@ -105,9 +105,9 @@ def _file(row: Row) -> Path:
 
 def _values(row: Row) -> dict[str, Any]:
     from grmp_hf.data.builders import row_values
-    from grmp_hf.data.opening import read_picture
+    from grmp_hf.data.opening import read_content
 
-    return {**row_values(row), "image": {"bytes": read_picture(_file(row)), "path": _file(row).name}}
+    return {**row_values(row), "image": {"bytes": read_content(_file(row)), "path": _file(row).name}}
 
 
 def _shards(rows: Sequence[Row]) -> Iterator[list[Row]]:

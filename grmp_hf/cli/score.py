@@ -84,7 +84,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise GRMPError(f"--output {output}: exists; choose another name{more}")
 
 
-def _seen_from(output: Path) -> str:
+def _pictures_folder(output: Path) -> str:
     """The current folder, from where evaluate finds the pictures, as the table's folder names it."""
     try:
         return os.path.relpath(os.getcwd(), os.path.realpath(output.parent))
@@ -109,7 +109,7 @@ def _score(args: argparse.Namespace, kind: str, partial: PartialRows | None) -> 
         "pictures": len(paths),
     }
     if args.output is not None:
-        about["folder"] = _seen_from(args.output)
+        about["folder"] = _pictures_folder(args.output)
     if args.explain:
         about["explained"] = dict(scorer.explainer.sources)
     names = getattr(scorer.model, "names", None)

@@ -104,11 +104,15 @@ def _write(found: Sequence[tuple[str, str]], output: Path) -> None:
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows([_seen_from(folder, path), "", why] for path, why in found)
+        writer.writerows([_as_named_in(folder, path), "", why] for path, why in found)
 
 
-def _seen_from(folder: str, path: str) -> str:
-    """A path as a table in a folder names it: absolute where it was given so."""
+def _as_named_in(folder: str, path: str) -> str:
+    """A path as a table in a folder names it: absolute where it was given so, or lies on another drive."""
     if os.path.isabs(path):
         return path
-    return os.path.relpath(os.path.join(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path)), folder)
+    found = os.path.join(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
+    try:
+        return os.path.relpath(found, folder)
+    except ValueError:
+        return found

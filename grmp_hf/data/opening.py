@@ -7,7 +7,7 @@ from io import BufferedReader
 
 from grmp_hf.data.image_errors import ImageError
 
-__all__ = ["open_picture", "read_picture"]
+__all__ = ["open_picture", "read_content"]
 
 
 def open_picture(path: str | os.PathLike[str]) -> BufferedReader:
@@ -32,7 +32,7 @@ def open_picture(path: str | os.PathLike[str]) -> BufferedReader:
         raise ImageError(f'"{name}" cannot be opened: {error}', "unreadable") from error
 
 
-def read_picture(path: str | os.PathLike[str]) -> bytes:
+def read_content(path: str | os.PathLike[str]) -> bytes:
     """Read the bytes of a picture's file.
 
     Raises:

@@ -15,7 +15,7 @@ from PIL import Image
 from grmp_hf.data.distortions import Pixels
 from grmp_hf.data.images import ImageError, decode_image
 from grmp_hf.data.listing import list_images
-from grmp_hf.data.opening import read_picture
+from grmp_hf.data.opening import read_content
 from grmp_hf.errors import GRMPError
 
 __all__ = ["Photographs", "middle", "read_photographs"]
@@ -73,7 +73,7 @@ def read_photographs(
 
     def read(path: Path) -> tuple[Pixels, bytes] | ImageError:
         try:
-            content = read_picture(path)
+            content = read_content(path)
             return middle(shrink(decode_image(content)), side), hashlib.sha256(content).digest()
         except ImageError as error:
             return error
