@@ -238,6 +238,16 @@ def foretold(result: Result) -> str:
     return f"{markdown(rows)}\n\nShare within bounds that the other worlds alone would have set: {apart}."
 
 
+def demo(result: Result) -> str:
+    """What `make demo` prints, by seed."""
+    names = {"adapted": "adapted", "ridge": "ridge on embedding", "zero_shot": "zero-shot"}
+    rows = [["SRCC, 50 ratings", *(f"seed {row['seed']}" for row in result["rows"]), "median"]]
+    for name, title in names.items():
+        values = [*(row[name] for row in result["rows"]), result["median"][name]]
+        rows.append([title, *(f"{value:.3f}" for value in values)])
+    return markdown(rows)
+
+
 def imports(result: Result) -> str:
     """Start-up times."""
     return markdown(
@@ -269,6 +279,7 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     **_rows("scoring_speed", scoring_speed=towers, scoring_files=files),
     "data": ("data", data_sets),
     **{"suggest": ("suggest", suggested), "foretold": ("suggest", foretold)},
+    "demo": ("demo", demo),
     "import": ("import", imports),
     **_rows("experts", experts=experts),
     **_rows("pairs", pairs=pairs),

@@ -21,6 +21,8 @@ from grmp_hf import adapter_files
 from grmp_hf.cli.main import main
 from grmp_hf.combining import combine
 from grmp_hf.data import RatingScale
+from grmp_hf.data.identity import content_id
+from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
 from grmp_hf.hub import push
 from grmp_hf.modeling.adapters import copy_base
@@ -260,6 +262,24 @@ def test_the_commands(
     assert main(["bake", "--adapter", str(tmp_path / "all"), str(tmp_path / "baked")]) == 0
     np.testing.assert_allclose(grmp_hf.load(tmp_path / "baked").score(photos).score, expected.score, atol=1e-5)
     assert "norms, lora, text" in (tmp_path / "baked" / "README.md").read_text()
+
+
+def test_of_a_folder_the_pictures_that_taught_are_taken(
+    base: Scorer, folders: dict[str, Path], photos: list[Path], tmp_path: Path, capsys: Any, clip_folder: Path
+) -> None:
+    contents = {photo.name: str(content_id(photo)) for photo in photos[:3]}
+    Split(tuple(contents), (), "made here", 0, contents).save(folders["norms"] / "split.json")
+    (tmp_path / "all").mkdir()
+    for photo in photos:
+        (tmp_path / "all" / photo.name).write_bytes(photo.read_bytes())
+    command = ["combine", str(folders["norms"]), str(folders["lora"]), "--model", str(clip_folder)]
+    shown = [f"--pictures={name}={tmp_path / 'all'}" for name in ("norms", "lora")]
+    assert main([*command, "--output", str(tmp_path / "two"), *shown]) == 0
+    said = capsys.readouterr()
+    assert f"norms: 3 of {len(photos)} have taught it" in said.out + said.err
+    two = {name: folders[name] for name in ("norms", "lora")}
+    expected = combine(base, two, pictures={"norms": photos[:3], "lora": photos}).score(photos)
+    np.testing.assert_allclose(grmp_hf.load(clip_folder, adapter=tmp_path / "two").score(photos).score, expected.score)
 
 
 def test_they_are_pushed_with_all_their_files(

@@ -143,7 +143,7 @@ def _pictures(args: argparse.Namespace, name: str, adapter: str | None, place: s
     if Path(place).is_file():
         found: list[Any] = [row.image for row in read_table(place, args).rows]
     else:
-        found = list(list_images([place]).paths)
+        found = [Path(path) for path in list_images([place]).paths]
     folder = Path(adapter or "")
     split = Split.load_own(folder / SPLIT_FILE, origin_of(folder).get("split_hash")) if adapter else None
     known = KnownPictures(split.contents.values()) if split is not None else None
