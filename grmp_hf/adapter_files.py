@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling import peft_injection, peft_prompts  # noqa: F401 (makes PEFT know them, imported first or not)
+from grmp_hf.modeling.configuration_grmp import model_place
 from grmp_hf.modeling.gating import GATE_FILE
 from grmp_hf.places import cached_only, check_place, hub_errors, spelling
 from grmp_hf.record import CONFIG_FILE, EXPERTS, EXPERTS_FILE, RECORD, SPLIT_FILE, WEIGHTS_FILE, Record, read_experts
@@ -142,7 +143,7 @@ def adapter_config(adapter: AdapterFiles) -> PeftConfig:
 def folder_of_split(name: str, commit: str | None, offline: bool) -> Path:
     """The folder of a baked scorer, with the split beside it where there is one."""
     if commit is None:
-        return Path(name)
+        return Path(model_place(EMBEDDED if name == "default" else name))
     with suppress(*HUB_ERRORS):
         offline = cached_only(name, commit, offline=offline)
         return Path(hf_hub_download(name, SPLIT_FILE, revision=commit, local_files_only=offline)).parent

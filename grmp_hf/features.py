@@ -181,8 +181,7 @@ class FeatureStore:
 
     def __post_init__(self) -> None:
         identity = self.base.identity
-        settings = [identity["base_fingerprint"], identity["preprocessing"], identity["dtype"], package_versions()]
-        settings += [list(STATISTICS), self.base.device.type]
+        settings = [self.base.about_base, package_versions(), list(STATISTICS), self.base.device.type]
         name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         self.folder = self.place / f"{identity['base_fingerprint']}-{name}"
         self._found: dict[str, dict[bytes, Array]] = {}

@@ -33,7 +33,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base, keep_head
 from grmp_hf.modeling.baked import Baked, GRMPBakedConfig, GRMPBakedScorer
 from grmp_hf.modeling.baked_experts import GRMPBakedExperts, GRMPBakedExpertsConfig
-from grmp_hf.modeling.bases import base_fingerprint, check_base
+from grmp_hf.modeling.bases import base_fingerprint, check_base, side_fingerprint
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, image_size, match_views, model_place
 from grmp_hf.modeling.experts import Experts
 from grmp_hf.modeling.gating import KMeansGate
@@ -111,7 +111,7 @@ def load(
     wanted, offline = _as_dtype(torch_dtype if dtype is None else dtype), bool(local_files_only)
     check_place(name, "model")
     place = _as_device(device)
-    for source in (adapter, name):
+    for source in (adapter, None if name == "default" else name):
         check_source(source)
     found = choose_adapter(
         name, adapter, adapter_revision if adapter is not None else adapter_revision or revision, offline
@@ -130,8 +130,7 @@ def load(
     fingerprint = base_fingerprint(base)
     commit = _commit(name, revision)
     network, scale = base.to(place), None
-    baked = isinstance(base, Baked)
-    if baked:
+    if baked := isinstance(base, Baked):
         if found is not None:
             raise GRMPError(
                 f"Expected a base for adapter {found.name!r}, got the baked scorer {name!r}, which has its own. Leave "
@@ -147,9 +146,10 @@ def load(
     match_views(base.config, processor)
     base.preprocessing = processor.settings()
     identity = {
-        "model": Path(name).name if Path(name).is_dir() else recorded_name(name),
+        "model": Path(recorded).name if os.path.isabs(recorded := recorded_name(name)) else recorded,
         "revision": commit or f"weights-{fingerprint}",
         "base_fingerprint": fingerprint,
+        "side_fingerprint": side_fingerprint(base),
         "adapter": found.name if found else None,
         "adapter_revision": found.revision if found else None,
         "adapter_sha256": adapter_sha256(found.folder) if found else None,

@@ -99,7 +99,7 @@ def adapt(
     split = split.with_contents(rows)
     origin = _origin(table, split, seed, recipe, begun)
     noise = relative_noise(rows, table.scale)
-    decides = {**_base_of(scorer), **origin, "contents": [*split.contents.values()]}
+    decides = {**scorer.about_base, **origin, "scale": table.scale.to_dict(), "contents": [*split.contents.values()]}
     if noise is not None:
         decides["noise"] = noise.tolist()
     compared = compare_rows(table, rows) if recipe.objective == "fidelity" else None
@@ -177,7 +177,7 @@ def pretrain(
     pretraining.check_recipe(recipe, use_cpu=scorer.device.type == "cpu")
     origin = _task_origin(tasks, seed, recipe)
     tell, say = tell or _silent, say or _silent
-    with working(scorer, work, {**_base_of(scorer), **origin}) as folder:
+    with working(scorer, work, {**scorer.about_base, **origin}) as folder:
         say(f"{len(tasks.learning)} tasks to learn from; held out: {', '.join(tasks.held_out)}")
         if recipe.judge_photographs:  # which takes minutes: after all that may be refused
             judged = [source.judged(functools.partial(judge, scorer, tell=tell)) for source in sources]
@@ -259,10 +259,6 @@ def working(scorer: Scorer, work: WorkFolder | None, settings: Mapping[str, Any]
         broadcast_object_list(shared)
         yield Path(shared[0])
         processes.wait_for_everyone()
-
-
-def _base_of(scorer: Scorer) -> dict[str, Any]:
-    return {name: scorer.identity[name] for name in ("base_fingerprint", "preprocessing")}
 
 
 def _origin(table: RatedTable, split: Split, seed: int, recipe: FewShotRecipe, start: Path | None) -> dict[str, Any]:

@@ -63,8 +63,8 @@ class Scorer:
             a ``GRMPBakedScorer``; in eval mode.
         processor: makes the views.
         scale: the user's own scale; None without an adapter, or with one that records none: the score is the quality.
-        identity: what exactly scores: model, revision, base_fingerprint, adapter, adapter_revision, adapter_sha256,
-            preprocessing, dtype, versions.
+        identity: what exactly scores: model, revision, base_fingerprint, side_fingerprint, adapter, adapter_revision,
+            adapter_sha256, preprocessing, dtype, versions.
         taught: which pictures have taught it and which test it, where that is known.
     """
 
@@ -73,9 +73,7 @@ class Scorer:
     scale: RatingScale | None
     identity: dict[str, Any]
     taught: Split | None = None
-    _acting: Any = dataclasses.field(
-        default=None, repr=False, compare=False
-    )  # the model, and what acted in it at first
+    _acting: Any = dataclasses.field(default=None, repr=False, compare=False)  # the model, what acted in it at first
 
     def __post_init__(self) -> None:
         if self._acting is None or self._acting[0] is not self.model:
@@ -99,6 +97,13 @@ class Scorer:
     def unit(self) -> RatingScale:
         """The scale on which scores are given; 0 (worst) to 1 (best) where the scorer has none."""
         return self.scale or _UNIT
+
+    @property
+    def about_base(self) -> dict[str, Any]:
+        """What decides about all that the base says of a picture: a part of the identity."""
+        return {
+            name: self.identity[name] for name in ("base_fingerprint", "side_fingerprint", "preprocessing", "dtype")
+        }
 
     @property
     def origin(self) -> dict[str, Any]:

@@ -138,8 +138,9 @@ def learn_stream(
     if any(len(one.train) > recipe.clusters for one in sets):
         need_clustering()
     decides = {
-        **{key: scorer.identity[key] for key in ("base_fingerprint", "preprocessing", "dtype")},
+        **scorer.about_base,
         "sets": {one.name: [one.table.content_hash, one.split.hash, *one.split.contents.values()] for one in sets},
+        "scales": {one.name: one.table.scale.to_dict() for one in sets},
         "order": [one.name for one in sets],
         "seed": seed,
         "recipe": dataclasses.asdict(recipe),

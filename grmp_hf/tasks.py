@@ -41,7 +41,7 @@ class Source:
         load: (picture, seed) -> a row of a batch.
         reference_of: picture -> the photograph that it was made from.
         quality_of: picture -> label; None where only `load` knows.
-        content_hash: of photographs or ratings.
+        content_hash: of photographs, or of ratings and their scale.
         dataset: short name of an official data set, else that of the table.
     """
 
@@ -182,7 +182,9 @@ def from_table(table: RatedTable, processor: GRMPImageProcessor) -> Source:
     reference_of = functools.partial(_reference, column=table.content)
     dataset = rows[0].dataset or table.name
     load = _RatedLoader(processor)
-    return Source(table.name, tasks, load, reference_of, attrgetter("quality"), table.content_hash, dataset)
+    said = json.dumps([table.content_hash, table.scale.to_dict()], sort_keys=True)
+    content_hash = hashlib.sha256(said.encode()).hexdigest()
+    return Source(table.name, tasks, load, reference_of, attrgetter("quality"), content_hash, dataset)
 
 
 def _reference(row: Row, column: str) -> Hashable:

@@ -142,6 +142,9 @@ def test_a_changed_picture_or_another_preprocessing_is_described_anew(
     other = dataclasses.replace(base, identity={**base.identity, "preprocessing": settings})
     FeatureStore(store.folder.parent, other).describe(table.rows[:5], silent)
     assert len(decoded) == 11
+    beside = dataclasses.replace(base, identity={**base.identity, "side_fingerprint": "another"})
+    FeatureStore(store.folder.parent, beside).describe(table.rows[:5], silent)
+    assert len(decoded) == 16
 
 
 def test_a_run_that_was_killed_keeps_what_it_had(

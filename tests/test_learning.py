@@ -151,6 +151,12 @@ def test_a_run_that_was_interrupted_goes_on(
         kept = grmp_hf.adapt(base, table, shots=10, recipe=short(), work=work)
         with pytest.raises(GRMPError, match=r"unfinished run with other settings \(split_hash, seed"):
             grmp_hf.adapt(base, table, shots=10, recipe=short(), work=work, seed=1)
+        lower = dataclasses.replace(table, scale=dataclasses.replace(table.scale, higher_is_better=False))
+        with pytest.raises(GRMPError, match=r"unfinished run with other settings \(scale"):
+            grmp_hf.adapt(base, lower, shots=10, recipe=short(), work=work)
+        half = dataclasses.replace(base, identity={**base.identity, "dtype": "bfloat16"})
+        with pytest.raises(GRMPError, match=r"unfinished run with other settings \(dtype"):
+            grmp_hf.adapt(half, table, shots=10, recipe=short(), work=work)
     hashes = {scorer.identity["adapter_sha256"] for scorer in (whole, again, kept)}
     assert len(hashes) == 1
 

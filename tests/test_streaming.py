@@ -214,3 +214,7 @@ def test_settings_that_differ_do_not_go_on(base: Scorer, tables: dict[str, Rated
         learn_stream(base, tables, recipe=QUICK, work=work)
         with pytest.raises(GRMPError, match=r"unfinished run with other settings \(.*seed"):
             learn_stream(base, tables, recipe=QUICK, seed=1, work=work)
+        scale = dataclasses.replace(tables["stars"].scale, higher_is_better=False)
+        lower = {**tables, "stars": dataclasses.replace(tables["stars"], scale=scale)}
+        with pytest.raises(GRMPError, match=r"unfinished run with other settings \(scales"):
+            learn_stream(base, lower, recipe=QUICK, work=work)

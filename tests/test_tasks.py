@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,10 @@ def test_a_picture_that_cannot_be_read_is_named(make_table: Callable[..., RatedT
     source = from_table(make_table(), PROCESSOR)
     with pytest.raises(GRMPError, match=r"00\.png: .*; the same command then goes on"):
         source.load(source.tasks["mine"][0], 0)
+
+
+def test_ratings_on_another_scale_are_other_tasks(make_table: Callable[..., RatedTable]) -> None:
+    table = make_table()
+    lower = replace(table, scale=RatingScale(0.0, 11.0, higher_is_better=False))
+    assert from_table(table, PROCESSOR).content_hash == from_table(make_table(), PROCESSOR).content_hash
+    assert from_table(table, PROCESSOR).content_hash != from_table(lower, PROCESSOR).content_hash

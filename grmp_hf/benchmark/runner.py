@@ -70,7 +70,7 @@ class Runner:
             **self._about(cell, test),
             "scales": [cell.table.scale.to_dict(), test.table.scale.to_dict()],
             "pictures": hashlib.sha256(pictures).hexdigest(),
-            "base_fingerprint": self.features.base.identity["base_fingerprint"],
+            "base": self.features.base.about_base,
             "own_test_part": cell.tests[0].split.hash,
             "noise": None if (noise := _noise(cell)) is None else noise.tolist(),
         }

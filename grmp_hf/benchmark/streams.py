@@ -17,6 +17,7 @@ from grmp_hf.benchmark.stream_config import StreamsConfig
 from grmp_hf.benchmark.tables import Tables
 from grmp_hf.combining import check_names
 from grmp_hf.data import RatedTable
+from grmp_hf.data.identity import content_id
 from grmp_hf.errors import GRMPError
 from grmp_hf.evaluation.metrics import point_figures
 from grmp_hf.evaluation.stream_summary import StreamRun
@@ -98,10 +99,10 @@ class StreamRunner:
 
     def run(self, cells: Sequence[StreamCell], tell: Callable[[str, float], None]) -> list[dict[str, Any]]:
         """Rows of all streams, in order; those that an earlier run has finished are taken from the store."""
-        rows = []
+        rows, contents = [], _contents(cells)
         for done, cell in enumerate(cells):
             tell(cell.name, done / len(cells))
-            keys = self._keys(cell)
+            keys = self._keys(cell, contents)
             rows += self._finished(keys) or self._learn(cell, keys)
         tell("all streams", 1.0)
         return rows
@@ -149,17 +150,29 @@ class StreamRunner:
             "device": self.base.device.type,
         }
 
-    def _keys(self, cell: StreamCell) -> list[str]:
+    def _keys(self, cell: StreamCell, contents: Mapping[str, str]) -> list[str]:
         """Of each row of a stream, the hash of all that decides about it."""
         shared = {
             "data": {
-                name: [table.content_hash, stream_split(table, cell.shots, cell.seed).hash]
+                name: [
+                    table.content_hash,
+                    table.scale.to_dict(),
+                    stream_split(table, cell.shots, cell.seed).hash,
+                    contents[name],
+                ]
                 for name, table in cell.tables.items()
             },
-            "base_fingerprint": self.base.identity["base_fingerprint"],
+            "base": self.base.about_base,
         }
         rows = ({**self._about(cell, *place), **shared} for place in _steps(cell))
         return [hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest() for row in rows]
+
+
+def _contents(cells: Sequence[StreamCell]) -> dict[str, str]:
+    """Data set -> hash of its pictures."""
+    tables = {name: table for cell in cells for name, table in cell.tables.items()}
+    found = {name: [content_id(row.image) for row in table.rows] for name, table in tables.items()}
+    return {name: hashlib.sha256(json.dumps(ids).encode()).hexdigest() for name, ids in found.items()}
 
 
 def runs_of(rows: Sequence[Mapping[str, Any]], store: ResultStore) -> list[StreamRun]:

@@ -18,7 +18,7 @@ from transformers.utils import cached_file
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import adapter_weights
-from grmp_hf.modeling.configuration_grmp import EMBEDDED, match_views
+from grmp_hf.modeling.configuration_grmp import EMBEDDED, match_views, model_place
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.known_heads import describe
 from grmp_hf.modeling.side import SIDE_SETTINGS
@@ -33,6 +33,7 @@ __all__ = [
     "check_recorded",
     "find_record",
     "meet_base",
+    "side_fingerprint",
     "side_of",
 ]
 
@@ -100,7 +101,7 @@ def find_record(place: str | os.PathLike[str], **options: Any) -> Record:
 
 def base_beside(name: Any) -> str | None:
     """The base of an adapter's folder where more belongs to it than transformers would load; None of anything else."""
-    file = Path(name) / CONFIG_FILE
+    file = Path(model_place(name)) / CONFIG_FILE
     if not file.is_file():
         return None
     base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
@@ -148,10 +149,14 @@ def base_fingerprint(model: nn.Module) -> str:
 
 def side_of(model: Any) -> dict[str, Any] | None:
     """The side network of a base, as a record holds it; None where it has none."""
-    if model.side is None:
-        return None
-    weights = _fingerprint(model.side.named_parameters())
-    return {"settings": dict(model.config.side), "fingerprint": weights}
+    weights = side_fingerprint(model)
+    return None if weights is None else {"settings": dict(model.config.side), "fingerprint": weights}
+
+
+def side_fingerprint(model: Any) -> str | None:
+    """Short hash of the side network's weights; None of a model without one."""
+    side = getattr(model, "side", None)
+    return None if side is None else _fingerprint(side.named_parameters())
 
 
 def _fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:

@@ -136,10 +136,11 @@ def test_another_base_another_rating_or_another_picture_is_another_key(prepare, 
     runner, cells = prepare(shots=[6], draws=1)
     cell = cells[-1]
     key = runner._key(cell, cell.tests[0])
-    identity = {**runner.features.base.identity, "base_fingerprint": "other"}
-    other = FeatureStore(tmp_path / "features", dataclasses.replace(runner.features.base, identity=identity))
-    other._identify(needed_rows(cells))
-    assert Runner(other, runner.store)._key(cell, cell.tests[0]) != key
+    for what in ("base_fingerprint", "side_fingerprint", "dtype"):
+        identity = {**runner.features.base.identity, what: "other"}
+        other = FeatureStore(tmp_path / "features", dataclasses.replace(runner.features.base, identity=identity))
+        other._identify(needed_rows(cells))
+        assert Runner(other, runner.store)._key(cell, cell.tests[0]) != key
     taught = cell.taught[0]
     table = dataclasses.replace(cell.table, rows=(dataclasses.replace(taught, mos=0.0), *cell.table.rows[1:]))
     assert runner._key(dataclasses.replace(cell, table=table), cell.tests[0]) != key

@@ -142,3 +142,22 @@ def test_names_that_it_does_not_have_are_refused(configure: Callable[..., Path])
         config.with_places({"other": "x"})
     with pytest.raises(GRMPError, match="--methods: expected some of experts, at once, got lora"):
         config.only_methods(["lora"])
+
+
+def test_another_scale_other_pictures_or_another_side_are_other_rows(
+    plan: tuple[StreamsConfig, list[StreamCell]], base: Scorer, tmp_path: Path
+) -> None:
+    cell, runner = plan[1][0], StreamRunner(base, ResultStore(tmp_path / "results"))
+
+    def keys(cell: StreamCell, runner: StreamRunner = runner) -> list[str]:
+        return runner._keys(cell, streams._contents([cell]))
+
+    before, stars = keys(cell), cell.tables["stars"]
+    lower = dataclasses.replace(stars, scale=dataclasses.replace(stars.scale, higher_is_better=False))
+    assert not {*before} & {*keys(dataclasses.replace(cell, tables={**cell.tables, "stars": lower}))}
+    identity = {**base.identity, "side_fingerprint": "other"}
+    assert not {*before} & {*keys(cell, dataclasses.replace(runner, base=dataclasses.replace(base, identity=identity)))}
+    assert keys(cell) == before
+    changed = (dataclasses.replace(stars.rows[0], image=stars.rows[1].image), *stars.rows[1:])
+    others = {**cell.tables, "stars": dataclasses.replace(stars, rows=changed)}
+    assert not {*before} & {*keys(dataclasses.replace(cell, tables=others))}
