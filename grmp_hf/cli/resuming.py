@@ -16,7 +16,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.scoring import ScoredPicture
 from grmp_hf.storing import TEMPORARY, Lock, cannot_write, digest_file, read_json, this_process, try_place, writing
 
-__all__ = ["PartialRows", "remove_ended", "run_key", "why_not_ours"]
+__all__ = ["PartialRows", "check_place", "remove_ended", "run_key", "why_not_ours"]
 
 _SCHEMA = "grmp_hf.partial/1"
 _WIDTH = 320  # bytes of the first line, whoever holds the file
@@ -179,6 +179,20 @@ def why_not_ours(output: Path) -> str | None:
     if output.is_symlink() or (output.exists() and digest_file(output) != about.get("sha256")):
         return f"{output}: would be replaced, and was changed since this command made it"
     return None
+
+
+def check_place(output: Path, overwrite: bool) -> None:
+    """Raise where a table has come to stand, or was changed, while its rows were made.
+
+    Raises:
+        GRMPError: it is not to be replaced; the rows stay beside it.
+    """
+    there = os.path.lexists(output) and not overwrite
+    if there or why_not_ours(output) is not None:
+        raise GRMPError(
+            f"--output {output}: was made or changed by others meanwhile; move it away and start the same command "
+            "again: no picture is scored twice"
+        )
 
 
 def remove_ended(output: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -142,10 +143,10 @@ def _to_file(
     quiet: bool,
 ) -> tuple[int, float]:
     """Score what an earlier run has not, then turn all rows into the table; pictures that failed, and seconds."""
-    from grmp_hf.cli.resuming import run_key
+    from grmp_hf.cli.resuming import check_place, run_key
 
-    decided = {**scorer.identity, "interval": args.interval, **({"explained": True} if args.explain else {})}
-    run = run_key(paths, decided, args.batch_size)
+    decided = {**scorer.identity, "scale": about["rating_scale"], "interval": args.interval}
+    run = run_key(paths, {**decided, **({"explained": True} if args.explain else {})}, args.batch_size)
     partial.begin(run, args.batch_size)
     failed = partial.failed
     if partial.damaged:
@@ -157,7 +158,8 @@ def _to_file(
             progress.advance(len(rows))
     about["failed"] = failed
     whole = (_row(row, about) for row in partial.read())
-    write_table(whole, kind, args.output, about, _columns(about), via=partial.table, run=run)
+    check = functools.partial(check_place, args.output, args.overwrite)
+    write_table(whole, kind, args.output, about, _columns(about), via=partial.table, run=run, check=check)
     partial.remove()
     return failed, progress.seconds
 

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         found = suggest(scorer, listing.paths, args.count, tell=progress.tell, say=notes.append)
     say(args, *notes)
     with writing(args.output):
-        _write(found, args.output)
+        _write(found, args.output, args.overwrite)
     about = {"scorer": describe_scorer(scorer.identity), "pictures": len(listing.paths), "suggested": len(found)}
     if args.json:
         print(json.dumps({**about, "notes": notes, "output": str(args.output)}))
@@ -95,8 +95,8 @@ def _is_unrated(path: Path) -> bool:
         return False
 
 
-def _write(found: Sequence[tuple[str, str]], output: Path) -> None:
-    """Write the table, whole or not at all."""
+def _write(found: Sequence[tuple[str, str]], output: Path, overwrite: bool) -> None:
+    """Write the table, whole or not at all, unless one has come to stand there or was filled in meanwhile."""
     folder = os.path.realpath(output.parent)
     with (
         atomic_path(output) as temporary,
@@ -105,6 +105,7 @@ def _write(found: Sequence[tuple[str, str]], output: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows([_as_named_in(folder, path), "", why] for path, why in found)
+        _check_output(output, overwrite)
 
 
 def _as_named_in(folder: str, path: str) -> str:

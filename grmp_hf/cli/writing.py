@@ -74,6 +74,7 @@ def write_table(
     columns: tuple[str, ...] = COLUMNS,
     via: Path | None = None,
     run: str | None = None,
+    check: Callable[[], object] | None = None,
 ) -> None:
     """Write rows as they come to a file, or to stdout where ``output`` is None.
 
@@ -86,6 +87,7 @@ def write_table(
         via: the path under which the file is written until it is whole, and the start of that of the one beside it; see
             `atomic_path`.
         run: of whose rows; goes beside a file.
+        check: called when all is written and nothing is replaced yet; may raise.
     """
     if output is None:
         if isinstance(sys.stdout, io.TextIOWrapper) and kind != "table":  # what a file would hold, names' bytes too
@@ -101,6 +103,8 @@ def write_table(
                 _TEXT_WRITERS[kind](rows, file, about, columns)
         whole = {"schema": SCORES, **about, **({"run": run} if run else {}), "sha256": digest_file(temporary)}
         description.write_text(to_json(whole), encoding="utf-8")
+        if check is not None:
+            check()
         output.unlink(missing_ok=True)  # now that all is written: what lies beside a table is of that table
 
 

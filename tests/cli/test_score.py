@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +15,8 @@ from typing import Any
 import pytest
 
 from grmp_hf.cli.main import main
+from grmp_hf.data import RatingScale
+from grmp_hf.record import Record
 from grmp_hf.scoring import ScoredPicture, Scorer
 
 Run = Callable[..., int]
@@ -359,3 +363,47 @@ def test_paths_come_from_a_list_too_and_what_is_left_out_is_said(
     assert "12 pictures; left out: 1 JXL (JXL is not read; convert it to JPEG or PNG)" in streams.err
     assert main(["score", "--list", str(tmp_path / "none.txt")]) == 2
     assert "--list" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_table_that_appears_or_changes_meanwhile_stays(
+    score: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], overwrite: bool
+) -> None:
+    table, options = tmp_path / "a.csv", ["--overwrite"] if overwrite else []
+    if overwrite:
+        assert score("--output", table) == 0
+    original, scored = Scorer.iter_scores, 0
+
+    def slow(self: Scorer, paths: Any, **options: Any) -> Iterator[list[ScoredPicture]]:
+        nonlocal scored
+        for rows in original(self, paths, **options):
+            scored += len(rows)
+            yield rows
+            if scored == 12:  # its user writes on while the pictures are scored
+                with open(table, "a") as file:
+                    file.write("mine\n")
+
+    monkeypatch.setattr(Scorer, "iter_scores", slow)
+    assert score("--output", table, *options) == 2
+    assert "was made or changed by others meanwhile; move it away" in capsys.readouterr().err
+    assert table.read_text().endswith("mine\n") and len(table.read_text().splitlines()) == (14 if overwrite else 1)
+    table.rename(tmp_path / "mine.csv")
+    assert score("--output", table, *options) == 0 and len(read(table)) == 12 and scored == 12
+
+
+def test_rows_on_another_scale_are_not_used(
+    adapter_folder: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = shutil.copytree(adapter_folder, tmp_path / "adapter")
+
+    def scored(output: str) -> int:
+        command = ["score", str(photos[0].parent), "--adapter", str(adapter), "--batch-size", "3", "-q"]
+        return main([*command, "--output", str(tmp_path / output)])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "iter_scores", kill_after(2))
+        with pytest.raises(Killed):
+            scored("a.csv")
+    dataclasses.replace(Record.load(adapter), scale=RatingScale(0, 1000).to_dict()).save(adapter)
+    assert scored("a.csv") == scored("whole.csv") == 0
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "whole.csv").read_text()

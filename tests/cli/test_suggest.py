@@ -4,9 +4,11 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from grmp_hf import suggesting
 from grmp_hf.cli.main import main
 from grmp_hf.data import read_ratings
 
@@ -103,3 +105,21 @@ def test_wrong_use_is_one_line(
     except SystemExit as end:
         assert end.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_ratings_that_are_given_meanwhile_stay(
+    suggest: Run, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    table, command = tmp_path / "a.csv", (photos[0].parent, "--quiet", "--count", 3, "-o", tmp_path / "a.csv")
+    assert suggest(*command) == 0
+    original = suggesting.suggest
+
+    def slow(*args: Any, **options: Any) -> Any:
+        found = original(*args, **options)
+        fill_in(table)
+        return found
+
+    monkeypatch.setattr(suggesting, "suggest", slow)
+    assert suggest(*command, "--overwrite") == 2
+    assert "is no table of suggestions without ratings" in capsys.readouterr().err
+    assert all(row["mos"] for row in read(table))
