@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.record import SPLIT_FILE, origin_of
+from grmp_hf.record import SPLIT_FILE, origin_of, read_experts
 
 if TYPE_CHECKING:
     from grmp_hf.data import Row, Split
@@ -24,7 +25,8 @@ _UNKNOWN = "whether it has learnt from these pictures is not known, and none is 
 def split_of_scorer(scorer: Scorer) -> Found:
     """The split of a scorer; nothing to say of a base, which has learnt from no ratings."""
     adapter = scorer.identity["adapter"] or scorer.origin.get("baked_from", {}).get("adapter")
-    return (None, []) if adapter is None else _found(scorer.taught, f"adapter {adapter}")
+    experts = getattr(scorer.model, "names", ())
+    return (None, []) if adapter is None else _found(scorer.taught, f"adapter {adapter}", experts)
 
 
 def split_of_scores(about: Mapping[str, Any] | None, given: str | None, places: Iterable[Path]) -> Found:
@@ -94,11 +96,17 @@ def leave_out_taught(rows: Sequence[Row], split: Split, where: str) -> tuple[lis
 def _read_split(folder: Path, who: str) -> Found:
     from grmp_hf.data import Split
 
-    return _found(Split.load_own(folder / SPLIT_FILE, origin_of(folder).get("split_hash")), who)
+    split = Split.load_own(folder / SPLIT_FILE, origin_of(folder).get("split_hash"))
+    return _found(split, who, (read_experts(folder) or {}).get("experts", ()))
 
 
-def _found(split: Split | None, who: str) -> Found:
-    return split, [] if split else [f"{who}: has no {SPLIT_FILE} of its own run beside it: {_UNKNOWN}"]
+def _found(split: Split | None, who: str, experts: Collection[str]) -> Found:
+    """The split, in which pictures have the names of their table: among experts each begins with the expert's own."""
+    if split is None:
+        return None, [f"{who}: has no {SPLIT_FILE} of its own run beside it: {_UNKNOWN}"]
+    parted = [(name, *name.partition("/")) for name in split.train]
+    train = tuple(rest if slash and first in experts else name for name, first, slash, rest in parted)
+    return dataclasses.replace(split, train=train), []
 
 
 def _weights_sha256(folder: Path) -> str | None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 import grmp_hf
 from grmp_hf.cli.main import main
+from grmp_hf.combining import combine
 from grmp_hf.data import Row, Split
 from grmp_hf.record import Record
 
@@ -625,3 +626,26 @@ def test_pictures_inside_a_table_are_joined_and_left_out_by_content(
     for way, given in (("--scores", scores), ("--adapter", taught)):
         figures, told = evaluate(capsys, inside, way, given)
         assert figures["n"] == 7 and "5 pictures are left out: the adapter has learnt from them" in told
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_pictures_that_taught_experts_are_known_by_name_alone(
+    ratings: Path,
+    taught: Path,
+    clip_folder: Path,
+    photos: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    there: bool,
+) -> None:
+    parts = {"one": taught, "two": tmp_path / "two"}
+    shutil.copytree(taught, parts["two"])
+    shown = dict.fromkeys(parts, photos[:4])
+    combine(grmp_hf.load(clip_folder), parts, pictures=shown).save(tmp_path / "both")
+    assert json.loads((tmp_path / "both" / "split.json").read_text())["train"][0].startswith("one/")
+    scores = tmp_path / "scores.csv"
+    assert main(["score", str(photos[0].parent), "--adapter", str(tmp_path / "both"), "-o", str(scores), "-q"]) == 0
+    if not there:
+        for path in photos:
+            path.unlink()
+    assert evaluate(capsys, ratings, "--scores", scores)[0]["n"] == 7
