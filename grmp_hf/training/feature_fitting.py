@@ -87,8 +87,10 @@ def agreement(belief: Belief, spread: float) -> str:
         belief: of the shots.
         spread: deviation of their ratings.
     """
-    told, free = abs(belief.base_weight) / spread, sum(belief.strengths.values())
-    if told < 0.4:
+    told, free = belief.base_weight / spread, sum(belief.strengths.values())
+    if told < -0.4:
+        found = "these ratings go against the base: it calls good what they call bad; is the lowest rating the best?"
+    elif told < 0.4:
         found = "these ratings do not follow the base: weak pull"
     elif free < 1:
         found = "these ratings agree with the base: strong pull towards it"

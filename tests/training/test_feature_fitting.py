@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -127,7 +128,10 @@ def test_the_interval_is_within_the_scale_and_grows_with_the_share() -> None:
 
 def test_what_was_decided_is_said_in_words(base: GRMPForImageQualityAssessment) -> None:
     *_, quality, belief = learn(base)
-    assert "pull" in agreement(belief, float(quality.std()))
+    spread = float(quality.std())
+    assert "pull" in agreement(belief, spread)
+    against = agreement(dataclasses.replace(belief, base_weight=-0.6 * spread), spread)
+    assert "go against the base" in against and "lowest rating the best" in against
 
 
 def test_the_map_is_named_by_its_groups() -> None:
