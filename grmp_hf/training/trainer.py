@@ -335,7 +335,7 @@ class GRMPTrainer(Trainer):
                 if 0 < self.args.max_steps <= state.global_step:
                     return self._finish_again(found, state)
             resume_from_checkpoint = None if found is None else str(found)
-        self._long_run = LongRun()
+        self._long_run, self._accumulator, self._error = LongRun(), GradientAccumulator(), None
         if self._watching is not None:
             self._watching.load_state_dict({})
         with torch.enable_grad():  # whatever surrounds the call: without gradients nothing would be learnt in silence

@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 import grmp_hf
 from grmp_hf.errors import GRMPError
@@ -170,6 +170,26 @@ def test_loss_of_a_step_is_the_mean_over_its_pictures(make_adapted: MakeAdapted,
     settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 1}
     trainer = GRMPTrainer(model, arguments(tmp_path, **settings), train_dataset=data)
     assert trainer.train().training_loss == pytest.approx(expected, rel=FORWARD)
+
+
+def test_training_again_after_an_interruption_counts_no_picture_twice(
+    make_adapted: MakeAdapted, tmp_path: Path
+) -> None:
+    class Stop(TrainerCallback):
+        def on_substep_end(self, *_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+    settings = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "max_steps": 1}
+    once, again = (
+        GRMPTrainer(make_adapted(), arguments(tmp_path, **settings), train_dataset=Pictures(6)) for _ in range(2)
+    )
+    once.train()
+    again.add_callback(Stop)
+    with pytest.raises(KeyboardInterrupt):
+        again.train()
+    again.remove_callback(Stop)
+    again.train()
+    assert distance(trained(once.model), trained(again.model)) == 0
 
 
 def test_teacher_logits_of_the_batch_stand_for_the_teacher(
