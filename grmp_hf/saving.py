@@ -22,7 +22,16 @@ from grmp_hf.modeling.experts import Experts
 from grmp_hf.modeling.gating import GATE_FILE
 from grmp_hf.modeling.known_heads import check_kept
 from grmp_hf.places import is_hub_id
-from grmp_hf.record import EXPERTS, EXPERTS_FILE, SPLIT_FILE, WEIGHTS_FILE, Record, experts_text, read_experts
+from grmp_hf.record import (
+    CONFIG_FILE,
+    EXPERTS,
+    EXPERTS_FILE,
+    SPLIT_FILE,
+    WEIGHTS_FILE,
+    Record,
+    experts_text,
+    read_experts,
+)
 from grmp_hf.scratch import scratch_folder
 from grmp_hf.storing import digest_file, writing
 
@@ -51,6 +60,7 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
             f"Expected a scorer around a CLIP, got {type(model).__name__}, which saves itself: model.save_pretrained."
         )
     scorer.check_adapter()
+    _refuse_others(scorer, target)
     with writing(target):
         if isinstance(model, Experts):
             for name, expert in model.experts.items():
@@ -71,6 +81,20 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
         if scorer.taught is not None:
             scorer.taught.save(target / SPLIT_FILE)
     write_card(target)
+
+
+def _refuse_others(scorer: Scorer, target: Path) -> None:
+    """Raise where files of another scorer would be loaded in the place of, or with, those of this one."""
+    gathered, adapted = isinstance(scorer.model, Experts), isinstance(scorer.model, PeftModel)
+    names = [] if gathered else [EXPERTS_FILE]
+    names += [] if gathered or adapted else [CONFIG_FILE]
+    names += [] if scorer.taught is not None else [SPLIT_FILE]
+    theirs = [name for name in names if (target / name).exists()]
+    if theirs:
+        raise GRMPError(
+            f"{target}: holds {' and '.join(theirs)} of another scorer, which would be loaded with this one; save it "
+            "in another folder"
+        )
 
 
 def _own_part(taught: Split, prefix: str) -> Split:

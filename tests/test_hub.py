@@ -18,7 +18,9 @@ from transformers import CLIPConfig, CLIPModel, pipeline
 import grmp_hf
 from grmp_hf import adapter_files, hub
 from grmp_hf.cli.main import main
+from grmp_hf.combining import combine
 from grmp_hf.data import RatingScale, Split
+from grmp_hf.embedded import EMBEDDED_PROMPTS
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.baking import bake
@@ -387,3 +389,32 @@ def test_a_pointer_in_the_place_of_weights_is_named(adapter_folder: Path, tmp_pa
     (tmp_path / "mine" / "adapter_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha")
     with pytest.raises(GRMPError, match="the pointer of a file in Git LFS; fetch the file itself with git lfs pull"):
         grmp_hf.load(tmp_path / "mine")
+
+
+def test_a_folder_called_default_is_not_the_embedded_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = grmp_hf.load()
+    monkeypatch.chdir(tmp_path)
+    for name in ("default", "grmp_hf/tiny"):
+        shutil.copytree(EMBEDDED_PROMPTS, name)
+        Split(("a.jpg",), (), "made here", 0).save(Path(name, "split.json"))
+    for given in (None, "default", "grmp_hf/tiny"):
+        found = grmp_hf.load(given)
+        assert found.identity == expected.identity and found.taught is None
+
+
+def test_a_scorer_is_not_saved_over_one_of_another_kind(
+    clip_folder: Path, adapter_folder: Path, tmp_path: Path, photos: list[Path]
+) -> None:
+    base, adapted = grmp_hf.load(clip_folder), grmp_hf.load(adapter=adapter_folder)
+    adapted.save(tmp_path / "adapter")
+    with pytest.raises(
+        GRMPError, match=r"adapter: holds adapter_config\.json of another scorer, which would be loaded"
+    ):
+        base.save(tmp_path / "adapter")
+    replace(adapted, taught=Split(("a.jpg",), (), "made here", 0)).save(tmp_path / "adapter")
+    with pytest.raises(GRMPError, match=r"holds split\.json of another scorer"):
+        adapted.save(tmp_path / "adapter")
+    parts = {"one": adapter_folder, "two": Path(shutil.copytree(adapter_folder, tmp_path / "two"))}
+    combine(base, parts, pictures=dict.fromkeys(parts, photos[:4])).save(tmp_path / "both")
+    with pytest.raises(GRMPError, match=r"holds experts\.json of another scorer"):
+        adapted.save(tmp_path / "both")
