@@ -209,7 +209,7 @@ def _results(figures: Mapping[str, Any] | None) -> str:
     if figures and "held_out_after" in figures:
         return _judgement(figures)
     if not figures or not figures.get("n_test"):
-        return "## Results\n\nNot measured: no rated pictures were left to test on."
+        return "## Results\n\nNo figures were recorded with this folder; `grmp-iqa evaluate` makes them."
     rows = {"adapted": figures, **figures.get("baselines", {})}
     names = [name for name in _FIGURES if name in figures]
     caveats = figures.get("caveats", [])

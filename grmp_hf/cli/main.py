@@ -62,7 +62,7 @@ _EPILOG = """examples:
   grmp-iqa score photos/ --adapter my-adapter --output scores.csv
   grmp-iqa evaluate ratings.csv --adapter my-adapter
 
-exit codes: 0 all done, 1 some pictures could not be scored, 2 wrong use or input"""
+exit codes: 0 all done, 1 some pictures could not be scored, 2 wrong use or input, 130 interrupted"""
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -122,7 +122,7 @@ def add_model_options(parser: argparse.ArgumentParser, *, adapter: bool = True, 
         group.add_argument("--adapter", metavar="DIR", help="folder or Hub id of an adapter; it knows its base")
         group.add_argument("--adapter-revision", metavar="REV", help="branch, tag or commit of --adapter")
     group.add_argument(
-        "--side", metavar="M", help="folder or Hub id of a backbone to put beside --model (reference.md)"
+        "--side", metavar="M", help="folder or Hub id of a backbone to put beside --model (docs/reference.md)"
     )
     group.add_argument("--device", type=device, help="such as cpu or cuda (default: cuda where there is one)")
     group.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="default fp32, the only exact one")

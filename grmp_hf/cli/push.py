@@ -18,7 +18,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         description="Upload the weights, settings, card and figures of a folder to the Hub; never tables of pictures.",
         allow_abbrev=False,
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="what adapt or convert wrote")
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="what adapt, pretrain, stream, combine, convert or bake wrote"
+    )
     parser.add_argument(
         "repo", metavar="OWNER/NAME", help="repository; made if it does not exist; NAME alone is one of your own"
     )

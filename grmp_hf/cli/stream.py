@@ -68,7 +68,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--method", choices=_METHODS, help="instead of the recipe's")
     parser.add_argument("--strength", type=float, metavar="L", help="of distillation or ewc, instead of the recipe's")
     parser.add_argument("--memory", type=int, metavar="N", help="pictures of earlier sets that are learnt from again")
-    parser.add_argument("--shots", type=positive, metavar="N", help="pictures of each set that teach (default: all)")
+    parser.add_argument(
+        "--shots",
+        type=positive,
+        metavar="N",
+        help="pictures of each set that teach (default: its train part, or four of five)",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of draws and of training (default 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace what --output holds")
     parser.add_argument("--json", action="store_true", help=f"print {_FIGURES} instead of a table")
