@@ -348,6 +348,11 @@ def register_method(name: str, config: type[PeftConfig], tuner: type[BaseTuner])
     """Make a method known to PEFT under a name; harmless when it is known already.
 
     PEFT takes methods only whose name is a member of its closed enumeration, so the member is added first.
+
+    Args:
+        name: in small letters; configurations carry it in capitals as ``peft_type``.
+        config: of its settings.
+        tuner: puts an adapter of it around a model.
     """
     word = name.upper()
     if word not in PeftType.__members__:

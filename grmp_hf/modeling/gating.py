@@ -90,6 +90,9 @@ def oracle(expert: int, experts: int, pictures: int) -> Tensor:
         expert: its number, from 0.
         experts: E.
         pictures: B.
+
+    Raises:
+        GRMPError: no such expert.
     """
     if not 0 <= expert < experts:
         raise GRMPError(f"Expected one of {experts} experts, numbered from 0, got {expert}.")

@@ -126,7 +126,14 @@ def inner_loop(
 def adapt_to_support(
     loss_of: LossOf, parameters: Mapping[str, Tensor], support: Sequence[Batch], inner: InnerLoop
 ) -> Parameters:
-    """Parameters after K steps over the batches of a support, again from the first one after the last."""
+    """Parameters after K steps over the batches of a support, again from the first one after the last.
+
+    Args:
+        loss_of: mean loss of a batch under parameters.
+        parameters: name -> tensor, of any shapes; they stay as they are.
+        support: batches of one task.
+        inner: K, rate and optimizer.
+    """
     return inner_loop(loss_of, InnerState(_leaves(parameters)), _cycled(support, inner.steps), inner).parameters
 
 

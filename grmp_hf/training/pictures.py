@@ -118,7 +118,8 @@ class _Keeping:
 def random_crops(size: int, count: int = 1) -> Crop:
     """A :data:`Crop` of whole pictures ``(3, H, W)``: ``count`` native squares of a side, each anywhere in the picture.
 
-    It raises a GRMPError for a picture that is smaller.
+    Raises:
+        GRMPError: when it is called with a picture that is smaller.
     """
 
     def crop(picture: Tensor, random: np.random.Generator) -> Tensor:

@@ -80,7 +80,16 @@ def check_quality(quality: Tensor, pictures: int) -> None:
 
 
 def certainty_of(noise: Tensor | None, pictures: int, recipe: FewShotRecipe) -> dict[str, Tensor]:
-    """The column by which losses are weighted, 1 / noise with a mean noise of 1; none for equal noise."""
+    """The column by which losses are weighted, 1 / noise with a mean noise of 1; none for equal noise.
+
+    Args:
+        noise: ``(N,)`` variance of each rating relative to the others'; None where all are equal.
+        pictures: N.
+        recipe: whether features are mapped, without which no noise counts.
+
+    Raises:
+        GRMPError: another number of them, or one that is not above 0.
+    """
     if noise is None or not recipe.features:
         return {}
     if noise.shape != (pictures,) or not bool(((noise > 0) & noise.isfinite()).all()):
@@ -117,7 +126,15 @@ def look(
 def describe(
     model: PeftModel, pictures: RatedPictures, recipe: FewShotRecipe, tell: Callable[[str, float], None], begun: bool
 ) -> Known:
-    """Look at every shot once."""
+    """Look at every shot once.
+
+    Args:
+        model: the base with its new adapter.
+        pictures: N shots.
+        recipe: what of them is trained on.
+        tell: told what is done and which share of it.
+        begun: whether the adapter begins at a start.
+    """
     kept: dict[str, list[Tensor]] = {}
     seen: list[Tensor] = []
     with torch.no_grad():
