@@ -9,6 +9,7 @@ import os
 import platform
 import shlex
 import statistics
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -91,6 +92,7 @@ def write_result(name: str, figures: dict[str, Any], folder: Path = RESULTS) -> 
     report = {
         "command": shlex.join(["python", *arguments]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": _commit(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{_threads()}",
         "processor": _processor(),
         "python": platform.python_version(),
@@ -126,6 +128,16 @@ def _holds_rows(value: Any) -> bool:
     """Whether something in it is a row or holds rows; the document itself, at the top, always does."""
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return any(isinstance(item, dict) or _holds_rows(item) for item in items)
+
+
+def _commit() -> str | None:
+    """Of the code that was measured, "-dirty" where files differ from it; None where there is no repository."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    except OSError:  # no git
+        return None
+    return told.strip() or None
 
 
 def _processor() -> str:
