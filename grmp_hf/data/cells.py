@@ -44,6 +44,7 @@ _SPLIT_WORDS = {
     **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_SUMS = {*"mean avg average median std stdev sd var variance count num votes mos sum total".split()}
 _LEAST = {"mos_std": ("deviations", 0), "votes": ("numbers of votes", 1)}
 _SCORE_COLUMNS = {"path", "score", "quality", "status", "scorer"}
 
@@ -144,13 +145,16 @@ def picture_names(table: Table, column: str, notes: list[str], *, repeated: bool
     return list(table.places)
 
 
-def match_columns(table: Table, patterns: Sequence[str], images: str) -> list[str]:
+def match_columns(table: Table, patterns: Sequence[str], images: str, notes: list[str]) -> list[str]:
     """The columns that names or shell patterns mean, in the order of the table; never that of the pictures.
+
+    A pattern passes over what sums up ratings (their mean, deviation, number), which a name may mean; a note says so.
 
     Raises:
         GRMPError: a pattern that means none, fewer than two columns, or several of one name.
     """
     found: set[str] = set()
+    passed: dict[str, None] = {}
     columns = [name for name in table.columns if name != images]
     for pattern in patterns:
         key = column_key(pattern)
@@ -161,15 +165,26 @@ def match_columns(table: Table, patterns: Sequence[str], images: str) -> list[st
                 f'{table.where}: expected columns of ratings such as "{shown(pattern)}", found {listed or "none"}; '
                 "correct --rating-columns"
             )
-        found.update(matched)
+        sums = [name for name in matched if name != pattern and _sums_up(name)]
+        passed.update(dict.fromkeys(sums))
+        found.update(name for name in matched if name not in sums)
     if len(found) < 2:
         raise GRMPError(
             f"{table.where}: expected columns of at least two raters for --rating-columns, got one; "
             "name it with --rating-column"
         )
+    left = [f'"{shown(name)}"' for name in passed if name not in found]
+    if left:
+        notes.append(f"{table.where}: no raters, by their names: columns {', '.join(left)}; name them to take them")
     for name in found:
         _check_single(table, name, "--rating-columns")
     return [name for name in columns if name in found]
+
+
+def _sums_up(name: str) -> bool:
+    """Whether a column is called as what is computed from ratings."""
+    words = column_key(name).split("_")
+    return len(words) > 1 and not _SUMS.isdisjoint((words[0], words[-1]))
 
 
 def gather_votes(

@@ -27,6 +27,7 @@ Places = NDArray[np.int64]
 _ENOUGH = 8  # pictures that others rated too, for a rater to have an offset and a gain
 _DRAWN = 8.0  # ratings that an offset of 0 and a gain of 1 count
 _LARGEST_GAIN = 4.0
+_FAR, _NEAR = 8.0, 3.0  # times the usual range of a rater: another scale, and one where the two ranges do not meet
 _SWEEPS = 100
 _DOUBT = 3.3  # deviations below 0 of a correlation (Fisher's z): one rater in two thousand by chance
 
@@ -54,7 +55,7 @@ def picture_key(row: Row) -> str:
 
 
 def bring_together(
-    rows: Sequence[Row], votes: Votes, scale: RatingScale, where: str, notes: list[str]
+    rows: Sequence[Row], votes: Votes, scale: RatingScale, where: str, notes: list[str], *, guessed: bool = False
 ) -> tuple[Row, ...]:
     """One row a picture, the first of each, with mean, deviation and number of its votes.
 
@@ -64,9 +65,10 @@ def bring_together(
         scale: of the votes; a mean is held to its ends.
         where: name of the table, for messages.
         notes: given a sentence for each thing worth knowing.
+        guessed: whether the scale follows from the ratings, which then must be on one.
 
     Raises:
-        GRMPError: a picture in two parts of the table.
+        GRMPError: a picture in two parts of the table, or raters on scales of their own.
     """
     numbers: dict[str, int] = {}
     first: list[Row] = []
@@ -83,6 +85,14 @@ def bring_together(
         )
     pictures = np.array(of_row)[list(votes.rows)]
     pictures, raters, values = _once(pictures, votes, where, notes)
+    apart = _apart(raters, values)
+    if apart is not None and guessed:
+        raise GRMPError(
+            f"{where}: expected raters on one scale, got ratings {apart}; bring them to one scale or leave some out, "
+            "or say that it is one (--range)"
+        )
+    if apart is not None:
+        notes.append(f"{where}: ratings {apart}: are they on one scale?")
     values, said = settle(pictures, raters, values, scale)
     named = len({rater for rater in raters if rater is not None})
     by = f" by {named} raters" if named else ""
@@ -112,7 +122,8 @@ def settle(
     """Ratings without what is a rater's own: a scale upside down, an offset, a gain.
 
     A rater whose ratings fall, beyond doubt, where the mean of at least two others rises has used the scale upside
-    down: his ratings are turned round, since his order is worth as much as anybody's, and he is named.
+    down: these ratings are turned round, since their order is worth as much as anybody's, and the rater is named. Where
+    those who would be turned are not fewer than those who then agree with them, nobody is.
 
     Args:
         pictures: ``(V,)``, numbers from 0.
@@ -122,6 +133,7 @@ def settle(
 
     Returns:
         ``(V,)``, and sentences on what was done.
+
     """
     names = list(dict.fromkeys(rater for rater in raters if rater is not None))
     if not names:
@@ -134,8 +146,11 @@ def settle(
     often[nobody] = 0
     values, notes = _turn(pictures, of, values, often, names, scale)
     settled = values - _offsets(pictures, of, values, often)[of]
-    gains, centres = _gains(pictures, of, settled, often)
+    gains, centres, steady = _gains(pictures, of, settled, often)
     settled = centres[of] + (settled - centres[of]) / gains[of]
+    if steady.any():
+        who = first_few([f'"{shown(names[at])}"' for at in np.flatnonzero(steady).tolist()])
+        notes.append(f"ratings by {who} hardly differ: they count, and say nothing of which picture is better")
     few = int((often[:nobody] < _ENOUGH).sum())
     but = f", but for {few} of {nobody}, who have rated fewer than {_ENOUGH} pictures that others rated too"
     notes.append("each rater's own offset and gain are taken out" + (but if few else ""))
@@ -161,7 +176,7 @@ def _turn(
 ) -> tuple[Floats, list[str]]:
     """Values of raters who are upside down turned round, the most certain first; and sentences on them."""
     notes: list[str] = []
-    done = np.zeros(len(often), dtype=bool)
+    given, done = values, np.zeros(len(often), dtype=bool)
     while True:
         settled = values - _offsets(pictures, of, values, often)[of]
         certain = _against(pictures, of, settled, often, others=2)
@@ -174,6 +189,15 @@ def _turn(
             f'rater "{shown(names[worst])}" has used the scale upside down (correlation {certain[1][worst]:.2f} with '
             "the mean of the others): these ratings are turned round"
         )
+    agree = ~done & (certain[0] >= _DOUBT)
+    if done.any() and done.sum() >= agree.sum():
+        sides = (first_few([f'"{shown(names[at])}"' for at in np.flatnonzero(side).tolist()]) for side in (done, agree))
+        one, other = (side or "nobody" for side in sides)
+        notes = [
+            f"raters {one} use the scale the other way round than {other}, and neither are clearly more: all ratings "
+            "are kept as they are; leave out those that are upside down"
+        ]
+        return given, notes
     unsure = np.flatnonzero(_against(pictures, of, settled, often, others=1)[0] <= -_DOUBT)
     if len(unsure) > 1 or (len(unsure) and not done.any()):
         who = first_few([f'"{shown(names[at])}"' for at in unsure.tolist()])
@@ -217,8 +241,32 @@ def _offsets(pictures: Places, of: Places, values: Floats, often: Places) -> Flo
     return found
 
 
-def _gains(pictures: Places, of: Places, values: Floats, often: Places) -> tuple[Floats, Floats]:
-    """Gain ``(R + 1,)`` of each rater, and the mean of all ratings of the pictures that he rated with others."""
+def _apart(raters: Sequence[str | None], values: Floats) -> str | None:
+    """Which raters seem to be on another scale than most, in words; None where all are on one."""
+    given: dict[str, list[float]] = {}
+    for rater, value in zip(raters, values.tolist(), strict=True):
+        if rater is not None:
+            given.setdefault(rater, []).append(value)
+    ends = {name: (min(own), max(own)) for name, own in given.items() if len(own) >= _ENOUGH and min(own) < max(own)}
+    by_range = sorted(ends, key=lambda name: ends[name][1] - ends[name][0])
+    if len(by_range) < 2:
+        return None
+    usual = by_range[(len(by_range) - 1) // 2]
+    low, high = ends[usual]
+    others = []
+    for name in by_range:
+        first, last = ends[name]
+        times, meet = (last - first) / (high - low), first < high and low < last
+        if times >= _FAR or (not meet and max(times, 1 / times) >= _NEAR):
+            others.append(f'"{shown(name)}" from {first:g} to {last:g}')
+    return f'by "{shown(usual)}" from {low:g} to {high:g}, by {first_few(others)}' if others else None
+
+
+def _gains(pictures: Places, of: Places, values: Floats, often: Places) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Of each rater ``(R + 1,)``: gain, mean of all ratings of the pictures rated with others, and who hardly varies.
+
+    Gains are relative to those of all who vary, so that nobody who does not moves the others.
+    """
     counts, size = np.bincount(pictures), len(often)
     shared = counts[pictures] > 1
     at, who, own = pictures[shared], of[shared], values[shared]
@@ -228,14 +276,20 @@ def _gains(pictures: Places, of: Places, values: Floats, often: Places) -> tuple
         mean = first / np.maximum(n, 1)
         return mean, np.sqrt(np.maximum(second / np.maximum(n, 1) - mean**2, 0))
 
-    _, mine = spread(np.ones(len(own)), own, own**2)
-    together = [np.bincount(pictures, values**power)[at].astype(np.float64) for power in (0, 1, 2)]
+    middle = float(values.mean())  # squares are of what is left, so that equal ratings have no spread but rounding's
+    together = [np.bincount(pictures, (values - middle) ** power)[at].astype(np.float64) for power in (0, 1, 2)]
+    _, mine = spread(np.ones(len(own)), own - middle, (own - middle) ** 2)
     centre, all_of = spread(*together)
-    known = (often >= _ENOUGH) & (mine > 1e-9) & (all_of > 1e-9)
+    known = (often >= _ENOUGH) & (all_of > 1e-6 * np.abs(values).max())
     ratio = np.divide(mine, all_of, out=np.ones(size), where=known)
-    usual = np.exp((often * np.log(ratio))[known].sum() / max(often[known].sum(), 1))  # of all: what offsets add
-    ratio = np.where(known, ratio / usual, 1)
-    return np.clip(ratio, 1 / _LARGEST_GAIN, _LARGEST_GAIN) ** (often / (often + _DRAWN)), centre
+    least = max(float(np.median(ratio[known])) / _LARGEST_GAIN, 1e-6) if known.any() else 0.0
+    steady = known & (ratio < least)
+    varied = known & ~steady
+    usual = np.exp(
+        (often[varied] * np.log(ratio[varied])).sum() / max(often[varied].sum(), 1)
+    )  # of all: what offsets add
+    ratio = np.where(varied, ratio / usual, 1)
+    return np.clip(ratio, 1 / _LARGEST_GAIN, _LARGEST_GAIN) ** (often / (often + _DRAWN)), centre + middle, steady
 
 
 def _moments(pictures: Places, values: Floats, size: int) -> tuple[Floats, Floats, Places]:

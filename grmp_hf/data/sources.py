@@ -107,6 +107,7 @@ def read_ratings(
     places = [f"{place} ({shown(legacy(name))})" for place, name in zip(table.places, written, strict=True)]
     where = f"{table.where}, column{'s' * (len(rated) > 1)} {_quoted(rated)}"
     votes = gather_votes(table, rated, rater_column, places, notes, wide=bool(rating_columns))
+    guessed = scale is None
     if not isinstance(scale, RatingScale):
         _check_direction(rated, higher_is_better, where)
         up = higher_is_better is not False
@@ -131,7 +132,7 @@ def read_ratings(
     for field, cells in optional_cells(table, used, places, split_column, notes, width).items():
         rows = [replace(row, **{field: cell}) for row, cell in zip(rows, cells, strict=True)]
     if several:
-        merged = bring_together(rows, votes, scale, table.where, notes)
+        merged = bring_together(rows, votes, scale, table.where, notes, guessed=guessed)
     else:
         merged = _merge_repeated(rows, places, table.where, notes)
     check_ratings([row.mos for row in merged], [row.name for row in merged], where=where)
@@ -225,7 +226,7 @@ def _choose_columns(
     found = f'{table.where}: pictures from column "{shown(images)}"'
     found += f', not "{passed}"; --image-column changes this' if passed else ""
     if patterns:
-        rated = match_columns(table, patterns, images)
+        rated = match_columns(table, patterns, images, notes)
         notes.append(f"{found}, a rater's ratings each from columns {_quoted(rated)}")
         return images, rated
     rated_in, rivals = choose_ratings(table, ratings)

@@ -162,6 +162,68 @@ def test_two_raters_who_contradict_one_another_are_named_and_kept() -> None:
     assert notes[0].startswith('raters "r0", "r1" contradict one another, and too few others say which')
 
 
+@pytest.mark.parametrize("answer", [1.0, 3.0, 5.0])
+@pytest.mark.parametrize("once", [0.0, 1.0])
+def test_a_rater_who_hardly_varies_takes_nothing_from_the_others(answer: float, once: float) -> None:
+    of, names, values, truth = crossed(30, 4)
+    lazy = np.array([name == "r3" for name in names])
+    values = np.where(lazy, answer, values)
+    values[3] -= once  # one answer is another
+    settled, notes = settle(of, names, values, SCALE)
+    assert any('ratings by "r3" hardly differ' in note for note in notes)
+    assert means(of, settled).std() > 0.95 * means(of, values).std()
+    others, _ = settle(of[~lazy], [name for name in names if name != "r3"], values[~lazy], SCALE)
+    np.testing.assert_allclose(settled[~lazy] - settled[~lazy].mean(), others - others.mean(), atol=0.05)
+    assert np.corrcoef(means(of, settled), truth)[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("way", [1, -1])
+def test_neither_of_two_camps_of_one_size_is_turned(seed: int, way: int) -> None:
+    of, names, values, _ = crossed(30, 4, seed)
+    upside = np.array([str(name) in ("r2", "r3") for name in names])
+    values = np.where(upside, 6 - values, values)[::way]
+    settled, notes = settle(of[::way], names[::way], values, SCALE)
+    assert any("the other way round than" in note and "neither are clearly more" in note for note in notes)
+    assert not any("turned round" in note for note in notes)
+    for name in ("r0", "r2"):
+        own = np.array([other == name for other in names])[::way]
+        assert np.corrcoef(settled[own], values[own])[0, 1] > 0.999
+
+
+def test_a_smaller_camp_is_turned() -> None:
+    of, names, values, _ = crossed(30, 5)
+    turned = np.where([str(name) in ("r2", "r3") for name in names], 6 - values, values)
+    settled, notes = settle(of, names, turned, SCALE)
+    np.testing.assert_allclose(settled, settle(of, names, values, SCALE)[0])
+    assert sum("has used the scale upside down" in note for note in notes) == 2
+
+
+def test_raters_on_scales_of_their_own_are_asked_about(tmp_path: Path) -> None:
+    lines = ["image,rater,mos"]
+    for at in range(12):
+        Image.new("L", (4, 4), at * 20).save(tmp_path / f"{at}.png")
+        lines += [f"{at}.png,{who},{1 + at % 5}" for who in "abc"] + [f"{at}.png,d,{2 + 8 * at}"]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    with pytest.raises(GRMPError, match=r'raters on one scale, got ratings by "b" from 1 to 5, by "d" from 2 to 90'):
+        read_ratings(tmp_path, rater_column="rater")
+    read = read_ratings(tmp_path, rater_column="rater", scale=(0, 100))
+    assert any('by "d" from 2 to 90: are they on one scale?' in note for note in read.notes)
+
+
+def test_a_pattern_passes_over_what_sums_ratings_up(folder: Path) -> None:
+    head, *rows = WIDE.replace("rater ", "rating_").splitlines()
+    text = "\n".join([f"{head},rating_mean,rating_std,rating_count", *(f"{row},2.5,0.7,2" for row in rows)])
+    (folder / "labels.csv").write_text(text)
+    read = read_ratings(folder, rating_columns=["rating_*"])
+    assert [row.mos for row in read.rows] == [1.5, 2, 4, 4, 3, 4.5]
+    assert any(
+        'columns "rating_mean", "rating_std", "rating_count"; name them to take them' in note for note in read.notes
+    )
+    named = read_ratings(folder, rating_columns=["rating_*", "rating_mean"], scale=(1, 5))
+    assert named.rows[0].votes == 3
+
+
 def test_noise_turns_nobody() -> None:
     rng = np.random.default_rng(1)
     for seed in range(10):
