@@ -23,6 +23,7 @@ from grmp_hf.claims import WorkFolder
 from grmp_hf.combining import centers_of, check_names, common_scale, identified, taught_by
 from grmp_hf.data import RatedTable, Row, Split, draw_shots, random_split, split_rows
 from grmp_hf.data.scales import RatingScale
+from grmp_hf.data.splits import own_parts
 from grmp_hf.errors import GRMPError
 from grmp_hf.hub import attach
 from grmp_hf.judging import Judge, Judged, judge_tests
@@ -78,9 +79,11 @@ def stream_split(table: RatedTable, shots: int | None, seed: int) -> Split:
     Raises:
         GRMPError: as for :func:`~grmp_hf.data.split_rows`, or fewer than two pictures on one side.
     """
-    marked = any(row.split == "test" for row in table.rows)
-    plain = shots is None and not marked
-    split = random_split(table, train_share=_SHARE, seed=seed) if plain else split_rows(table, shots=shots, seed=seed)
+    rows, marked = own_parts(table)
+    if shots is None and not marked:
+        split = random_split(dataclasses.replace(table, rows=tuple(rows)), train_share=_SHARE, seed=seed)
+    else:
+        split = split_rows(table, shots=shots, seed=seed)
     if min(len(split.train), len(split.test)) < 2:
         remedy = "rate more"
         if shots is not None and len(split.train) < 2:

@@ -16,6 +16,7 @@ import torch
 from grmp_hf.data import ImageError, RatedTable, Row, decode_row
 from grmp_hf.data.distortions import Pixels
 from grmp_hf.data.photographs import Photographs
+from grmp_hf.data.splits import own_parts
 from grmp_hf.data.synthetic import LABELS, Labeller, SyntheticPicture, distorted_crop, random_crop, synthetic_tasks
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
@@ -173,7 +174,8 @@ def from_table(table: RatedTable, processor: GRMPImageProcessor) -> Source:
     Raises:
         GRMPError: all rows are of a test part.
     """
-    rows = [row for row in table.rows if row.split != "test"]
+    tests = {row.name for row in own_parts(table)[1]}
+    rows = [row for row in table.rows if row.name not in tests]
     if not rows:
         raise GRMPError(f"{table.name}: expected ratings to learn from, got {len(table.rows)} that are all for testing")
     tasks: dict[str, list[Row]] = {}

@@ -296,7 +296,8 @@ def _check_parts(cells: Sequence[str | None], column: str, wanted: str | None, w
     if others := [part for part in parts if part not in _SPLIT_WORDS.values()]:
         notes.append(
             f'{where}, column "{column}": {sum(part in others for part in cells)} rows are in '
-            f"other parts than train, validation and test: {first_few(others)}; they never test"
+            f"other parts than train, validation and test: {first_few(others)}; they never test, and teach only where "
+            "no row is marked train"
         )
     return True
 

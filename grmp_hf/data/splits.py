@@ -23,7 +23,16 @@ from grmp_hf.data.grouping import SplitUnit, about_copies, check_apart, first_na
 from grmp_hf.data.identity import content_id
 from grmp_hf.errors import GRMPError
 
-__all__ = ["Split", "SplitUnit", "draw_shots", "fold_splits", "official_split", "random_split", "split_rows"]
+__all__ = [
+    "Split",
+    "SplitUnit",
+    "draw_shots",
+    "fold_splits",
+    "official_split",
+    "own_parts",
+    "random_split",
+    "split_rows",
+]
 
 
 @dataclass(frozen=True)
@@ -202,10 +211,10 @@ def split_rows(
 ) -> Split:
     """Choose the pictures that teach, and those that test.
 
-    Where the table marks rows as "test", these are the test part, and shots come from its "train" rows (or, if it has
-    none, from all that are not "test"). Else, where it has references (or scenes that are its contents), shots come
-    from 80 of 100 of them and the others test, so that no content is on both sides. Else what is not drawn is the test
-    part. Copies of a picture under another name neither are a second shot nor test.
+    Parts that the table marks are kept, see :func:`own_parts`. Where none of them tests and it has references (or
+    scenes that are its contents), shots come from 80 of 100 of them and the others test, so that no content is on both
+    sides. Else what may teach and is not drawn is the test part. Copies of a picture under another name neither are a
+    second shot nor test.
 
     Args:
         table: rated pictures.
@@ -217,14 +226,16 @@ def split_rows(
     Raises:
         GRMPError: fewer pictures than shots, or one content or picture in both parts of the table's own.
     """
-    rows = table.rows
-    marked = any(row.split == "test" for row in rows)
-    if marked:
-        pool = [row for row in rows if row.split == "train"] or [row for row in rows if row.split != "test"]
-        tested = [row for row in rows if row.split == "test"]
+    rows, tested = own_parts(table)
+    left = len(table) - len(rows) - len(tested)
+    if not tested:
+        table = replace(table, rows=tuple(rows))
+    if tested:
+        pool = list(rows)
         check_apart(table, pool, tested, by)
         test = [row.name for row in tested]
-        rule = 'the test part is that of the table\'s "split" column'
+        rule = f'the {tested[0].split} part is that of the table\'s "split" column'
+        rule += " and tests" if tested[0].split != "test" else ""
     elif shots is not None and unit_of(table, by) != "picture":
         by_content = random_split(table, seed=seed, by=by)
         pool, _ = by_content.select(table)
@@ -232,8 +243,10 @@ def split_rows(
     else:
         pool, test, rule = list(rows), [], "the test part is all that was not drawn"
         rule += about_copies(table) if shots is not None else ""
+    others = f"; {left} in other parts neither teach nor test" if left else ""
     if shots is None:
-        return Split(tuple(row.name for row in pool), tuple(test), rule if test else "all pictures teach", seed)
+        rule = rule if test else "all pictures of the part that teaches" if left else "all pictures teach"
+        return Split(tuple(row.name for row in pool), tuple(test), rule + others, seed)
     distinct: dict[str, Row] = {}
     for row in pool:
         distinct.setdefault(first_name(table, row), row)
@@ -244,7 +257,20 @@ def split_rows(
         taken = {first_name(table, pool[index]) for index in drawn}
         test = [row.name for row in rows if first_name(table, row) not in taken]
     how = "spread over the range of quality" if stratified else "at random"
-    return Split(train, tuple(test), f"{shots} of {len(pool)} drawn {how}; {rule}", seed)
+    return Split(train, tuple(test), f"{shots} of {len(pool)} drawn {how}; {rule}{others}", seed)
+
+
+def own_parts(table: RatedTable) -> tuple[list[Row], list[Row]]:
+    """Rows that may teach and rows that test, as the column `split` says; all may teach where it says nothing.
+
+    Those marked "train" may teach or, where there are none, all that do not test. Those marked "test" test; without
+    such rows "validation" tests where others are "train". Rows of any other part are in neither.
+    """
+    parts = {row.split for row in table.rows}
+    word = "test" if "test" in parts else "validation" if {"train", "validation"} <= parts else None
+    tests = [row for row in table.rows if word is not None and row.split == word]
+    marked = [row for row in table.rows if row.split == "train"]
+    return marked or [row for row in table.rows if word is None or row.split != word], tests
 
 
 def random_split(table: RatedTable, *, train_share: float = 0.8, seed: int = 0, by: SplitUnit = "auto") -> Split:

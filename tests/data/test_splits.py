@@ -165,6 +165,23 @@ def test_official_parts() -> None:
     assert official_split(make_table(test=10)).rule == 'the parts of the table\'s "split" column, 30 teach and 10 test'
 
 
+def test_what_is_held_out_never_teaches() -> None:
+    for held, tested in (("validation", True), ("holdout", False), (None, False)):
+        table = with_column(make_table(), "split", [held if i % 4 == 3 else "train" for i in range(40)])
+        held_out = {row.name for row in table.rows if row.split == held}
+        for shots in (None, 8):
+            split = split_rows(table, shots=shots)
+            assert not held_out & {*split.train} and len(split.train) == (shots or 30)
+            assert {*split.test} == held_out if tested else not held_out & {*split.test}
+            assert tested or "10 in other parts neither teach nor test" in split.rule
+            assert not tested or 'the validation part is that of the table\'s "split" column and tests' in split.rule
+    table = with_column(make_table(), "split", [PARTS[i % 5] for i in range(40)])
+    split = split_rows(table)
+    assert (len(split.train), len(split.test)) == (8, 8) and "24 in other parts" in split.rule
+    alone = split_rows(with_column(make_table(), "split", ["validation", None] * 20), shots=8)
+    assert len(alone.test) == 32
+
+
 @pytest.mark.parametrize("parts", [["train"] * 40, ["test"] * 40, [None] * 40, ["A", "B"] * 20])
 def test_table_without_parts(parts: list[str | None]) -> None:
     expected = f"got {parts.count('train')} to teach and {parts.count('test')} to test; mark them, or split at random"
