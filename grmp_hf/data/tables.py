@@ -83,6 +83,12 @@ def read_csv(path: Path) -> Table:
     while header and not header[-1]:
         header.pop()
     _check_header(path, at.header.line, header)
+    above = [record.line for record in records[: at.place] if record.filled >= len(header) and _names_picture(record)]
+    if above:
+        raise GRMPError(
+            f"{path}: expected the header above all rows, found it in line {at.header.line} and pictures in "
+            f"{first_few([f'line {line}' for line in above])}; move them below it, or into a table of their own"
+        )
     rows, left = _split_comments(records[at.place + 1 :], len(header))
     left = [record.line for record in records[: at.place]] + left
     if left:
@@ -195,6 +201,12 @@ def _find_header(records: Sequence[_Record]) -> _Header:
 def _is_header(cells: Sequence[str]) -> bool:
     keys = {column_key(cell) for cell in cells}
     return bool(keys & set(IMAGE_NAMES)) and bool(keys & set(RATING_NAMES)) and len(cells) > 1
+
+
+def _names_picture(record: _Record) -> bool:
+    """Whether a line is a row, though it stands above the header; comments are none."""
+    cells = [cell.strip() for cell in record.cells]
+    return not cells[0].startswith("#") and any(Path(cell).suffix.lower() in READABLE for cell in cells)
 
 
 def _split_comments(records: Sequence[_Record], width: int) -> tuple[list[_Record], list[int]]:

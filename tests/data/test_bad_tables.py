@@ -56,6 +56,11 @@ REFUSED: dict[str, tuple[Content, dict[str, Any], str]] = {
     "blank lines": ("\n \n,,\n", {}, 'expected a header and rows, got an empty file; write "image,mos" and a line'),
     "header only": ("image,mos\n", {}, "expected rows below the header, got none; write a line for each picture"),
     "no header": (table().partition("\n")[2], {}, 'got a.png, 1; put a header such as "image,mos" above it'),
+    "rows above the header": (
+        "photo,stars\nz.png,2\n" + table(),
+        {},
+        r"header above all rows, found it in line 3 and pictures in line 2; move them below it",
+    ),
     "header again": (table() + table(), {}, r'1 that are no number: "mos" in line 8 \(image\); correct them or remove'),
     "blank as separator": (
         table(" "),
