@@ -1,23 +1,42 @@
 """Damage of a picture's data that its decoder passes over in silence.
 
 A JPEG has no check sum: lost sectors, or an end that came too early, leave grey or shifted blocks, of which libjpeg
-warns and Pillow says nothing. PNG and compressed TIFF have check sums or lengths, so their decoders fail; formats
-without either (BMP, PPM, plain TIFF, WEBP) cannot be told from sound ones.
+warns and Pillow says nothing; the same in the strips of a TIFF. PNG and otherwise compressed TIFF have check sums or
+lengths, so their decoders fail; formats without either (BMP, PPM, plain or PackBits TIFF, WEBP, AVIF) cannot be told
+from sound ones.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import simplejpeg
+from PIL import Image
 
-__all__ = ["DAMAGED", "is_damaged_jpeg"]
+from grmp_hf.data.tiff import jpeg_parts
+
+__all__ = ["DAMAGED", "is_damaged", "is_damaged_jpeg"]
 
 DAMAGED = "damaged"
 """The warning of a picture that could be read although a part of its data is lost."""
 
 _JPEG = b"\xff\xd8\xff"
 _LOSS = re.compile("corrupt|premature end", re.IGNORECASE)
+_OTHER_KIND = re.compile("unsupported|not supported|not implemented|conver", re.IGNORECASE)
+
+
+def is_damaged(image: Image.Image, content: bytes) -> bool:
+    """Whether a part of a picture's data is lost of which its decoder says nothing.
+
+    Args:
+        image: as Pillow has opened it.
+        content: of its file.
+    """
+    if image.format in ("JPEG", "MPO"):
+        return is_damaged_jpeg(content)
+    parts: Iterator[bytes] = jpeg_parts(image, content) if image.format == "TIFF" else iter(())
+    return any(_is_damaged_part(part) for part in parts)
 
 
 def is_damaged_jpeg(content: bytes) -> bool:
@@ -34,4 +53,13 @@ def is_damaged_jpeg(content: bytes) -> bool:
         simplejpeg.decode_jpeg(content, "GRAY", min_factor=8)
     except ValueError as error:  # kinds of JPEG that this decoder does not take are Pillow's business
         return _LOSS.search(str(error)) is not None
+    return False
+
+
+def _is_damaged_part(content: bytes) -> bool:
+    """As `is_damaged_jpeg`, of a JPEG after which a decoder goes on to the next one whatever it says."""
+    try:
+        simplejpeg.decode_jpeg(content, "GRAY", min_factor=8)
+    except ValueError as error:
+        return _OTHER_KIND.search(str(error)) is None
     return False

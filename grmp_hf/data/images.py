@@ -4,11 +4,13 @@ What happens to a picture, always the same way:
 
 | input | treatment |
 |---|---|
-| EXIF or TIFF orientation | applied; an unreadable tag counts as none |
+| orientation in EXIF, XMP or TIFF | applied; an unreadable tag counts as none |
 | animation (GIF, WEBP, APNG), several pages (TIFF, MPO) | the first frame, or the default picture of the file |
 | grey, with or without alpha; black and white | the value repeated in the three channels |
 | palette | looked up |
 | alpha, a transparent colour | laid over white: the paper and the page on which people see such pictures |
+| alpha of a BMP that is 0 everywhere | ignored: writers leave the fourth byte empty |
+| GIF whose first frame is smaller than its screen | the frame on white |
 | CMYK, inverted CMYK of Adobe's JPEG | Pillow's conversion without colour profiles |
 | 16 bit grey | divided by 257 and rounded, so that 65535 is white (Pillow itself would clip at 255) |
 | 16 bit colour | Pillow's decoder keeps the upper byte |
@@ -18,11 +20,11 @@ What happens to a picture, always the same way:
 | TIFF: palette of 8 bit numbers | as libtiff reads it |
 | TIFF, PNG: fewer data than the size needs | an error, "truncated" |
 | 32 bit integer (PPM, and from Python) | as 16 bit; a value outside 0..65535 is an error |
-| JPEG whose data are damaged | decoded as far as they go, with a warning |
+| JPEG, alone or in a TIFF, whose data are damaged | decoded as far as they go, with a warning |
 | AVIF; HEIC where pillow-heif is installed | decoded |
 | float | 0.0 is black, 1.0 is white; a value outside is an error, since its scale cannot be known |
 | YCbCr, HSV, CIELAB | converted to sRGB |
-| embedded colour profile | ignored, as in the training of every public CLIP |
+| embedded colour profile, PNG's gamma | ignored, as in the training of every public CLIP |
 """
 
 from __future__ import annotations
@@ -36,9 +38,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import GifImagePlugin, Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin
 
-from grmp_hf.data.damage import DAMAGED, is_damaged_jpeg
+from grmp_hf.data.damage import DAMAGED, is_damaged
 from grmp_hf.data.formats import PREFIX, find_decoder
 from grmp_hf.data.image_errors import IMAGE_ERROR_CODES, ImageError, ImageErrorCode
 from grmp_hf.data.opening import open_picture
@@ -102,9 +104,9 @@ def decode_image(
         rgb = shown(image)
         if rgb is image:
             rgb = image.copy()  # a plain picture, free of the file
-        if warn is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+        if warn is not None and image.format in ("JPEG", "MPO", "TIFF"):
             stream.seek(start)
-            if is_damaged_jpeg(stream.read()):
+            if is_damaged(image, stream.read()):
                 warn(DAMAGED)
     rgb.info = {}
     return rgb
@@ -113,7 +115,13 @@ def decode_image(
 def shown(image: Image.Image) -> Image.Image:
     """A loaded picture as people see it: RGB, upright, white where white is meant; maybe the same object."""
     mended = inverted(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else None
-    return to_rgb(upright(image) if mended is None else mended)
+    rgb = to_rgb(upright(image) if mended is None else mended)
+    frame = image.dispose_extent if isinstance(image, GifImagePlugin.GifImageFile) and not image.tell() else None
+    if frame in (None, (0, 0, *rgb.size)):
+        return rgb
+    page = Image.new("RGB", rgb.size, BACKGROUND)
+    page.paste(rgb.crop(frame), frame)
+    return page
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -148,6 +156,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return cast(Image.Image, converted)
     if mode in {"RGBA", "RGBa", "LA", "PA"} or (mode in {"1", "L", "P", "RGB"} and image.has_transparency_data):
         rgba = image if mode == "RGBA" else image.convert("RGBA")
+        if image.format == "BMP" and rgba.getchannel("A").getextrema() == (0, 0):
+            return rgba.convert("RGB")
         flat = Image.new("RGB", image.size, BACKGROUND)
         flat.paste(rgba, mask=rgba.getchannel("A"))
         return flat
@@ -183,6 +193,11 @@ def pillow_errors(name: str) -> Iterator[None]:
         raise ImageError(f'"{name}" is larger than Pillow allows ({error}); shrink it', "too_large") from error
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
         reason = str(error) or type(error).__name__
+        if "unknown pixel mode" in reason:
+            raise ImageError(
+                f'"{name}": bits or channels of a kind that is not known; save it as grey or RGB of 8 or 16 bits',
+                "unsupported_format",
+            ) from error
         if isinstance(error, EOFError) or re.search(r"truncat|premature|end of (file|data)", reason, re.IGNORECASE):
             raise ImageError(f'"{name}" ends too early ({reason}); copy it again', "truncated") from error
         raise ImageError(f'"{name}" cannot be decoded ({reason}); save it again', "unreadable") from error

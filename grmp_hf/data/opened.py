@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from PIL import Image, ImageFile
 
-from grmp_hf.data.damage import DAMAGED, is_damaged_jpeg
+from grmp_hf.data.damage import DAMAGED, is_damaged
 from grmp_hf.data.formats import PREFIX, find_decoder
 from grmp_hf.data.image_errors import ImageError
 from grmp_hf.data.images import MAX_PIXELS, check_header, load_pixels, pillow_errors, shown
@@ -44,7 +44,7 @@ def decode_opened(
             check_header(opened, (content or b"")[:PREFIX], max_pixels, _depth(opened, content))
         load_pixels(image, None if content is None else io.BytesIO(content))
         found = shown(image)
-    if warn is not None and image.format in _JPEG and content is not None and is_damaged_jpeg(content):
+    if warn is not None and content is not None and is_damaged(image, content):
         warn(DAMAGED)
     return found
 

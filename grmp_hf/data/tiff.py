@@ -9,7 +9,7 @@ from PIL import Image, ImagePalette
 
 from grmp_hf.data.image_errors import ImageError
 
-__all__ = ["check_tiff", "inverted"]
+__all__ = ["check_tiff", "inverted", "jpeg_parts"]
 
 _SUBFILE, _OLD_SUBFILE, _BITS, _PHOTOMETRIC, _MAKE = 254, 255, 258, 262, 271
 _SAMPLES, _PLANES, _SUB_DIRECTORIES, _EXTRA, _SAMPLE_FORMAT, _DNG = 277, 284, 330, 338, 339, 50706
@@ -18,7 +18,7 @@ _STRIPS, _ROWS, _STRIP_BYTES = 273, 278, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
 _WHITE_IS_ZERO, _RGB, _YCBCR, _SENSOR = 0, 2, 6, (32803, 34892)
 _SIGNED = 2
-_PLAIN, _FAX, _OLD_JPEG = 1, (2, 3, 4), 6
+_PLAIN, _FAX, _OLD_JPEG, _JPEG, _JPEG_TABLES = 1, (2, 3, 4), 6, 7, 347
 
 
 def check_tiff(image: Any, prefix: bytes) -> None:
@@ -81,9 +81,7 @@ def _check_data(image: Any) -> None:
     """Raise for strips or tiles that are not there, or of which a part is not: decoders leave them black."""
     tags = image.tag_v2
     tiled = _STRIPS not in tags
-    offsets, counts = (
-        _tuple(tags.get(tag, ())) for tag in ((_TILES, _TILE_BYTES) if tiled else (_STRIPS, _STRIP_BYTES))
-    )
+    offsets, counts = _places(tags)
     needed = list(_part_sizes(tags, tiled))
     compression = tags.get(_COMPRESSION, _PLAIN)
     if compression != _OLD_JPEG and len(offsets) < len(needed):
@@ -95,6 +93,23 @@ def _check_data(image: Any) -> None:
     short = [(count, size) for count, size in zip(counts, needed, strict=False) if 0 < count < size]
     if compression == _PLAIN and short:
         raise ImageError(f"{short[0][0]} bytes where the rows need {short[0][1]}; copy it again", "truncated")
+
+
+def _places(tags: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Where the strips or tiles of the first page lie, and how long each is."""
+    where, length = (_STRIPS, _STRIP_BYTES) if _STRIPS in tags else (_TILES, _TILE_BYTES)
+    return _tuple(tags.get(where, ())), _tuple(tags.get(length, ()))
+
+
+def jpeg_parts(image: Any, content: bytes) -> Iterator[bytes]:
+    """Strips or tiles of the first page as JPEG files, with the tables that they share; none of another compression."""
+    tags = image.tag_v2
+    if tags.get(_COMPRESSION) != _JPEG:
+        return
+    shared = tags.get(_JPEG_TABLES, b"")
+    for offset, count in zip(*_places(tags), strict=False):
+        part = content[offset : offset + count]
+        yield shared[:-2] + part[2:] if shared else part
 
 
 def _part_sizes(tags: Any, tiled: bool) -> Iterator[int]:

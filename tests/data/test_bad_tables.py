@@ -57,7 +57,7 @@ REFUSED: dict[str, tuple[Content, dict[str, Any], str]] = {
     "header only": ("image,mos\n", {}, "expected rows below the header, got none; write a line for each picture"),
     "no header": (table().partition("\n")[2], {}, 'got a.png, 1; put a header such as "image,mos" above it'),
     "rows above the header": (
-        "photo,stars\nz.png,2\n" + table(),
+        "photo_id,note\nz.png,2\n" + table(),
         {},
         r"header above all rows, found it in line 3 and pictures in line 2; move them below it",
     ),

@@ -473,3 +473,64 @@ def test_what_came_in_the_place_of_a_picture_is_named() -> None:
     ):
         with pytest.raises(ImageError, match=said):
             decode_image(content)
+
+
+def bmp32(alpha: int, header: int = 124) -> bytes:
+    """A BMP of 32 bits with masks, of which the fourth byte is alpha."""
+    height, width = GREY.shape
+    pixels = np.dstack([RGB[..., ::-1], np.full((height, width), alpha, np.uint8)])[::-1].tobytes()
+    head = struct.pack("<IiiHHIIiiII", header, width, height, 1, 32, 3, len(pixels), 2835, 2835, 0, 0)
+    head += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs"
+    head += bytes(header - len(head))
+    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(pixels), 0, 0, 14 + len(head)) + head + pixels
+
+
+@pytest.mark.parametrize("header", [108, 124])
+@pytest.mark.parametrize("alpha", [0, 255])
+def test_an_alpha_of_a_bmp_that_nobody_filled_in_is_none(alpha: int, header: int) -> None:
+    np.testing.assert_array_equal(decode_image(bmp32(alpha, header)), RGB)
+    with Image.open(io.BytesIO(bmp32(alpha, header))) as image:
+        np.testing.assert_array_equal(decode_opened(image), RGB)
+
+
+def test_a_gif_smaller_than_its_screen_is_on_white() -> None:
+    stream = io.BytesIO()
+    black = Image.fromarray(RGB).quantize(64)
+    black.putpalette([0, 0, 0, *black.getpalette()[3:]])  # type: ignore[index]
+    black.save(stream, "GIF", optimize=False)
+    content = bytearray(stream.getvalue())
+    struct.pack_into("<HH", content, 6, 60, 50)
+    found = np.asarray(decode_image(bytes(content)))
+    assert found.shape == (50, 60, 3) and (found[30:] == 255).all() and (found[:, 40:] == 255).all()
+    np.testing.assert_array_equal(found[:30, :40], black.convert("RGB"))
+    second = Image.new("P", (40, 30), 1)
+    animated = io.BytesIO()
+    black.save(animated, "GIF", save_all=True, append_images=[second.crop((0, 0, 20, 20))], optimize=False)
+    with Image.open(animated) as image:
+        image.seek(1)  # the frame that somebody has chosen, as Pillow puts it together
+        np.testing.assert_array_equal(decode_opened(image), image.convert("RGB"))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "YCbCr"])
+def test_lost_data_of_a_jpeg_in_a_tiff_are_told(mode: str) -> None:
+    stream = io.BytesIO()
+    picture = Image.fromarray(RGB).resize((96, 64)).convert(mode)
+    picture.save(stream, "TIFF", compression="jpeg", strip_size=96 * 16 * len(picture.getbands()))
+    content = bytearray(stream.getvalue())
+    said: list[str] = []
+    decode_image(bytes(content), warn=said.append)
+    assert not said
+    with tifffile.TiffFile(io.BytesIO(bytes(content))) as file:
+        assert len(file.pages[0].dataoffsets) > 2  # type: ignore[union-attr]
+        start, length = file.pages[0].dataoffsets[1], file.pages[0].databytecounts[1]  # type: ignore[union-attr]
+    content[start + length // 2 : start + length // 2 + 3] = b"\xff\xc0\xff"
+    decode_image(bytes(content), warn=said.append)
+    with Image.open(io.BytesIO(bytes(content))) as image:
+        decode_opened(image, warn=said.append)
+    assert said == ["damaged"] * 2
+
+
+def test_float_colours_are_of_a_kind_that_is_not_known() -> None:
+    with pytest.raises(ImageError, match="save it as grey or RGB of 8 or 16 bits") as caught:
+        decode_image(tiff(RGB.astype(np.float32) / 255, photometric="rgb"))
+    assert caught.value.code == "unsupported_format"
