@@ -20,6 +20,7 @@ from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, PeftType,
 from torch import Tensor, nn
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.modes import evaluating
 
 __all__ = [
     "AdapterLayer",
@@ -252,19 +253,15 @@ def teacher_mode(model: nn.Module) -> Iterator[None]:
     ``disable_adapter`` switches them on) and a graph built before can still be differentiated.
     """
     layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
-    disabled, modes = [layer._disable_adapters for layer in layers], [(m, m.training) for m in model.modules()]
+    disabled = [layer._disable_adapters for layer in layers]
     try:
         for layer in layers:
             layer._disable_adapters = True
-        for module, _ in modes:
-            module.training = False
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             yield
     finally:
         for layer, flag in zip(layers, disabled, strict=True):
             layer._disable_adapters = flag
-        for module, mode in modes:
-            module.training = mode
 
 
 def adapter_weights(model: nn.Module) -> set[int]:
