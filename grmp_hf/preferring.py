@@ -65,7 +65,8 @@ def compare(scorer: Scorer, pictures: Iterable[Picture], *, noise: float = NOISE
         batch_size: pictures that go through the model at once; changes nothing but speed.
 
     Raises:
-        GRMPError: fewer than two pictures or more than :data:`LARGEST`, or a noise that is not above 0.
+        GRMPError: fewer than two pictures or more than :data:`LARGEST`, a noise that is not above 0, or a model that
+            gives no number.
         ImageError: a picture cannot be read.
     """
     if not 0 < noise < float("inf"):
@@ -76,6 +77,9 @@ def compare(scorer: Scorer, pictures: Iterable[Picture], *, noise: float = NOISE
     parts = [scorer.outputs(pixels) for pixels in all_views(given, scorer.views, batch_size=batch_size)]
     found = joined(parts)
     chance, known_by = chances(found, noise)
+    bad = int((~(chance.diagonal().isfinite() & found.quality.cpu().isfinite())).sum())
+    if bad:
+        raise GRMPError(f"Expected numbers of {len(given)} pictures, got none of {bad}; {scorer.remedy}.")
     return Comparison(chance.numpy(), scorer.scores(found), known_by)
 
 

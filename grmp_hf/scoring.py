@@ -208,9 +208,7 @@ class Scorer:
         scores = found if isinstance(found, Scores) else None
         quality = float(found.quality if isinstance(found, Scores) else found)
         if not math.isfinite(quality):
-            whole = self.identity.get("dtype") == "float32"
-            remedy = "look for weights that are not finite" if whole else "use fp32 (--dtype, dtype=)"
-            return ScoredPicture(path, None, None, "not_finite", f"the model gave no number; {remedy}")
+            return ScoredPicture(path, None, None, "not_finite", f"the model gave no number; {self.remedy}")
         row = ScoredPicture(path, round(self.unit.to_score(quality), 6), round(quality, 6), "ok", "")
         if scores is not None and scores.explained is not None:
             row = row._replace(**scores.explained.cells())  # type: ignore[attr-defined]
@@ -222,6 +220,12 @@ class Scorer:
             return row
         low, high = round(float(scores.low), 6), round(float(scores.high), 6)
         return row._replace(low=low, high=high, unlike=bool(scores.unlike))
+
+    @property
+    def remedy(self) -> str:
+        """What to do where the model gives no number."""
+        whole = self.identity.get("dtype") == "float32"
+        return "look for weights that are not finite" if whole else "use fp32 (--dtype, dtype=)"
 
     def views(self, picture: Picture | Row, *, warn: Callable[[str], None] | None = None) -> Tensor:
         """The views of a picture, or of that of a rated row, before normalisation: uint8 ``(V, 3, S, S)``.
