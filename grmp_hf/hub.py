@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import IMAGE_PROCESSOR_NAME
 
 from grmp_hf.adapter_files import (
-    HUB_ERRORS,
+    UNREADABLE,
     AdapterFiles,
     adapter_config,
     base_of,
@@ -199,7 +199,8 @@ def _load_base(
         kind = PreTrainedConfig.get_config_dict(model_place(place), **options)[0].get("model_type")
         if kind in _BAKED:
             baked = _BAKED[kind].from_pretrained(place, dtype=dtype, **options)
-            return baked, GRMPImageProcessor(**(baked.config.preprocessing or {"size": image_size(baked.config)}))
+            size = {"size": image_size(baked.config)}
+            return baked, GRMPImageProcessor(**(baked.config.record.preprocessing or size))
         base = GRMPForImageQualityAssessment.from_pretrained(place, dtype=dtype, **options)
     return base, preprocessing_beside(model_place(place), base.config, needed=needed, **options)
 
@@ -235,7 +236,7 @@ def _clear_errors(name: str, place: str) -> Iterator[None]:
         yield
     except GRMPError:
         raise
-    except HUB_ERRORS as error:
+    except UNREADABLE as error:
         if os.path.isdir(place):
             raise GRMPError(
                 f"Expected a complete CLIP or GRMP model in the folder {name!r}, got: {_first_line(error)}. Copy the "
@@ -283,7 +284,7 @@ def attach(
         raise GRMPError(
             f"Adapter {adapter.name!r} is damaged: {WEIGHTS_FILE} lacks the tensor {error}. Copy it again."
         ) from error
-    except (RuntimeError, SafetensorError) as error:
+    except (AttributeError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         with open(adapter.folder / WEIGHTS_FILE, "rb") as file:
             found = describe_stand_in(file.read(64)) or _first_line(error)
         raise GRMPError(
@@ -330,8 +331,7 @@ def _gathered(base: Any, found: AdapterFiles) -> Experts:
 
 def _side_source(config: PeftConfig) -> str | None:
     """Where the side network comes from that an adapter was learnt with; None where its base has it."""
-    kept = Record.of(config).side
-    return None if kept is None else kept["settings"].get("source")
+    return ((Record.of(config).side or {}).get("settings") or {}).get("source")
 
 
 def _put_side(base: Any, processor: GRMPImageProcessor, source: str, offline: bool) -> GRMPImageProcessor:

@@ -369,7 +369,20 @@ def test_they_are_fetched_from_the_hub(
         grmp_hf.load(adapter="owner/all")
 
 
-@pytest.mark.parametrize("content", ['{"experts": ["../x"], "schema": "grmp_hf.experts/1"}', '{"experts": "a"}', "{"])
+EMPTY: dict[str, Any] = {"experts": ["a", "b"], "schema": "grmp_hf.experts/1"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"experts": ["../x"], "schema": "grmp_hf.experts/1"}',
+        '{"experts": "a"}',
+        "{",
+        "[1]",
+        json.dumps({**EMPTY, "scale": [1, 5]}),
+        json.dumps({**EMPTY, "provenance": "x"}),
+    ],
+)
 def test_a_damaged_list_of_experts_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / EXPERTS_FILE).write_text(content)
     with pytest.raises(GRMPError, match="Copy it again"):
