@@ -178,9 +178,10 @@ def _method(config: Mapping[str, Any]) -> str:
 
 
 def _scale(scale: Mapping[str, Any] | None) -> str:
-    from grmp_hf.data.scales import RatingScale  # with numpy, which a push to the Hub needs for nothing else
-
-    return "0 (worst) to 1 (best)" if scale is None else str(RatingScale.from_dict(scale))
+    if scale is None:
+        return "0 (worst) to 1 (best)"
+    low, high = ("worst", "best") if scale["higher_is_better"] else ("best", "worst")
+    return f"{scale['low']:g} ({low}) to {scale['high']:g} ({high}) {scale['unit']}".rstrip()
 
 
 def _usage(config: Mapping[str, Any]) -> str:

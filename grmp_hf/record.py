@@ -57,9 +57,11 @@ _TYPES: dict[str, type] = {  # what holds others before them
     **dict.fromkeys(("head", "preprocessing", "scale", "provenance", "side"), dict),
     **{"head.anchors": dict, "head.name": str, "head.settings": dict, "provenance.data": str},
     **{"provenance.baked_from": dict, "provenance.baked_from.model": str, "provenance.baked_from.adapter": str},
+    **{"scale.low": float, "scale.high": float, "scale.higher_is_better": bool, "scale.unit": str},
     **{"side.settings": dict, "side.settings.source": str, "side.fingerprint": str},
 }
-_NEEDED = ("head.anchors", "side.settings", "side.fingerprint")
+_NEEDED = frozenset({"head.anchors", "side.settings", "side.fingerprint", *(n for n in _TYPES if n[:6] == "scale.")})
+_WORDS = {str: "text", dict: "a mapping", float: "a number", bool: "true or false"}
 _SETTINGS = {"base_model_name_or_path": str, "revision": str, "auto_mapping": dict}
 
 
@@ -245,6 +247,7 @@ def _check_types(fields: Mapping[str, Any], types: Mapping[str, type], where: st
                 break
             value = value.get(name)
         else:
-            if not isinstance(value, kind) and (value is not None or path in _NEEDED):
-                word = "text" if kind is str else "a mapping"
-                raise GRMPError(f"Expected {path} in {where!r} to be {word}, got {reprlib.repr(value)}. Copy it again.")
+            if not isinstance(value, int | float if kind is float else kind) and (value is not None or path in _NEEDED):
+                raise GRMPError(
+                    f"Expected {path} in {where!r} to be {_WORDS[kind]}, got {reprlib.repr(value)}. Copy it again."
+                )
