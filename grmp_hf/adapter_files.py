@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -19,10 +18,21 @@ from grmp_hf.modeling import peft_injection, peft_prompts  # noqa: F401 (makes P
 from grmp_hf.modeling.configuration_grmp import model_place
 from grmp_hf.modeling.gating import GATE_FILE
 from grmp_hf.places import cached_only, check_place, hub_errors, spelling
-from grmp_hf.record import CONFIG_FILE, EXPERTS, EXPERTS_FILE, RECORD, SPLIT_FILE, WEIGHTS_FILE, Record, read_experts
+from grmp_hf.record import (
+    CONFIG_FILE,
+    EXPERTS,
+    EXPERTS_FILE,
+    RECORD,
+    SPLIT_FILE,
+    WEIGHTS_FILE,
+    Record,
+    read_experts,
+    read_settings,
+)
 
 __all__ = [
     "HUB_ERRORS",
+    "UNREADABLE",
     "AdapterFiles",
     "adapter_config",
     "base_of",
@@ -34,6 +44,8 @@ __all__ = [
 _METHODS = ("GRMP", "LN_TUNING", "LODA", "LORA")
 HUB_ERRORS: tuple[type[Exception], ...] = (*hub_errors(), SafetensorError)
 """What the Hub's client and the libraries raise for files that are not there or damaged."""
+UNREADABLE: tuple[type[Exception], ...] = (*HUB_ERRORS, AttributeError, LookupError, TypeError)
+"""The same, and what comes of settings whose JSON is of another form."""
 
 
 class AdapterFiles(NamedTuple):
@@ -123,20 +135,22 @@ def adapter_config(adapter: AdapterFiles) -> PeftConfig:
     Raises:
         GRMPError: damaged ones, or those of another method.
     """
-    try:
-        values = json.loads((adapter.folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        kind = values.get("peft_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise GRMPError(
-            f"Expected settings in {CONFIG_FILE} of adapter {adapter.name!r}, got {error}. Copy it again."
-        ) from error
+    kind = read_settings(adapter.folder, adapter.name).get("peft_type")
     if kind not in _METHODS:
         raise GRMPError(
             f"Expected an adapter of a method out of {', '.join(_METHODS)}, got {kind!r} in {adapter.name!r}. Load it "
             "with peft itself."
         )
-    config: PeftConfig = PeftConfig.from_pretrained(str(adapter.folder))
-    Record.load(adapter.folder).attach(config)
+    record = Record.load(adapter.folder)
+    try:
+        config: PeftConfig = PeftConfig.from_pretrained(str(adapter.folder))
+    except GRMPError:
+        raise
+    except (ValueError, TypeError, AttributeError) as error:
+        raise GRMPError(
+            f"Expected settings in {CONFIG_FILE} of adapter {adapter.name!r}, got {error}. Copy it again."
+        ) from error
+    record.attach(config)
     return config
 
 

@@ -63,7 +63,7 @@ def card_text(
     try:
         if path is None:
             raise OSError(f"found neither {CONFIG_FILE} nor {_MODEL}")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = dict(json.loads(path.read_text(encoding="utf-8")))
         if path.name == EXPERTS_FILE:
             record = Record.load(Path(folder) / EXPERTS / config["experts"][0])
             config |= {"rating_scale": config["scale"], "preprocessing": record.preprocessing}
@@ -72,7 +72,9 @@ def card_text(
             record = Record.load(folder)
             own = {"preprocessing": record.preprocessing, "provenance": record.provenance}
             config |= {**own, "rating_scale": record.scale, "base_model_name_or_path": record.base}
-    except (OSError, ValueError) as error:
+        seen, scale, origin = map(config.get, ("preprocessing", "rating_scale", "provenance"))
+        Record(preprocessing=seen, scale=scale, provenance=origin).checked(str(path))
+    except (OSError, ValueError, TypeError, LookupError) as error:
         raise GRMPError(
             f"Expected an adapter or model in {str(folder)!r}: {error}. Save it before its card."
         ) from error

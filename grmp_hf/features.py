@@ -233,11 +233,11 @@ class FeatureStore:
             tell("pictures described once for all methods", done / len(missing))
 
     def pictures(self, rows: Sequence[Row], columns: Sequence[str] | None = None) -> Pictures:
-        """What methods may know of pictures that have been described; there may be none."""
+        """What methods may know of pictures that have been described; columns ``(0, 0)`` where nothing ever was."""
         found = {}
         for name in self.usual if columns is None else columns:
             known = self._column(name)
-            example = next(iter(known.values()))
+            example = next(iter(known.values()), np.empty(0, np.float32))
             values = [known[self.digest(row)] for row in rows]
             found[name] = np.array(values, dtype=example.dtype).reshape(len(rows), *example.shape)
         return Pictures(tuple(map(without_ratings, rows)), found)

@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import IMAGE_PROCESSOR_NAME
 
 from grmp_hf.adapter_files import (
-    HUB_ERRORS,
+    UNREADABLE,
     AdapterFiles,
     adapter_config,
     base_of,
@@ -30,10 +30,11 @@ from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.splits import Split
 from grmp_hf.data.text import describe_stand_in
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import copy_base, keep_head
+from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.baked import Baked, GRMPBakedConfig, GRMPBakedScorer
 from grmp_hf.modeling.baked_experts import GRMPBakedExperts, GRMPBakedExpertsConfig
 from grmp_hf.modeling.bases import base_fingerprint, check_base, side_fingerprint
+from grmp_hf.modeling.brought_heads import keep_head
 from grmp_hf.modeling.configuration_grmp import EMBEDDED, image_size, match_views, model_place
 from grmp_hf.modeling.experts import Experts
 from grmp_hf.modeling.gating import KMeansGate
@@ -113,9 +114,8 @@ def load(
     place = _as_device(device)
     for source in (adapter, None if name == "default" else name):
         check_source(source)
-    found = choose_adapter(
-        name, adapter, adapter_revision if adapter is not None else adapter_revision or revision, offline
-    )
+    at = adapter_revision or (revision if adapter is None else None)
+    found = choose_adapter(name, adapter, at, offline)
     if found is not None and adapter is None:
         name, revision = "default", None
     parts = [] if found is None else [*found.experts.values()] or [found]
@@ -199,7 +199,8 @@ def _load_base(
         kind = PreTrainedConfig.get_config_dict(model_place(place), **options)[0].get("model_type")
         if kind in _BAKED:
             baked = _BAKED[kind].from_pretrained(place, dtype=dtype, **options)
-            return baked, GRMPImageProcessor(**(baked.config.preprocessing or {"size": image_size(baked.config)}))
+            size = {"size": image_size(baked.config)}
+            return baked, GRMPImageProcessor(**(baked.config.record.preprocessing or size))
         base = GRMPForImageQualityAssessment.from_pretrained(place, dtype=dtype, **options)
     return base, preprocessing_beside(model_place(place), base.config, needed=needed, **options)
 
@@ -235,7 +236,7 @@ def _clear_errors(name: str, place: str) -> Iterator[None]:
         yield
     except GRMPError:
         raise
-    except HUB_ERRORS as error:
+    except UNREADABLE as error:
         if os.path.isdir(place):
             raise GRMPError(
                 f"Expected a complete CLIP or GRMP model in the folder {name!r}, got: {_first_line(error)}. Copy the "
@@ -283,7 +284,7 @@ def attach(
         raise GRMPError(
             f"Adapter {adapter.name!r} is damaged: {WEIGHTS_FILE} lacks the tensor {error}. Copy it again."
         ) from error
-    except (RuntimeError, SafetensorError) as error:
+    except (AttributeError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         with open(adapter.folder / WEIGHTS_FILE, "rb") as file:
             found = describe_stand_in(file.read(64)) or _first_line(error)
         raise GRMPError(
@@ -330,8 +331,7 @@ def _gathered(base: Any, found: AdapterFiles) -> Experts:
 
 def _side_source(config: PeftConfig) -> str | None:
     """Where the side network comes from that an adapter was learnt with; None where its base has it."""
-    kept = Record.of(config).side
-    return None if kept is None else kept["settings"].get("source")
+    return ((Record.of(config).side or {}).get("settings") or {}).get("source")
 
 
 def _put_side(base: Any, processor: GRMPImageProcessor, source: str, offline: bool) -> GRMPImageProcessor:

@@ -14,6 +14,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.heads import GRMPOutput
 from grmp_hf.modeling.pairwise import chance_better
 from grmp_hf.pictures import Picture, each_picture
+from grmp_hf.scores import remedy
 from grmp_hf.scoring import Scorer, Scores, joined
 from grmp_hf.views import all_views
 
@@ -65,7 +66,8 @@ def compare(scorer: Scorer, pictures: Iterable[Picture], *, noise: float = NOISE
         batch_size: pictures that go through the model at once; changes nothing but speed.
 
     Raises:
-        GRMPError: fewer than two pictures or more than :data:`LARGEST`, or a noise that is not above 0.
+        GRMPError: fewer than two pictures or more than :data:`LARGEST`, a noise that is not above 0, or a model that
+            gives no number.
         ImageError: a picture cannot be read.
     """
     if not 0 < noise < float("inf"):
@@ -76,6 +78,9 @@ def compare(scorer: Scorer, pictures: Iterable[Picture], *, noise: float = NOISE
     parts = [scorer.outputs(pixels) for pixels in all_views(given, scorer.views, batch_size=batch_size)]
     found = joined(parts)
     chance, known_by = chances(found, noise)
+    bad = int((~(chance.diagonal().isfinite() & found.quality.cpu().isfinite())).sum())
+    if bad:
+        raise GRMPError(f"Expected numbers of {len(given)} pictures, got none of {bad}; {remedy(scorer.identity)}.")
     return Comparison(chance.numpy(), scorer.scores(found), known_by)
 
 

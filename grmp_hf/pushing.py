@@ -14,7 +14,7 @@ from grmp_hf.cards import CARD, REPOSITORY, card_text
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import hub_errors, is_hub_id
-from grmp_hf.record import CONFIG_FILE, EXPERTS, EXPERTS_FILE, RECORD, Record, read_experts
+from grmp_hf.record import CONFIG_FILE, EXPERTS, EXPERTS_FILE, RECORD, Record, read_experts, read_settings
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -115,11 +115,8 @@ def _check(source: Path, repo_id: str) -> None:
 
 def _check_base(source: Path) -> None:
     """Refuse an adapter of a base that nobody else could load."""
-    try:
-        recorded = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError) as error:
-        raise GRMPError(f"Expected settings in {CONFIG_FILE} of {str(source)!r}, got {error}.") from error
-    inside = bool(recorded) and re.fullmatch(r"[\w-]+", recorded) and (source / recorded).is_dir()
+    recorded: str | None = read_settings(source, source.name).get("base_model_name_or_path")
+    inside = recorded is not None and re.fullmatch(r"[\w-]+", recorded) and (source / recorded).is_dir()
     if recorded != EMBEDDED and not inside and not is_hub_id(recorded or ""):
         raise GRMPError(
             f"Expected an adapter of a base that others can load, got one of {recorded!r} on this machine. Push "

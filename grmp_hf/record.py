@@ -6,7 +6,8 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = [
     "experts_text",
     "origin_of",
     "read_experts",
+    "read_settings",
 ]
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -49,6 +51,18 @@ ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE, RECORD, "README.md")
 _NAMED = {"base": "base_model_name_or_path", "revision": "revision"}  # as PEFT calls them
 _RECORDED = ("GRMP", "LODA")  # methods of ours, never written without a record
 _EARLIER = ("anchors", "base_fingerprint", "preprocessing", "rating_scale", "provenance")
+
+_TYPES: dict[str, type] = {  # what holds others before them
+    **dict.fromkeys(("base", "revision", "fingerprint"), str),
+    **dict.fromkeys(("head", "preprocessing", "scale", "provenance", "side"), dict),
+    **{"head.anchors": dict, "head.name": str, "head.settings": dict, "provenance.data": str},
+    **{"provenance.baked_from": dict, "provenance.baked_from.model": str, "provenance.baked_from.adapter": str},
+    **{"scale.low": float, "scale.high": float, "scale.higher_is_better": bool, "scale.unit": str},
+    **{"side.settings": dict, "side.settings.source": str, "side.fingerprint": str},
+}
+_NEEDED = frozenset({"head.anchors", "side.settings", "side.fingerprint", *(n for n in _TYPES if n[:6] == "scale.")})
+_WORDS = {str: "text", dict: "a mapping", float: "a number", bool: "true or false"}
+_SETTINGS = {"base_model_name_or_path": str, "revision": str, "auto_mapping": dict}
 
 
 @dataclass(frozen=True)
@@ -91,9 +105,11 @@ class Record:
         """Of the adapter in a folder, where earlier versions left it in the settings. The base is what PEFT says it is.
 
         Raises:
-            GRMPError: a file is damaged, or an adapter was saved with a record that is gone; PEFT alone saves without.
+            GRMPError: a file is damaged or holds fields of other types, or an adapter was saved with a record that is
+                gone; PEFT alone saves without.
         """
         settings, own = _read(Path(folder) / CONFIG_FILE), _read(Path(folder) / RECORD)
+        _check_types(settings, _SETTINGS, str(Path(folder) / CONFIG_FILE))
         if not own and _belongs(settings):
             raise GRMPError(
                 f"Expected {RECORD} beside {CONFIG_FILE} in {str(folder)!r}, with scale and preprocessing of this "
@@ -102,7 +118,16 @@ class Record:
         found = vars(cls.earlier(*map(settings.get, _EARLIER)))
         known = {name: own[name] for name in found if name in own}
         named = {name: settings[field] for name, field in _NAMED.items() if settings.get(field)}
-        return cls(**{**found, **known, **named})
+        return cls(**{**found, **known, **named}).checked(str(folder))
+
+    def checked(self, where: str) -> Record:
+        """The same; ``where`` its fields come from, for the message.
+
+        Raises:
+            GRMPError: a field is of another type than this package writes.
+        """
+        _check_types(vars(self), _TYPES, where)
+        return self
 
     @classmethod
     def earlier(cls, anchors: Any, fingerprint: Any, preprocessing: Any, scale: Any, provenance: Any) -> Record:
@@ -147,17 +172,34 @@ def read_experts(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
         None where a folder holds no experts.
 
     Raises:
-        GRMPError: a file that is damaged, or names experts that cannot be folders.
+        GRMPError: a file that is damaged or holds fields of other types, or names experts that cannot be folders.
     """
     found = _read(Path(folder) / EXPERTS_FILE)
     if not found:
         return None
     names = found.get("experts")
     whole = isinstance(names, list) and all(isinstance(n, str) and EXPERT_NAME.fullmatch(n) for n in names)
+    Record(scale=found.get("scale"), provenance=found.get("provenance")).checked(str(Path(folder) / EXPERTS_FILE))
     if found.get("schema") != _EXPERTS or not whole:
         raise GRMPError(
             f"Expected names of experts in {str(Path(folder) / EXPERTS_FILE)!r}, got {names!r}. Copy it again."
         )
+    return found
+
+
+def read_settings(folder: str | os.PathLike[str], name: str) -> dict[str, Any]:
+    """The settings of the adapter of that name in a folder, as PEFT has written them.
+
+    Raises:
+        GRMPError: there are none, or damaged ones.
+    """
+    try:
+        found = _mapping(Path(folder) / CONFIG_FILE)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise GRMPError(
+            f"Expected settings in {CONFIG_FILE} of adapter {name!r}, got {error}. Copy it again."
+        ) from error
+    _check_types(found, _SETTINGS, str(Path(folder) / CONFIG_FILE))
     return found
 
 
@@ -175,8 +217,37 @@ def _belongs(settings: dict[str, Any]) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return _mapping(path)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise GRMPError(f"Expected what an adapter records in {str(path)!r}, got {error}. Copy it again.") from error
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise TypeError(f"a {type(found).__name__} instead of a mapping")
+    return found
+
+
+def _check_types(fields: Mapping[str, Any], types: Mapping[str, type], where: str) -> None:
+    """Raise for a field, or one inside of others, that is there and of another type, or is missing where it is needed.
+
+    Args:
+        fields: as JSON gives them; None where something is not known.
+        types: name -> type; ``outer.inner`` after ``outer``.
+        where: for the message.
+    """
+    for path, kind in types.items():
+        holder, *rest = path.split(".")
+        value = fields.get(holder)
+        for name in rest:
+            if value is None:
+                break
+            value = value.get(name)
+        else:
+            if not isinstance(value, int | float if kind is float else kind) and (value is not None or path in _NEEDED):
+                raise GRMPError(
+                    f"Expected {path} in {where!r} to be {_WORDS[kind]}, got {reprlib.repr(value)}. Copy it again."
+                )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ScoredPicture", "Scores"]
+__all__ = ["ScoredPicture", "Scores", "remedy"]
 
 
 class Scores(NamedTuple):
@@ -68,3 +69,9 @@ class ScoredPicture(NamedTuple):
     scene_probability: float | None = None
     explanation: str | None = None
     experts: dict[str, float] | None = None
+
+
+def remedy(identity: Mapping[str, Any]) -> str:
+    """What to do where the model of a scorer gives no number."""
+    whole = identity.get("dtype") == "float32"
+    return "look for weights that are not finite" if whole else "use fp32 (--dtype, dtype=)"

@@ -34,7 +34,7 @@ from grmp_hf.modeling.feature_map import quality_interval
 from grmp_hf.modeling.image_processing_grmp import TILES, GRMPImageProcessor, normalize
 from grmp_hf.pictures import Picture, as_path, content_of, each_picture, is_picture, read_picture
 from grmp_hf.record import Record
-from grmp_hf.scores import ScoredPicture, Scores
+from grmp_hf.scores import ScoredPicture, Scores, remedy
 from grmp_hf.views import all_views, iter_warned, large_alone
 
 __all__ = [
@@ -213,9 +213,7 @@ class Scorer:
         scores = found if isinstance(found, Scores) else None
         quality = float(found.quality if isinstance(found, Scores) else found)
         if not math.isfinite(quality):
-            whole = self.identity.get("dtype") == "float32"
-            remedy = "look for weights that are not finite" if whole else "use fp32 (--dtype, dtype=)"
-            return ScoredPicture(path, None, None, "not_finite", f"the model gave no number; {remedy}")
+            return ScoredPicture(path, None, None, "not_finite", f"the model gave no number; {remedy(self.identity)}")
         row = ScoredPicture(path, round(self.unit.to_score(quality), 6), round(quality, 6), "ok", "")
         if scores is not None and scores.explained is not None:
             row = row._replace(**scores.explained.cells())  # type: ignore[attr-defined]

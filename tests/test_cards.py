@@ -89,6 +89,13 @@ def test_a_base_that_is_nowhere_on_the_hub_is_not_linked(base: str, adapter_fold
     assert "base_model" not in card_text(folder).split("---")[1]
 
 
+@pytest.mark.parametrize("content", [[1], {"provenance": "x"}, {"rating_scale": [1, 5]}, {"rating_scale": {"low": 1}}])
+def test_no_card_of_a_configuration_of_another_form(content: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(GRMPError):
+        card_text(tmp_path)
+
+
 def test_no_card_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(GRMPError, match=r"found neither adapter_config.json nor config.json\. Save it before its card"):
         card_text(tmp_path)

@@ -264,6 +264,31 @@ def test_the_commands(
     assert "norms, lora, text" in (tmp_path / "baked" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("value", ["-1", "inf", "nan"])
+def test_a_temperature_that_cannot_be_is_refused_first(value: str, tmp_path: Path, capsys: Any) -> None:
+    command = ["combine", "a=A", "b=B", "--output", str(tmp_path / "all"), "--temperature", value]
+    assert main(command) == 2
+    assert f"--temperature: expected a finite number of at least 0, got {value}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "asked"), [([], "c0ffee"), (["--revision", "main"], "main")])
+def test_the_base_is_asked_for_at_the_commit_that_the_adapter_records(
+    given: list[str], asked: str, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = folders["text"] / "adapter_config.json"
+    recorded = {"base_model_name_or_path": "owner/clip", "revision": "c0ffee"}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **recorded}))
+    seen: list[Any] = []
+
+    def load(name: str, *, revision: str | None, **_: Any) -> Any:
+        seen.append((name, revision))
+        raise GRMPError("Enough is known.")
+
+    monkeypatch.setattr("grmp_hf.hub.load", load)
+    assert main(["combine", str(folders["text"]), "b=B", "--output", str(tmp_path / "all"), *given]) == 2
+    assert seen == [("owner/clip", asked)]
+
+
 def test_of_a_folder_the_pictures_that_taught_are_taken(
     base: Scorer, folders: dict[str, Path], photos: list[Path], tmp_path: Path, capsys: Any, clip_folder: Path
 ) -> None:
@@ -344,7 +369,20 @@ def test_they_are_fetched_from_the_hub(
         grmp_hf.load(adapter="owner/all")
 
 
-@pytest.mark.parametrize("content", ['{"experts": ["../x"], "schema": "grmp_hf.experts/1"}', '{"experts": "a"}', "{"])
+EMPTY: dict[str, Any] = {"experts": ["a", "b"], "schema": "grmp_hf.experts/1"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"experts": ["../x"], "schema": "grmp_hf.experts/1"}',
+        '{"experts": "a"}',
+        "{",
+        "[1]",
+        json.dumps({**EMPTY, "scale": [1, 5]}),
+        json.dumps({**EMPTY, "provenance": "x"}),
+    ],
+)
 def test_a_damaged_list_of_experts_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / EXPERTS_FILE).write_text(content)
     with pytest.raises(GRMPError, match="Copy it again"):

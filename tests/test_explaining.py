@@ -119,6 +119,8 @@ def test_experts_explain_as_their_base(scorer: Scorer, folder: Path, tmp_path: P
     assert found.experts is not None and np.array_equal(found.experts, both.score(paths).experts)
     for left, right in zip(found.explained, expected.explained, strict=True):
         assert left.distortion == pytest.approx(right.distortion, abs=1e-5)
+    baked = dataclasses.replace(both, model=bake(both.model)).score(paths, explain=True)
+    assert [said.words() for said in baked.explained] == [said.words() for said in found.explained]
     alone = np.stack([grmp_hf.load(place).score(paths).quality for place in adapters.values()], 1)
     np.testing.assert_allclose(found.quality, (found.experts * alone).sum(1), atol=1e-6)
 

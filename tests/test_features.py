@@ -54,6 +54,11 @@ def test_features_are_those_of_base_and_baselines(store: FeatureStore, base: Sco
     np.testing.assert_allclose(read, pictures["zero_shot"], atol=1e-6)
 
 
+def test_a_store_that_knows_nothing_gives_no_pictures(store: FeatureStore) -> None:
+    found = store.pictures([])
+    assert len(found) == 0 and {found[name].shape for name in store.usual} == {(0, 0)}
+
+
 def test_columns_are_computed_when_they_are_asked_for(
     store: FeatureStore, base: Scorer, table: RatedTable, decoded: list[str]
 ) -> None:

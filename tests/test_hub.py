@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,22 @@ def case_size(adapter: Path, tmp: Path) -> dict[str, Any]:
     return {"adapter": folder}
 
 
+def case_baked(adapter: Path, tmp: Path, **fields: Any) -> dict[str, Any]:
+    """A baked scorer with other fields in its configuration."""
+    scorer = grmp_hf.load(adapter)
+    replace(scorer, model=bake(scorer.model)).save(tmp / "baked")
+    path = tmp / "baked" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    return {"model": tmp / "baked"}
+
+
+def case_preprocessing(adapter: Path, tmp: Path, content: Any) -> dict[str, Any]:
+    """A base whose preprocessing is of another form."""
+    folder = small_clip(tmp / "seeing")
+    (folder / "preprocessor_config.json").write_text(json.dumps(content))
+    return {"model": folder}
+
+
 BAD = [
     (case_other_weights, r"Adapter 'stars': Expected the base .* other base_fingerprint"),
     (case_other_size, r"Adapter 'stars': Expected the base .* other base_fingerprint"),
@@ -193,6 +210,23 @@ BAD = [
     (case_empty_folder, r"Expected a complete CLIP or GRMP model in the folder"),
     (case_not_a_clip, r"Expected a CLIP or a GRMP model at .*, got model_type 'bert'"),
     (case_incomplete, r"missing keys: .*visual_projection"),
+    *(
+        (partial(case_baked, **fields), message)
+        for fields, message in (
+            ({"rating_scale": [1, 5]}, r"Expected scale in 'config\.json' to be a mapping, got \[1, 5\]"),
+            ({"preprocessing": [1]}, r"Expected preprocessing in 'config\.json' to be a mapping"),
+            ({"provenance": "x"}, r"Expected provenance in 'config\.json' to be a mapping"),
+            ({"preprocessing": {"size": "x"}}, "numbers that can be size, got 'x'"),
+            ({"head": 5}, "Expected a complete CLIP or GRMP model in the folder"),
+            ({"image_mean": 5}, "Expected a complete CLIP or GRMP model in the folder"),
+        )
+    ),
+    (partial(case_preprocessing, content=[1]), "Expected a complete CLIP or GRMP model in the folder"),
+    (partial(case_preprocessing, content={"size": "x"}), "numbers that can be size, got 'x'"),
+    (
+        lambda a, t: {"adapter": edited(a, t / "odd", modules_to_save=5)},
+        r"Adapter 'odd' does not fit the base, or is damaged|Expected settings in adapter_config.json",
+    ),
     (case_size, r"Expected preprocessing to the model's 32 pixels, got 64"),
     (lambda a, t: {"model": "owner/never-published"}, r"'owner/never-published' is no folder here .*Without a network"),
     (lambda a, t: {"model": "no/such/folder"}, r"model: 'no/such/folder' is no folder here and no Hub id"),

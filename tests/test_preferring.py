@@ -53,6 +53,15 @@ def test_an_adapter_says_it_by_what_its_ratings_have_told() -> None:
     assert surer == pytest.approx(phi(1.0), abs=1e-5)
 
 
+def test_a_model_that_gives_no_number_is_refused(clip_folder: Path, photos: list[Path]) -> None:
+    scorer = grmp_hf.load(clip_folder)
+    model: Any = scorer.model
+    with torch.no_grad():
+        model.clip.visual_projection.weight.fill_(float("nan"))
+    with pytest.raises(GRMPError, match=r"numbers of 2 pictures, got none of 2; look for weights that are not finite"):
+        compare(scorer, photos[:2])
+
+
 @pytest.fixture
 def table(photos: list[Path]) -> Path:
     path = photos[0].parent / "ratings.csv"

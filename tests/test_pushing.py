@@ -137,7 +137,8 @@ def test_a_push_while_offline_is_one_clear_error(mine: Path) -> None:
 
 
 def test_a_record_is_pushed_with_the_base_that_the_settings_name(mine: Path, api: type[FakeApi]) -> None:
-    Record("/somewhere/on/this/machine", scale={"low": 1.0}).save(mine)
+    scale = {"low": 1.0, "high": 5.0, "higher_is_better": True, "unit": ""}
+    Record("/somewhere/on/this/machine", scale=scale).save(mine)
     push(mine, "owner/mine")
     sent = json.loads(api.calls[-1][1]["sent"]["record.json"])
-    assert sent["base"] == hub.EMBEDDED and sent["scale"] == {"low": 1.0}
+    assert sent["base"] == hub.EMBEDDED and sent["scale"] == scale

@@ -127,6 +127,69 @@ def test_a_damaged_record_is_told(adapter_folder: Path, tmp_path: Path) -> None:
         grmp_hf.load(tmp_path / "mine")
 
 
+SCALE = {"low": 1, "high": 5, "higher_is_better": True, "unit": ""}
+WRONG = [
+    ({"base": 5}, "Expected base in .* to be text, got 5"),
+    ({"revision": ["main"]}, "Expected revision in .* to be text"),
+    ({"fingerprint": {}}, "Expected fingerprint in .* to be text"),
+    ({"head": "x"}, "Expected head in .* to be a mapping, got 'x'"),
+    ({"head": {}}, r"Expected head\.anchors in .* to be a mapping, got None"),
+    ({"head": {"anchors": {}, "name": ["Cosine"]}}, r"Expected head\.name in .* to be text"),
+    ({"head": {"anchors": {}, "name": "Cosine", "settings": [8]}}, r"Expected head\.settings in .* to be a mapping"),
+    ({"preprocessing": [1]}, r"Expected preprocessing in .* to be a mapping, got \[1\]"),
+    ({"scale": [1, 5]}, r"Expected scale in .* to be a mapping, got \[1, 5\]"),
+    ({"provenance": "x"}, "Expected provenance in .* to be a mapping"),
+    ({"provenance": {"baked_from": 1}}, r"Expected provenance\.baked_from in .* to be a mapping"),
+    ({"provenance": {"data": [1]}}, r"Expected provenance\.data in .* to be text"),
+    ({"side": 1}, "Expected side in .* to be a mapping"),
+    ({"side": {"settings": None}}, r"Expected side\.settings in .* to be a mapping, got None"),
+    ({"side": {"settings": {"source": 1}, "fingerprint": ""}}, r"Expected side\.settings\.source in .* to be text"),
+    ({"side": {"settings": {}}}, r"Expected side\.fingerprint in .* to be text, got None"),
+    ({"scale": {}}, r"Expected scale\.low in .* to be a number, got None"),
+    ({"scale": {**SCALE, "low": "1"}}, r"Expected scale\.low in .* to be a number, got '1'"),
+    ({"scale": {**SCALE, "higher_is_better": 1}}, r"Expected scale\.higher_is_better in .* to be true or false, got 1"),
+    ({"scale": {**SCALE, "more": 1}}, "expected a rating scale"),
+    ({"scale": {**SCALE, "low": True}}, "expected a rating scale"),
+    ({"preprocessing": {"size": "x"}}, "numbers that can be size, got 'x'"),
+    ({"preprocessing": {"size": 32, "views": None}}, "Expected views out of .*, got None"),
+    ({"preprocessing": {"size": 32, "views": [["whole"]]}}, "Expected views out of"),
+    ({"preprocessing": {"size": 32, "view_weights": [None]}}, "numbers that can be view_weights"),
+    ({"preprocessing": {"size": 32, "view_weights": [float("nan")]}}, "numbers that can be view_weights"),
+    ({"preprocessing": {"size": 32, "shortest_edge_limit": {}}}, "numbers that can be shortest_edge_limit"),
+    ({"preprocessing": {"size": 32, "image_std": [1, 0, 1]}}, "numbers that can be image_std"),
+    ({"preprocessing": {"size": 32, "image_mean": 0.5}}, "numbers that can be image_mean"),
+]
+
+
+@pytest.mark.parametrize(("field", "message"), WRONG)
+def test_a_record_of_another_form_is_told(
+    field: dict[str, Any], message: str, adapter_folder: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(adapter_folder, folder)
+    settings = json.loads((folder / CONFIG_FILE).read_text())
+    named = {"base_model_name_or_path": None, "revision": None}  # which go before the record
+    (folder / CONFIG_FILE).write_text(json.dumps({**settings, **named}))
+    (folder / RECORD).write_text(json.dumps({**json.loads((folder / RECORD).read_text()), **field}))
+    with pytest.raises(GRMPError, match=message):
+        grmp_hf.load(clip_folder, adapter=folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[1]", "5", "[" * 100_000, '{"peft_type": "GRMP", "base_model_name_or_path": 5}', '{"auto_mapping": [1]}'],
+)
+def test_settings_of_another_form_are_told_by_every_door(content: str, adapter_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(adapter_folder, folder)
+    (folder / CONFIG_FILE).write_text(content)
+    for read in (grmp_hf.load, GRMP.from_pretrained):
+        with pytest.raises(GRMPError, match=r"adapter_config\.json.*Copy it again"):
+            read(folder)
+    with pytest.raises(GRMPError, match="Copy it again"):
+        Record.load(folder)
+
+
 @pytest.mark.parametrize("door", sorted(DOORS.keys() - {"peft with a config"}))  # where PEFT asks for no file
 def test_an_adapter_without_its_record_is_refused(door: str, points_adapter: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copied"

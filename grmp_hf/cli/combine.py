@@ -69,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
     adapters = named(args.adapters, "adapter")
     pictures = named(args.pictures, "--pictures", bare=False)
     check_seed(args)
-    if not args.temperature >= 0:
-        raise GRMPError(f"--temperature: expected at least 0, got {args.temperature:g}")
+    if not 0 <= args.temperature < float("inf"):
+        raise GRMPError(f"--temperature: expected a finite number of at least 0, got {args.temperature:g}")
     for place in [*adapters.values(), args.model]:
         keep_apart(args.output, "an adapter", place)
     with OutputFolder(args.output, expert_files(), overwrite=args.overwrite) as output:
@@ -81,7 +81,8 @@ def _run(args: argparse.Namespace, adapters: dict[str, str], pictures: dict[str,
     from grmp_hf.combining import combine
 
     if args.model == "default":
-        args.model = _base_of(next(iter(adapters.values())))
+        args.model, recorded = _base_of(next(iter(adapters.values())))
+        args.revision = args.revision or recorded
     base = load_scorer(args)
     taught = {name: _pictures(args, name, adapters.get(name), place) for name, place in pictures.items()}
     settings = {"clusters": args.clusters, "temperature": args.temperature, "seed": args.seed}
@@ -123,14 +124,15 @@ def expert_files() -> tuple[str, ...]:
     return (*NAMES, *(f"{EXPERTS}/*/{file}" for file in (*ADAPTER_FILES, SPLIT_FILE)))
 
 
-def _base_of(place: str) -> str:
-    """The base that an adapter, or the first of several experts, records."""
+def _base_of(place: str) -> tuple[str, str | None]:
+    """The base that an adapter, or the first of several experts, records, and its commit."""
     from grmp_hf.adapter_files import adapter_config, choose_adapter, recorded_base
 
     files = choose_adapter("default", place, None, False)
     assert files is not None
     first = next(iter(files.experts.values()), files)
-    return recorded_base(first, adapter_config(first))
+    config = adapter_config(first)
+    return recorded_base(first, config), config.revision
 
 
 def _pictures(args: argparse.Namespace, name: str, adapter: str | None, place: str) -> list[Any]:

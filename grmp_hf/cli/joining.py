@@ -69,8 +69,8 @@ class ScoreTable:
     @property
     def adapter(self) -> dict[str, str] | None:
         """Name and weights' hash, or its beginning, of the adapter that scored; empty for a base, None if not known."""
-        identity = self.about.get("identity") or {}
-        if identity.get("adapter"):
+        identity = self.about.get("identity")
+        if isinstance(identity, dict) and {"adapter", "adapter_sha256"} <= identity.keys() and identity["adapter"]:
             return {"adapter": identity["adapter"], "adapter_sha256": identity["adapter_sha256"]}
         told = re.search(r" \+ (?P<adapter>.+)@(?P<adapter_sha256>[0-9a-f]{12})$", self.scorer)
         return told.groupdict() if told else None if self.scorer == _UNKNOWN else {}
@@ -205,7 +205,7 @@ def _read_about(file: Path) -> dict[str, Any]:
             import pyarrow.parquet
 
             return dict(json.loads((pyarrow.parquet.read_schema(file).metadata or {}).get(b"grmp_hf", b"{}")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         pass
     return {}
 

@@ -82,14 +82,15 @@ class RatingScale:
         """Build the scale from `to_dict`'s output.
 
         Raises:
-            GRMPError: fields that are missing, unknown or of another type.
+            GRMPError: no mapping, or fields that are missing, unknown or of another type.
         """
-        low, high, up, unit = (fields.get(name) for name in ("low", "high", "higher_is_better", "unit"))
-        numbers = isinstance(low, int | float) and isinstance(high, int | float)
-        if len(fields) != 4 or not (numbers and isinstance(up, bool) and isinstance(unit, str)):
+        known = fields if isinstance(fields, Mapping) else {}
+        low, high, up, unit = (known.get(name) for name in ("low", "high", "higher_is_better", "unit"))
+        numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
+        if len(known) != 4 or not (numbers and isinstance(up, bool) and isinstance(unit, str)):
             raise GRMPError(
                 "expected a rating scale with the numbers low and high, the truth value higher_is_better and the "
-                f"text unit, got {dict(fields)}; write it with RatingScale.to_dict"
+                f"text unit, got {fields!r}; write it with RatingScale.to_dict"
             )
         return cls(float(low), float(high), up, unit)  # type: ignore[arg-type]  # checked above
 

@@ -105,7 +105,7 @@ class Split:
             contents = {str(name): str(content) for name, content in dict(fields.get("contents", {})).items()}
             split = cls(train, test, str(fields["rule"]), int(fields["seed"]), contents)
             written = fields["hash"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise GRMPError(
                 f"{path}: expected a split written by Split.save, got ({error!r}); make it again"
             ) from error

@@ -21,6 +21,8 @@ __all__ = ["StreamFigures", "average", "mpsr", "plasticity", "stability", "strea
 Predictions = Sequence[Sequence[npt.ArrayLike]]
 """`predictions[t][s]`: `(n_s,)`, what was predicted of data set s, at most t, after t was learnt."""
 
+_ROUNDING = 1e-12
+
 
 class StreamFigures(NamedTuple):
     """The four figures of a stream; see the functions of their names."""
@@ -101,30 +103,40 @@ def stability(predictions: Predictions) -> float:
     return float(np.mean(kept))
 
 
-def mpsr(matrix: npt.ArrayLike) -> float:
+def mpsr(matrix: npt.ArrayLike, *, drawn: bool = False) -> float:
     """Mean plasticity-stability ratio: what is learnt, discounted by what is forgotten meanwhile.
 
     The mean over t of `R[t, t] * mean_{s<t} R'[t, s] / R'[s, s]`, with `R' = (R + 1) / 2`, which is at least 0; the
     first data set has none before it, and its ratio is 1.
 
-    Arguments, errors and source as for `plasticity`; errors also where a data set was learnt upside down (`R[s, s]` of
-    -1), of which nothing can be kept.
+    Args:
+        matrix: as for `plasticity`.
+        drawn: of test pictures that are drawn with replacement, a few of which are easily upside down by chance.
+
+    Raises:
+        GRMPError: as for `plasticity`; or a data set was learnt upside down (`R[s, s]` of -1 to rounding), of which
+            nothing can be kept. If `drawn`, its ratios are 0 instead.
+
+    Source: as for `plasticity`.
 
     >>> round(mpsr([[0.8, np.nan], [0.6, 0.9]]), 6)  # (0.8 + 0.9 * 0.8 / 0.9) / 2
     0.8
     """
     lower = _lower(matrix)
     shifted = (lower + 1) / 2
-    if not np.all(np.diag(shifted) > 0):
+    learnt = np.diag(shifted)
+    upright = learnt > _ROUNDING
+    if not (drawn or upright.all()):
         raise GRMPError("Expected every data set to be learnt better than upside down, got an SRCC of -1 on one.")
-    ratios = [1.0, *((shifted[t, :t] / np.diag(shifted)[:t]).mean() for t in range(1, len(lower)))]
+    kept = np.divide(shifted, learnt, out=np.zeros_like(shifted), where=upright)
+    ratios = [1.0, *(kept[t, :t].mean() for t in range(1, len(lower)))]
     return float(np.mean(np.diag(lower) * ratios))
 
 
-def stream_figures(predictions: Predictions, ratings: Sequence[npt.ArrayLike]) -> StreamFigures:
+def stream_figures(predictions: Predictions, ratings: Sequence[npt.ArrayLike], *, drawn: bool = False) -> StreamFigures:
     """All four; arguments and errors as for `stream_matrix`, `stability` and `mpsr`."""
     matrix = stream_matrix(predictions, ratings)
-    return StreamFigures(plasticity(matrix), average(matrix), stability(predictions), mpsr(matrix))
+    return StreamFigures(plasticity(matrix), average(matrix), stability(predictions), mpsr(matrix, drawn=drawn))
 
 
 def _agreement(now: npt.ArrayLike, then: npt.ArrayLike) -> float:

@@ -1,6 +1,7 @@
 """What every kind of adapter shares: layers and tuners, and the model without it.
 
-This file and :mod:`grmp_hf.modeling.peft_prompts` are those that touch PEFT's internals (tried with 0.21.2).
+This file, :mod:`grmp_hf.modeling.brought_heads` and :mod:`grmp_hf.modeling.peft_prompts` are those that touch PEFT's
+internals (tried with 0.21.2).
 """
 
 from __future__ import annotations
@@ -14,23 +15,22 @@ from typing import Any, TypeVar
 
 import peft
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, PeftType, register_peft_method
+from peft.utils import AuxiliaryTrainingWrapper, PeftType, register_peft_method
 from torch import Tensor, nn
 
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.modes import evaluating
 
 __all__ = [
     "AdapterLayer",
     "AdapterTuner",
     "acting_adapters",
     "adapter_weights",
-    "bring_head",
     "changes_embedding",
     "check_acting",
     "copy_base",
-    "keep_head",
     "merged_copy",
     "register_method",
     "teacher_mode",
@@ -191,43 +191,6 @@ def _drop_copies(base: nn.Module) -> None:
             setattr(base.get_submodule(parent), name, module.original_module)
 
 
-class _BroughtHead(ModulesToSaveWrapper):
-    """PEFT's shell around a head that an adapter has brought: what is left without the adapter is the base's own."""
-
-    original_module: nn.Module
-    brought: tuple[nn.Module, ...]
-
-    def update(self, adapter_name: str, **options: Any) -> None:
-        """Give another adapter a head of the kind that the first has brought, as it was before training."""
-        own, self.original_module = self.original_module, self.brought[0]
-        try:
-            super().update(adapter_name, **options)
-        finally:
-            self.original_module = own
-
-
-def bring_head(base: Any, head: nn.Module, config: PeftConfig) -> PeftModel:
-    """An adapter around a base, with a head of its own that goes with it.
-
-    Args:
-        base: without an adapter.
-        head: in the place of the base's, to be trained; on the base's device from then on.
-        config: whose ``modules_to_save`` name the head, if it has weights.
-    """
-    own, base.head = base.head, head.to(base.device)
-    return keep_head(get_peft_model(base, config), own)
-
-
-def keep_head(model: PeftModel, own: nn.Module) -> PeftModel:
-    """Let ``own`` be the head that is left where the adapter, which has brought another, is disabled or unloaded."""
-    shell = model.get_base_model().head
-    if isinstance(shell, ModulesToSaveWrapper) and shell.original_module is not own:
-        shell.brought = (shell.original_module,)  # a tuple, so that it is no weight of the model
-        shell.original_module = own
-        shell.__class__ = _BroughtHead
-    return model
-
-
 def _check_exact(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
     """Raise unless an adapter's file holds exactly the tensors that its config asks for."""
     missing, unexpected = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
@@ -252,19 +215,15 @@ def teacher_mode(model: nn.Module) -> Iterator[None]:
     ``disable_adapter`` switches them on) and a graph built before can still be differentiated.
     """
     layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
-    disabled, modes = [layer._disable_adapters for layer in layers], [(m, m.training) for m in model.modules()]
+    disabled = [layer._disable_adapters for layer in layers]
     try:
         for layer in layers:
             layer._disable_adapters = True
-        for module, _ in modes:
-            module.training = False
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             yield
     finally:
         for layer, flag in zip(layers, disabled, strict=True):
             layer._disable_adapters = flag
-        for module, mode in modes:
-            module.training = mode
 
 
 def adapter_weights(model: nn.Module) -> set[int]:

@@ -80,7 +80,8 @@ class GRMPBakedConfig(PreTrainedConfig):
     @property
     def record(self) -> Record:
         """What it has of the record of its adapter."""
-        return Record(preprocessing=self.preprocessing, scale=self.rating_scale, provenance=self.provenance)
+        found = Record(preprocessing=self.preprocessing, scale=self.rating_scale, provenance=self.provenance)
+        return found.checked("config.json")
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.vision_config is None:

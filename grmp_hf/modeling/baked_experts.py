@@ -56,7 +56,8 @@ class GRMPBakedExpertsConfig(PreTrainedConfig):
     @property
     def record(self) -> Record:
         """What it has of the record of the experts."""
-        return Record(preprocessing=self.preprocessing, scale=self.rating_scale, provenance=self.provenance)
+        found = Record(preprocessing=self.preprocessing, scale=self.rating_scale, provenance=self.provenance)
+        return found.checked("config.json")
 
     @property
     def vision_config(self) -> Any:

@@ -18,6 +18,7 @@ from grmp_hf.modeling.experts import Experts
 from grmp_hf.modeling.feature_map import FeatureMap
 from grmp_hf.modeling.known_heads import acting, describe, rebuild
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
+from grmp_hf.modeling.modes import evaluating
 from grmp_hf.modeling.prompts import KeysValues
 from grmp_hf.record import Record
 
@@ -38,7 +39,8 @@ def bake(model: PeftModel | GRMPForImageQualityAssessment | Experts) -> GRMPBake
         GRMPError: several adapters that are active, one that injects local features, or a head that is none of this
             package.
     """
-    return _bake_experts(model) if isinstance(model, Experts) else _bake_one(model)
+    with evaluating(model):
+        return _bake_experts(model) if isinstance(model, Experts) else _bake_one(model)
 
 
 def _bake_experts(model: Experts) -> GRMPBakedExperts:
@@ -83,8 +85,6 @@ def _bake_one(model: PeftModel | GRMPForImageQualityAssessment, side: Any = None
         )
     active = {name for names, _ in adapter_state(base) for name in names}
     configs = getattr(base, "peft_config", {})
-    training = model.training
-    model.eval()
     encoder, readout = base.clip.vision_model.encoder, base.readout
     prompts = getattr(encoder, "active_module", None)
     adjustment = getattr(readout, "active_module", None)
@@ -114,7 +114,6 @@ def _bake_one(model: PeftModel | GRMPForImageQualityAssessment, side: Any = None
     state = {**_vision_state(base, active, wrapped=prompts is not None), **constants}
     expected = scorer.state_dict()
     scorer.load_state_dict({**{n: w for n, w in expected.items() if n.startswith("calibration_")}, **state})
-    model.train(training)
     scorer.eval()
     return scorer
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from grmp_hf.modeling.configuration_grmp import EMBEDDED, match_views, model_pla
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.known_heads import describe
 from grmp_hf.modeling.side import SIDE_SETTINGS
-from grmp_hf.record import CONFIG_FILE, RECORD, Record
+from grmp_hf.record import CONFIG_FILE, RECORD, Record, read_settings
 
 __all__ = [
     "RecordedConfig",
@@ -100,11 +99,15 @@ def find_record(place: str | os.PathLike[str], **options: Any) -> Record:
 
 
 def base_beside(name: Any) -> str | None:
-    """The base of an adapter's folder where more belongs to it than transformers would load; None of anything else."""
-    file = Path(model_place(name)) / CONFIG_FILE
-    if not file.is_file():
+    """The base of an adapter's folder where more belongs to it than transformers would load; None of anything else.
+
+    Raises:
+        GRMPError: damaged settings.
+    """
+    folder = Path(model_place(name))
+    if not (folder / CONFIG_FILE).is_file():
         return None
-    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    base = read_settings(folder, folder.name).get("base_model_name_or_path")
     return base if base == EMBEDDED or (base and (Path(base) / SIDE_SETTINGS).is_file()) else None
 
 

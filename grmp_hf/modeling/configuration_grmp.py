@@ -216,7 +216,7 @@ class GRMPConfig(PreTrainedConfig):
                 f"Expected one list of ids for each of the {len(self.semantic_anchors)} semantic anchors, got "
                 f"{len(self.semantic_input_ids)}."
             )
-        if weights is not None and (min(weights) < 0 or abs(sum(weights) - 1) > 1e-6):
+        if weights is not None and not (min(weights) >= 0 and abs(sum(weights) - 1) <= 1e-6):
             raise GRMPError(f"Expected non-negative view_weights that sum to 1, got {weights}.")
         text = self.clip_config.text_config
         for ids in [*self.quality_input_ids, *self.semantic_input_ids]:

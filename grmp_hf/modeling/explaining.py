@@ -18,8 +18,9 @@ from torch import Tensor
 
 from grmp_hf.embedded import embedded_folder
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.baked_experts import GRMPBakedExperts
 from grmp_hf.modeling.configuration_grmp import axis_sizes
-from grmp_hf.modeling.functional import anchor_logits
+from grmp_hf.modeling.functional import anchor_logits, axis_logits
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.side import EmbeddedSide, Side
 from grmp_hf.modeling.templates import AXES, DISTORTION, SCENE, sentences
@@ -109,13 +110,15 @@ def explainer_of(model: Any, tokenizer: Callable[[], Any]) -> Explainer:
     """The best that a model has for each axis: its own anchors, what is learnt of the embedded side network, or texts.
 
     Args:
-        model: a ``PeftModel``, a ``GRMPForImageQualityAssessment`` or a ``GRMPBakedScorer``.
+        model: a ``PeftModel``, a ``GRMPForImageQualityAssessment``, ``Experts``, or one of these baked.
         tokenizer: makes the tokenizer of its CLIP, where texts are needed.
 
     Raises:
         GRMPError: it has nothing of the kind, such as a baked scorer without side network.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if isinstance(base, GRMPBakedExperts):
+        base = base.base
     if not hasattr(base, "config"):
         raise GRMPError(
             f"Expected a model that can explain its scores, got {type(base).__name__}, which is none of a CLIP. Take "
@@ -134,7 +137,7 @@ def explainer_of(model: Any, tokenizer: Callable[[], Any]) -> Explainer:
     for name in EXPLAINED:
         if name in own:
             values[name], sources[name] = own[name], OWN
-            logits[name] = functools.partial(_own, name)
+            logits[name] = functools.partial(_own, base, name)
         elif name in learnt:
             values[name], sources[name] = learnt[name].values, LEARNT
             logits[name] = functools.partial(_learnt, learnt[name], base.side)
@@ -166,9 +169,15 @@ def _ids(base: GRMPForImageQualityAssessment, tokenizer: Any, texts: Sequence[st
     return ids
 
 
-def _own(name: str, output: Any) -> Tensor:
-    found: Tensor = output.axis_logits[name]
-    return found
+def _own(base: Any, name: str, output: Any) -> Tensor:
+    """The output's own logits, or those of the base where another head or experts have given it."""
+    found: dict[str, Tensor] | None = output.axis_logits
+    if found is None:
+        clip = isinstance(base, GRMPForImageQualityAssessment)
+        embeds = base.get_anchor_embeds("quality") if clip else base.quality_embeds
+        logits = anchor_logits(output.image_embeds, embeds, base.clip.logit_scale if clip else base.logit_scale)
+        found = axis_logits(logits, axis_sizes(base.config))
+    return found[name]
 
 
 def _learnt(probe: Probe, side: Side, output: Any) -> Tensor:

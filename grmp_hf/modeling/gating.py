@@ -7,6 +7,7 @@ experts, K centres of an expert, D joint width.
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def softmin(distances: Tensor, temperature: float = TEMPERATURE) -> Tensor:
 
     Args:
         distances: ``(B, E)``.
-        temperature: tau, at least 0; 0 counts all alike.
+        temperature: tau, finite and at least 0; 0 counts all alike.
 
     Returns:
         ``(B, E)``, rows summing to 1.
@@ -155,7 +156,7 @@ class KMeansGate:
         temperature: of :func:`softmin`.
 
     Raises:
-        GRMPError: centres of different widths, or none.
+        GRMPError: centres of different widths, or none; or a temperature that is not finite, or below 0.
     """
 
     centers: Mapping[str, Tensor]
@@ -165,10 +166,10 @@ class KMeansGate:
         shapes = {name: tuple(found.shape) for name, found in self.centers.items()}
         if not shapes or any(len(shape) != 2 or not shape[0] for shape in shapes.values()):
             raise GRMPError(f"Expected centres (K, D) of every expert, got {shapes or 'none'}. Make the gate again.")
-        if len({shape[1] for shape in shapes.values()}) > 1 or not self.temperature >= 0:
+        if len({shape[1] for shape in shapes.values()}) > 1 or not 0 <= self.temperature < math.inf:
             raise GRMPError(
-                f"Expected centres of one width and a temperature of at least 0, got {shapes} and {self.temperature}. "
-                "Make the gate again, of one base."
+                f"Expected centres of one width and a finite temperature of at least 0, got {shapes} and "
+                f"{self.temperature}. Make the gate again, of one base."
             )
 
     @property

@@ -25,6 +25,7 @@ from transformers.utils import IMAGE_PROCESSOR_NAME
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.configuration_grmp import CLIP_MEAN, CLIP_STD, GRMPConfig, model_place
 from grmp_hf.modeling.functional import count_tiles
+from grmp_hf.modeling.view_settings import check_numbers
 
 __all__ = ["TILES", "GRMPImageProcessor", "authors_training_view", "denormalize", "normalize", "preprocessing_in"]
 
@@ -126,9 +127,12 @@ class GRMPImageProcessor(BaseImageProcessor):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        unknown = [view for view in views if view not in VIEWS]
+        given = {"view_weights": view_weights, "shortest_edge_limit": shortest_edge_limit, "side_size": side_size}
+        given = {name: value for name, value in given.items() if value is not None}
+        check_numbers(size=size, image_mean=image_mean, image_std=image_std, **given)
+        unknown = [view for view in views if view not in VIEWS] if isinstance(views, list | tuple) else [views]
         if unknown or not views:
-            raise GRMPError(f"Expected views out of {', '.join(VIEWS)}, got {list(views)}.")
+            raise GRMPError(f"Expected views out of {', '.join(VIEWS)}, got {views}.")
         averaged = list(views[:-1] if views[-1] == TILES else views)
         if not averaged or TILES in averaged:
             raise GRMPError(f"Expected {TILES} once, after at least one other view, got {list(views)}.")
@@ -159,7 +163,7 @@ class GRMPImageProcessor(BaseImageProcessor):
         if isinstance(size, dict):
             size = size.get("height", size.get("shortest_edge", 224))
         own = {"size": size, **{key: values[key] for key in ("image_mean", "image_std") if key in values}}
-        return {**own, "shortest_edge_limit": max(size, 768)}, rest
+        return {**own, "shortest_edge_limit": max(size, 768) if isinstance(size, int) else None}, rest
 
     @property
     def has_tiles(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -78,10 +79,10 @@ class GRMPTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("regularization_strength", "pull_to_start"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise GRMPError(f"Expected {name} of at least 0, got {getattr(self, name)}.")
         for name in ("semantic_temperature", "inner_learning_rate"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise GRMPError(f"Expected {name} above 0, got {getattr(self, name)}.")
         if self.inner_steps < 1:
             raise GRMPError(

@@ -38,7 +38,7 @@ class DynamicWeights:
     two epochs all weights are 1; the ratio of a channel that did not count in either of the two epochs is 1.
 
     Args:
-        temperature: T, above 0.
+        temperature: T, finite and above 0.
 
     Raises:
         GRMPError: a temperature that is not.
@@ -48,7 +48,7 @@ class DynamicWeights:
     """
 
     def __init__(self, temperature: float = 2.0) -> None:
-        if not temperature > 0:
+        if not 0 < temperature < math.inf:
             raise GRMPError(f"Expected a temperature above 0, got {temperature}.")
         self.temperature, self.epoch = temperature, 0
         self._sums: dict[str, dict[int, tuple[float, int]]] = {}

@@ -5,6 +5,7 @@ Letters in shapes: B pictures, F families, N versions of a photograph, S side.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, get_args
 
 import torch
@@ -105,5 +106,5 @@ def _contrasted(output: Any) -> Tensor:
 
 
 def _check(temperature: float) -> None:
-    if not temperature > 0:
+    if not 0 < temperature < math.inf:
         raise GRMPError(f"Expected a temperature above 0, got {temperature}.")

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import bring_head, copy_base
+from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.brought_heads import bring_head
 from grmp_hf.modeling.map_head import MapHead
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_injection import LoDaConfig

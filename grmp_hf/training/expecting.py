@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from grmp_hf.training.evidence import Belief, Prior
+from grmp_hf.training.evidence import Belief
 
 __all__ = ["MORE", "ExpectedGain", "blend", "expected_gain", "slope_of_curve"]
 
@@ -112,18 +112,18 @@ def slope_of_curve(
         order = np.random.RandomState(seed).permutation(shots)  # whose stream is frozen for good
         for place, size in enumerate(sizes):
             taught, tests = order[:size], order[-held:]
-            predicted = _predict(kernel, base, y, relative, belief.slope, taught, tests)
+            predicted = _predict(kernel, base, y, relative, belief, taught, tests)
             found[seed, place] = _correlation(predicted, y[tests])
     curve = np.column_stack([np.ones(len(sizes)), -1 / np.sqrt(sizes)])
     return float(np.linalg.lstsq(curve, found.mean(0), rcond=None)[0][1])
 
 
 def _predict(
-    kernel: Floats, base: Floats, ratings: Floats, noise: Floats, slope: float, taught: Places, tests: Places
+    kernel: Floats, base: Floats, ratings: Floats, noise: Floats, belief: Belief, taught: Places, tests: Places
 ) -> Floats:
     """Ratings of some pictures from those of others; see :mod:`grmp_hf.training.evidence`."""
+    slope, free = belief.slope, belief.prior.freedom
     rest = ratings - slope * base
-    free = Prior().freedom
     among = kernel[np.ix_(taught, taught)] + free * np.outer(base[taught], base[taught]) + np.diag(noise[taught])
     ones = np.ones(len(taught))
     solved = np.linalg.solve(among, np.column_stack([rest[taught], ones]))

@@ -16,8 +16,9 @@ from peft import LNTuningConfig, LoraConfig, PeftConfig, PeftModel
 from torch import Tensor, nn
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import bring_head, copy_base
+from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.bases import base_fingerprint
+from grmp_hf.modeling.brought_heads import bring_head
 from grmp_hf.modeling.linear_heads import Cosines
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig

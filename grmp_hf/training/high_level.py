@@ -11,7 +11,8 @@ import torch
 from peft import PeftModel, get_peft_model
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import bring_head, copy_base
+from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.brought_heads import bring_head
 from grmp_hf.modeling.contrastive import TEMPERATURE
 from grmp_hf.modeling.known_heads import require_anchors
 from grmp_hf.modeling.linear_heads import Projected

@@ -11,7 +11,8 @@ import torch
 from peft import PeftModel
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import bring_head, copy_base
+from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.brought_heads import bring_head
 from grmp_hf.modeling.linear_heads import Cosine, end_anchors
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_injection import LoDaConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
@@ -137,7 +138,7 @@ def pairwise(
 
     Source: UNIQUE (arXiv 2005.13983), TSN-IQA (2107.13429), LIQE (2303.14968).
     """
-    if sigma not in ("fixed", "joint", "detached") or not fixed > 0:
+    if sigma not in ("fixed", "joint", "detached") or not 0 < fixed < math.inf:
         raise GRMPError(f"Expected sigma 'fixed' (above 0), 'joint' or 'detached', got {sigma!r} ({fixed}).")
 
     def terms(student: Forward, teacher: Forward, batch: Batch) -> dict[str, Term]:

@@ -297,7 +297,7 @@ class GRMPTrainer(Trainer):
         for name, config in self.model.peft_config.items():
             record = dataclasses.replace(check_base(config, self.model.get_base_model()), **seen)
             record.attach(config)
-            record.save(folder if name == "default" else folder / name)
+            record.save(folder if name == "default" else folder / name, named=True)
         torch.save(self.args, folder / "training_args.bin")
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

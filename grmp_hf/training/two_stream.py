@@ -15,7 +15,8 @@ from peft import PeftModel
 from torch import Tensor
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import bring_head, copy_base
+from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.brought_heads import bring_head
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig

@@ -474,6 +474,15 @@ def test_paths_mean_what_they_meant_when_they_were_scored(
     assert main(["evaluate", "ratings.csv", "--scores", "../a/scores.csv"]) == 2
 
 
+@pytest.mark.parametrize("said", [5, [1], {"identity": "stars"}, {"identity": {"adapter": "stars"}}])
+def test_what_is_said_of_scores_may_be_of_another_form(
+    said: Any, ratings: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = scores_file(tmp_path, [{"path": str(path), "score": at} for at, path in enumerate(photos)])
+    Path(f"{scores}.json").write_text(json.dumps(said))
+    assert evaluate(capsys, ratings, "--scores", scores)[0]["n"] == 12
+
+
 def test_scores_with_decimal_commas(
     ratings: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

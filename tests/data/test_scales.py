@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,10 +50,13 @@ def test_ends_out_of_order(ends: tuple[float, float]) -> None:
         {"low": 1, "high": 5, "higher_is_better": True},
         {"low": "1", "high": 5, "higher_is_better": True, "unit": ""},
         {"low": 1, "high": 5, "higher_is_better": 1, "unit": ""},
+        {"low": False, "high": 5, "higher_is_better": True, "unit": ""},
+        [1, 5, True, ""],
+        "1 to 5",
         {"low": 1, "high": 5, "higher_is_better": True, "unit": "", "more": 0},
     ],
 )
-def test_from_dict_is_strict(fields: dict[str, object]) -> None:
+def test_from_dict_is_strict(fields: Any) -> None:
     with pytest.raises(GRMPError, match=r"numbers low and high, .* write it with RatingScale.to_dict"):
         RatingScale.from_dict(fields)
 

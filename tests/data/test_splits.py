@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -392,6 +393,7 @@ def test_picture_that_is_in_a_split_twice(train: list[str], test: list[str]) -> 
     [
         ({"train": ["0.png"]}, "names do not match the hash in the file; restore it or make it again"),
         ({"seed": None}, r"expected a split written by Split\.save, got .*; make it again"),
+        ({"seed": math.inf}, r"expected a split written by Split\.save, got .*; make it again"),
         ({"train": 7}, r"expected a split written by Split\.save, got .*; make it again"),
     ],
 )

@@ -52,6 +52,13 @@ def test_what_learns_all_at_once_has_a_final_figure_alone() -> None:
     assert [*found["figures"]] == [*found["minus_reference"]] == ["final"]
 
 
+def test_resamples_of_few_pictures_have_figures_too() -> None:
+    ratings = [np.array([0.1, 0.5, 0.9]), np.array([0.2, 0.4, 0.8])]
+    said = {(0, 0): np.array([0.2, 0.1, 0.9]), (1, 0): np.array([0.2, 0.1, 0.9]), (1, 1): np.array([0.1, 0.4, 0.7])}
+    found = summarise_streams([StreamRun("a", (2, 0, 0), said, ratings)], "a")["a"]["figures"]["mpsr"]
+    assert np.isfinite(found).all() and found.value == pytest.approx(0.75)  # (.5 + 1 * 1) / 2
+
+
 def test_a_reference_that_nobody_ran_is_refused() -> None:
     with pytest.raises(GRMPError, match="Expected streams of 'other', got those of good"):
         summarise_streams([stream("good", (3, 0, 0), 0.5)], "other")

@@ -57,12 +57,24 @@ def test_baked_equals_adapted_also_after_saving(name: str, make_scorer, tmp_path
 
 def test_baking_changes_nothing_of_the_model(make_scorer) -> None:
     model = scorer(make_scorer, "trained blocks").train()
+    model.get_base_model().clip.text_model.eval()
+    modes = [module.training for module in model.modules()]
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     flags = {name: weight.requires_grad for name, weight in model.named_parameters()}
     bake(model)
-    assert model.training
+    assert modes == [module.training for module in model.modules()]
     assert flags == {name: weight.requires_grad for name, weight in model.named_parameters()}
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_a_model_that_cannot_be_baked_keeps_its_modes(make_scorer) -> None:
+    model = scorer(make_scorer, "visual").train()
+    model.add_adapter("other", GRMPPromptConfig(**OPTIONS["visual"]))
+    model.base_model.set_adapter(["default", "other"])
+    modes = [module.training for module in model.modules()]
+    with pytest.raises(GRMPError, match="Expected one active adapter"):
+        bake(model)
+    assert any(modes) and modes == [module.training for module in model.modules()]
 
 
 @torch.no_grad()

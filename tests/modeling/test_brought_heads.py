@@ -14,7 +14,8 @@ from peft import LNTuningConfig, PeftConfig, PeftModel
 
 import grmp_hf
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import bring_head, copy_base, teacher_mode, unload
+from grmp_hf.modeling.adapters import copy_base, teacher_mode, unload
+from grmp_hf.modeling.brought_heads import bring_head
 from grmp_hf.modeling.heads import Head
 from grmp_hf.modeling.known_heads import describe
 from grmp_hf.modeling.linear_heads import Cosine, Projected

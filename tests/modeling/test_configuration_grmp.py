@@ -75,6 +75,7 @@ IDS = [[62, 7, 11, 63], [62, 7, 12, 63]]
         ({"semantic_anchors": ["a", "b"], "semantic_input_ids": [[1, 49407]]}, "each of the 2 semantic anchors"),
         ({"view_weights": [0.5, 0.6]}, "sum to 1, got [0.5, 0.6]"),
         ({"view_weights": [1.5, -0.5]}, "non-negative view_weights"),
+        ({"view_weights": [0.5, float("nan")]}, "non-negative view_weights"),
         ({"quality_input_ids": [[1, 2], [1, 2]]}, "Expected the end token 49407"),
         ({"clip_config": SMALL}, "a vocabulary of 64 tokens"),
         ({"clip_config": SMALL, "quality_input_ids": IDS, "semantic_input_ids": [[64, 63]] * 9}, "ids below 64"),

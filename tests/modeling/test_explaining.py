@@ -25,6 +25,7 @@ from grmp_hf.modeling.explaining import (
     standardised,
 )
 from grmp_hf.modeling.functional import anchor_logits
+from grmp_hf.modeling.linear_heads import Cosine
 from grmp_hf.modeling.templates import AXES, sentences
 
 MakeScorer = Callable[..., Any]
@@ -79,6 +80,17 @@ def test_axes_of_the_model_itself_come_first(make_scorer: MakeScorer) -> None:
     torch.testing.assert_close(explainer(output)["scene"], output.axis_logits["scene"].softmax(-1))
     baked = explainer_of(bake(model), Tokenizer)
     assert baked.sources == {"scene": OWN}, "a baked scorer holds its anchors, and no other texts"
+
+
+@torch.no_grad()
+def test_axes_of_the_model_itself_explain_also_where_another_head_judges(make_scorer: MakeScorer) -> None:
+    axes = [["scene", ["a", "b", "c"]], ["level", ["high", "low"]]]
+    anchors = {"quality_anchors": list("123456"), "quality_input_ids": [[62, 20 + at, 63] for at in range(6)]}
+    model = make_scorer(quality_axes=axes, **anchors)
+    expected = explainer_of(model, Tokenizer)(model(PIXELS))["scene"]
+    model.head = Cosine(12)
+    for other in (model, bake(model)):
+        torch.testing.assert_close(explainer_of(other, Tokenizer)(other(PIXELS))["scene"], expected)
 
 
 def test_what_cannot_explain_is_refused(make_scorer: MakeScorer) -> None:

@@ -107,11 +107,14 @@ def test_what_is_no_gate_is_refused(tmp_path: Path) -> None:
         KMeansGate({})
     with pytest.raises(GRMPError, match="one width"):
         KMeansGate({"ant": torch.ones(1, 2), "bee": torch.ones(1, 3)})
+    for wrong in (-1.0, math.inf, math.nan):
+        with pytest.raises(GRMPError, match=f"a finite temperature of at least 0, got .* and {wrong}"):
+            KMeansGate({"ant": torch.ones(1, 2)}, wrong)
     with pytest.raises(GRMPError, match="out of zebra, ant, got bee"):
         gate().of(["bee"])
-    for wrong in (torch.ones(0, 3), torch.ones(3)):
+    for features in (torch.ones(0, 3), torch.ones(3)):
         with pytest.raises(GRMPError, match="features of some pictures"):
-            fit_centers(wrong)
+            fit_centers(features)
     with pytest.raises(GRMPError, match="finite features, got others of 1 of 2 pictures"):
         fit_centers(torch.tensor([[1.0, math.nan], [1.0, 2.0]]))
 

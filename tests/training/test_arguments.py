@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def test_every_setting_can_be_given_on_a_command_line(tmp_path: Path) -> None:
         ("regularization_strength", -1.0, "regularization_strength of at least 0, got -1.0"),
         ("pull_to_start", -0.1, "pull_to_start of at least 0, got -0.1"),
         ("semantic_temperature", 0.0, "semantic_temperature above 0, got 0.0"),
+        ("pull_to_start", math.nan, "pull_to_start of at least 0, got nan"),
+        ("inner_learning_rate", math.inf, "inner_learning_rate above 0, got inf"),
         ("inner_steps", 0, "inner_steps of at least 1, got 0"),
         ("inner_learning_rate", 0.0, "inner_learning_rate above 0, got 0.0"),
         ("meta_algorithm", "protonet", "meta_algorithm 'fomaml' or 'maml' or 'reptile' or 'authors', got 'protonet'"),

@@ -63,5 +63,6 @@ def test_only_the_last_epochs_are_kept() -> None:
 
 
 def test_a_temperature_that_cannot_be() -> None:
-    with pytest.raises(GRMPError, match="Expected a temperature above 0, got 0"):
-        DynamicWeights(0)
+    for wrong in (0, math.inf, math.nan):
+        with pytest.raises(GRMPError, match=f"Expected a temperature above 0, got {wrong}"):
+            DynamicWeights(wrong)

@@ -167,6 +167,7 @@ def test_versions_are_a_mean_over_families() -> None:
         (lambda: group_contrasts(share=1), "a share of at least 2"),
         (lambda: group_contrasts(ranked_by="users"), "ranked_by out of labels, teacher, student, got 32 and 'users'"),  # type: ignore[arg-type]
         (lambda: version_contrasts(0.0), r"a temperature above 0, got 0\.0"),
+        (lambda: group_contrasts(temperature=float("inf")), "a temperature above 0, got inf"),
         (lambda: HighLevelRecipe(temperature=-1), "temperature of at least 0, got -1"),
         (lambda: HighLevelRecipe(batch_size=3), "batch_size of at least 4, got 3"),
         (lambda: HighLevelRecipe(adapter="bitfit"), "adapter out of layer_norm, prompts, lora"),  # type: ignore[arg-type]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from grmp_hf.training.evidence import believe
+from grmp_hf.training.evidence import Prior, believe
 from grmp_hf.training.expecting import ExpectedGain, blend, expected_gain, slope_of_curve
 
 Floats = np.ndarray
@@ -35,6 +37,14 @@ def test_it_is_the_same_every_time_whatever_the_unit() -> None:
         groups, base, 3 + 2 * ratings, believe(groups, base, 3 + 2 * ratings, noise=noise), noise=noise
     )
     assert first == pytest.approx(again) and first.low < first.gain < first.high
+
+
+def test_the_curve_is_that_of_what_was_believed_before() -> None:
+    groups, base, ratings = shots(60, 1.0)
+    free = believe(groups, base, ratings, prior=Prior(freedom=5.0))
+    stiff = dataclasses.replace(free, prior=Prior())
+    slopes = [slope_of_curve(groups, base, ratings, belief) for belief in (free, stiff)]
+    assert slopes[0] - slopes[1] != pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize("count", [2, 4, 5, 8])

@@ -218,7 +218,7 @@ def test_pairs_that_cannot_be_compared_are_refused() -> None:
     assert pairwise(LEVELS, across=True)(lambda inputs: output, silent, given)["fidelity"].weight == 6
     with pytest.raises(GRMPError, match="Expected a head that says sigma, such as MeanSigma, for sigma='joint'"):
         pairwise(LEVELS, sigma="joint")(lambda inputs: output, silent, batch(groups=GROUPS))
-    for wrong in ({"sigma": "learned"}, {"fixed": 0.0}):
+    for wrong in ({"sigma": "learned"}, {"fixed": 0.0}, {"fixed": float("inf")}):
         with pytest.raises(GRMPError, match=r"Expected sigma 'fixed' \(above 0\), 'joint' or 'detached'"):
             pairwise(LEVELS, **wrong)
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from peft import LNTuningConfig, PeftModel, get_peft_model
+from peft import LNTuningConfig, LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -31,6 +31,7 @@ from grmp_hf.modeling.adapters import teacher_mode
 from grmp_hf.modeling.functional import unit_length
 from grmp_hf.modeling.heads import Features, GRMPOutput, Head, Text
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
+from grmp_hf.record import RECORD
 from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.gradients import Gradients
 from grmp_hf.training.trainer import GRMPTrainer, last_complete_checkpoint
@@ -342,6 +343,24 @@ def test_plain_arguments_and_a_loss_of_ones_own_are_refused(make_adapted: MakeAd
 
     with pytest.raises(GRMPError, match=r"compute_loss of Own would never be called.*Pass it as objective="):
         Own(make_adapted(), arguments(tmp_path), train_dataset=Pictures(4))
+
+
+@pytest.mark.parametrize("config", [LoraConfig, LNTuningConfig])
+def test_an_adapter_of_peft_s_own_methods_is_not_loaded_without_its_record(
+    config: Any, make_scorer: Callable[..., Any], tmp_path: Path
+) -> None:
+    base = make_scorer()
+    base.save_pretrained(tmp_path / "base")
+    model = get_peft_model(base, config(target_modules=["layer_norm1"] if config is LNTuningConfig else ["q_proj"]))
+    processor = GRMPImageProcessor(16, ["center"], shortest_edge_limit=20)
+    trainer = GRMPTrainer(
+        model, arguments(tmp_path, max_steps=1), train_dataset=Pictures(4), processing_class=processor
+    )
+    trainer.save_model(str(tmp_path / "mine"))
+    assert grmp_hf.load(tmp_path / "base", adapter=tmp_path / "mine").processor.settings() == processor.settings()
+    (tmp_path / "mine" / RECORD).unlink()
+    with pytest.raises(GRMPError, match=r"Expected record\.json beside adapter_config\.json"):
+        grmp_hf.load(tmp_path / "base", adapter=tmp_path / "mine")
 
 
 def test_preprocessing_is_saved_with_the_adapter(
