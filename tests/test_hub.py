@@ -84,7 +84,7 @@ def test_a_saved_adapter_scores_the_same(adapter_folder: Path, photos: list[Path
     assert again.identity["adapter_sha256"] == scorer.identity["adapter_sha256"]
     card = (tmp_path / "mine" / "README.md").read_text()
     assert "1 (worst) to 5 (best) stars" in card
-    assert "Not measured" in card
+    assert "No figures were recorded with this folder" in card
     assert "More Information Needed" not in card
 
 
