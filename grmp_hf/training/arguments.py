@@ -30,6 +30,19 @@ class GRMPTrainingArguments(TrainingArguments):
     ``max_grad_norm``          0      the method has no clipping
     ``report_to``              none   nothing is sent anywhere unless asked for
     ========================  =====  =====================================================================
+
+    Args:
+        regularization_strength: lambda of the paper's quality-aware gradient regularisation, at least 0.
+        semantic_temperature: T of the semantic loss, above 0.
+        projection_unit: what the rule sees as one vector, see :data:`~grmp_hf.training.rules.UNITS`.
+        pull_to_start: strength of (pull / 2) |theta - theta_start|^2, at least 0.
+        pull_exempt: last words of the names of tensors that are not pulled.
+        joint_batch_size: pictures of a batch over all processes.
+        meta_algorithm, inner_learning_rate, inner_optimizer, inner_steps: how an episode of the paper's meta-prompt
+            pre-training gives a gradient, see :mod:`~grmp_hf.training.meta_learning`.
+
+    Raises:
+        GRMPError: a number out of range or not finite, or a word that is no choice.
     """
 
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep all columns of a batch."})
