@@ -13,6 +13,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.explaining import explainer_for, most_likely
 from grmp_hf.hub import load, preprocessing_beside
+from grmp_hf.modeling.caching import disabled_adapters
 from grmp_hf.modeling.configuration_grmp import match_views
 from grmp_hf.modeling.explaining import EXPLAINED, Explainer
 from grmp_hf.modeling.feature_map import quality_interval
@@ -47,7 +48,7 @@ class ImageQualityAssessmentPipeline(Pipeline):
     where there is none. The model is a folder, a Hub id, a ``GRMPForImageQualityAssessment`` or a ``PeftModel`` around
     one, such as ``grmp_hf.load(...).model``; the preprocessing is ``image_processor=`` if given, else the adapter's,
     else that of the model's folder. Where another adapter of the model is made active, its scale and preprocessing are
-    taken.
+    taken; where it is disabled, those of the model without it.
 
     Of baked experts there is also ``experts``, name -> how much each has counted.
 
@@ -131,11 +132,12 @@ class ImageQualityAssessmentPipeline(Pipeline):
 
 
 def _active_config(model: Any) -> Any:
-    """Config of the active adapter, held by peft's model or by transformers' own; None without an adapter."""
+    """Config of the active adapter, held by peft's model or by transformers' own; None without one, or disabled."""
     if not getattr(model, "peft_config", None):
         return None
     names = model.active_adapters  # a list in peft, a method in transformers
-    return model.peft_config[(names() if callable(names) else names)[0]]
+    name = (names() if callable(names) else names)[0]
+    return None if name in disabled_adapters(model) else model.peft_config[name]
 
 
 def _preprocessing(model: Any, settings: dict[str, Any] | None) -> GRMPImageProcessor:

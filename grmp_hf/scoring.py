@@ -28,7 +28,7 @@ from grmp_hf.data.sources import decode_row
 from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
 from grmp_hf.explaining import explain_output, explainer_for
-from grmp_hf.modeling.adapters import acting_adapters, check_acting
+from grmp_hf.modeling.caching import acting_adapters, check_acting
 from grmp_hf.modeling.explaining import Explainer
 from grmp_hf.modeling.feature_map import quality_interval
 from grmp_hf.modeling.image_processing_grmp import TILES, GRMPImageProcessor, normalize
@@ -84,7 +84,7 @@ class Scorer:
         """Raise unless the adapter that acts in the model is the one that scale and identity speak of.
 
         Raises:
-            GRMPError: another one has been made active, put there or taken out since.
+            GRMPError: another one has been made active, put there or taken out since, or it is disabled.
         """
         check_acting(self.model, self._acting[1], self.identity.get("adapter"))
 
@@ -260,7 +260,7 @@ class Scorer:
         """Normalise views, uint8 ``(B, V, 3, S, S)``, for the model: its device and type.
 
         Raises:
-            GRMPError: another adapter acts in it than at first.
+            GRMPError: another adapter acts in it than at first, or none.
         """
         self.check_adapter()
         weight = next(self.model.parameters())
