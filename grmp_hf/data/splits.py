@@ -133,7 +133,7 @@ def draw_shots(
         (k,) different indices below N.
 
     Raises:
-        GRMPError: fewer pictures than shots, k below 1, or a stratified draw without quality.
+        GRMPError: fewer pictures than shots, k below 1 or no whole number, or a stratified draw without quality.
 
     Examples:
         >>> draw_shots(10, 4, seed=0), draw_shots(10, 2, seed=0)
@@ -142,6 +142,8 @@ def draw_shots(
         [4, 2, 1]
     """
     n = n_or_quality if isinstance(n_or_quality, int) else len(n_or_quality)
+    if not isinstance(k, int | np.integer):
+        raise GRMPError(f"expected a whole number of shots, such as 10, got {k!r}; give int(shots)")
     if not 1 <= k <= n:
         raise GRMPError(
             f"expected between 1 and {n} shots, as many as there are pictures to draw from, got {k}; "
@@ -215,12 +217,18 @@ def split_rows(
         by: what must not be on both sides, as for `random_split`.
 
     Raises:
-        GRMPError: fewer pictures than shots, or one content or picture in both parts of the table's own.
+        GRMPError: fewer pictures than shots, a table that marks all as "test", or one content or picture in both parts
+            of the table's own.
     """
     rows = table.rows
     marked = any(row.split == "test" for row in rows)
     if marked:
         pool = [row for row in rows if row.split == "train"] or [row for row in rows if row.split != "test"]
+        if not pool:
+            raise GRMPError(
+                f'{table.name}: expected rows that teach, got all {len(rows)} marked test in the column "split"; '
+                "mark some of them train, or take that column out"
+            )
         tested = [row for row in rows if row.split == "test"]
         check_apart(table, pool, tested, by)
         test = [row.name for row in tested]
