@@ -19,7 +19,16 @@ from grmp_hf.data.images import MAX_PIXELS, ImageError, ImageErrorCode, decode_i
 from grmp_hf.data.opened import decode_opened
 from grmp_hf.errors import GRMPError
 
-__all__ = ["Picture", "as_path", "content_of", "each_picture", "is_data_set", "is_picture", "read_picture"]
+__all__ = [
+    "Picture",
+    "as_path",
+    "content_of",
+    "each_picture",
+    "is_data_set",
+    "is_picture",
+    "no_pictures",
+    "read_picture",
+]
 
 Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | torch.Tensor | Mapping[str, Any]
 """What can be scored: a file or http(s) address, a file's content or a binary file that is open, a PIL image of any
@@ -34,10 +43,15 @@ _CHANNELS = (1, 3, 4)
 def is_picture(given: Any) -> bool:
     """Whether something is one picture, not many."""
     if isinstance(given, np.ndarray | torch.Tensor):
-        return given.ndim <= 3
+        return given.ndim <= 3 and not _holds_things(given)
     if isinstance(given, Mapping):
         return bool({"bytes", "path"} & set(given))
     return isinstance(given, str | os.PathLike | bytes | Image.Image | _Decoded) or hasattr(given, "read")
+
+
+def _holds_things(given: Any) -> bool:
+    """Whether an array is one of texts or objects, such as paths."""
+    return isinstance(given, np.ndarray) and given.ndim > 0 and given.dtype.kind in "OSTU"
 
 
 def is_data_set(given: Any) -> bool:
@@ -52,8 +66,8 @@ def each_picture(given: Any) -> Iterator[Any]:
     generator may use one array for all of its pictures, or close each file behind it.
 
     Args:
-        given: one :data:`Picture`, or any iterable of them: a list, a generator, a batch as array, a column of a
-            `datasets.Dataset`, or such a data set with one column of pictures.
+        given: one :data:`Picture`, or any iterable of them: a list, a generator, a batch as array, an array of paths, a
+            column of a `datasets.Dataset`, or such a data set with one column of pictures.
 
     Raises:
         GRMPError: it is neither, or a data set with a transform.
@@ -62,6 +76,8 @@ def each_picture(given: Any) -> Iterator[Any]:
         yield given
     elif is_data_set(given):
         yield from _of_data_set(given, _picture_column(given))
+    elif _holds_things(given):
+        yield from given.ravel().tolist()
     elif isinstance(given, list | tuple | np.ndarray | torch.Tensor):
         yield from given
     elif isinstance(given, Iterable) and not isinstance(given, Mapping | bytearray):
@@ -171,6 +187,11 @@ def _own(picture: Any) -> Any:
         return _Decoded(found.copy() if found is picture else found, warned)
     except ImageError as error:
         return _Decoded(error)
+
+
+def no_pictures() -> GRMPError:
+    """What is said where many pictures are none."""
+    return GRMPError("Expected at least one picture to score, got none. Give some.")
 
 
 def _unknown(given: Any) -> GRMPError:

@@ -18,7 +18,7 @@ from grmp_hf.modeling.configuration_grmp import match_views
 from grmp_hf.modeling.explaining import EXPLAINED, Explainer
 from grmp_hf.modeling.feature_map import quality_interval
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
-from grmp_hf.pictures import each_picture, is_data_set, is_picture, read_picture
+from grmp_hf.pictures import each_picture, is_data_set, is_picture, no_pictures, read_picture
 from grmp_hf.record import Record
 from grmp_hf.scoring import INTERVAL, warn_of
 
@@ -86,11 +86,17 @@ class ImageQualityAssessmentPipeline(Pipeline):
         return {}, {} if explain is None else {"explain": explain}, {}
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
-        """A dictionary for one picture, an iterator of them for an iterator or torch data set, else a list."""
+        """A dictionary for one picture, an iterator of them for an iterator or torch data set, else a list.
+
+        Raises:
+            GRMPError: many pictures that are none.
+        """
         if _active_config(self.model) is not self._settled:
             self._settle()
         if isinstance(inputs, Mapping):
             return super().__call__([inputs], **kwargs)[0]
+        if hasattr(inputs, "__len__") and not is_picture(inputs) and not len(inputs):
+            raise no_pictures()
         plain = isinstance(inputs, list | torch.utils.data.Dataset) and not is_data_set(inputs)
         if plain or is_picture(inputs):
             return super().__call__(inputs, **kwargs)

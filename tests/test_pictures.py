@@ -88,6 +88,9 @@ MANY = {
     "generator": lambda paths: (path for path in paths),
     "map": lambda paths: map(str, paths),
     "arrays": lambda paths: [pixels(path) for path in paths],
+    "array of texts": lambda paths: np.array([str(path) for path in paths]),
+    "array of paths": lambda paths: np.array(paths),
+    "array of objects": lambda paths: np.array([str(path) for path in paths], dtype=object)[:, None],
     "column": lambda paths: data_set(paths)["image"],
     "data set": data_set,
     "undecoded": lambda paths: data_set(paths).cast_column("image", datasets.Image(decode=False))["image"],
@@ -213,6 +216,9 @@ BAD = [
     ({"image": 1}, "got dict"),
     (bytearray(b"x"), "got bytearray"),
     ([], "at least one picture"),
+    (np.array([], dtype=object), "at least one picture"),
+    (np.array(["no/such.png"]), r'^"no/such.png" does not exist'),
+    (np.zeros((4, 4), dtype=object), "^picture 1: .* got int"),
 ]
 
 
@@ -220,6 +226,22 @@ BAD = [
 def test_what_is_no_picture_is_refused_by_name(given: Any, message: str, scorer: Scorer) -> None:
     with pytest.raises(GRMPError, match=message):
         scorer.score(given)
+
+
+@pytest.mark.parametrize("wrong", [None, np.zeros((5, 5, 7), np.uint8), b"content", io.StringIO("text")])
+def test_what_is_no_picture_among_many_is_told_by_its_place(wrong: Any, scorer: Scorer, photos: list[Path]) -> None:
+    for given in ([*photos[:4], wrong], iter([*photos[:4], wrong])):
+        with pytest.raises(ImageError, match=r"^picture 5: "):
+            scorer.score(given, batch_size=2)
+    with pytest.raises(GRMPError, match=r"^(?!picture)"):
+        scorer.score(wrong)
+
+
+def test_a_row_of_a_data_set_without_a_picture_is_told_by_its_place(scorer: Scorer, photos: list[Path]) -> None:
+    made = datasets.Dataset.from_dict({"image": [str(photos[0]), None]}).cast_column("image", datasets.Image())
+    for given in (made, made["image"], made.cast_column("image", datasets.Image(mode="L"))):
+        with pytest.raises(ImageError, match=r"^picture 2: row 2 of the data set holds no picture; leave it out"):
+            scorer.score(given)
 
 
 def test_a_data_set_has_to_have_one_column_of_pictures(scorer: Scorer, photos: list[Path]) -> None:
