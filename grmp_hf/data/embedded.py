@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,17 @@ class DatasetPicture:
     index: int
     mode: str | None = None
     """Of Pillow, in which the data set gives it; None for RGB."""
+    file: Path | None = None
+    """Where it has been found, if it lies outside."""
+
+    @staticmethod
+    def paths(pictures: Sequence[DatasetPicture]) -> list[str | None]:
+        """Of each of some pictures, the path of the file where the data set has no more of it; else None."""
+        known: dict[int, list[str | None]] = {}
+        for picture in pictures:
+            if id(picture.dataset) not in known:
+                known[id(picture.dataset)] = _paths(picture.dataset, picture.column)
+        return [known[id(picture.dataset)][picture.index] for picture in pictures]
 
     def entry(self) -> dict[str, Any]:
         """Its ``bytes``, or the ``path`` of the file that holds it.
@@ -52,13 +63,22 @@ class DatasetPicture:
         Raises:
             ImageError: "empty" where the data set has none; as `decode_image` where it is to be in a mode.
         """
-        entry = self.entry()
+        entry = self.entry() if self.file is None else {"path": self.file}
         found = Path(entry["path"]) if entry.get("bytes") is None else bytes(entry["bytes"])
         if self.mode is None:
             return found
         stream = io.BytesIO()
         decode_image(found).convert(self.mode).convert("RGB").save(stream, "PNG", compress_level=1)
         return stream.getvalue()
+
+
+def _paths(dataset: datasets.Dataset, column: str) -> list[str | None]:
+    import pyarrow.compute
+
+    if not pyarrow.compute.struct_field(dataset.data.column(column), "bytes").null_count:  # which reads no bytes
+        return [None] * len(dataset)
+    entries = (entry or {} for entry in dataset[column])
+    return [entry.get("path") if entry.get("bytes") is None else None for entry in entries]
 
 
 def without_format(dataset: Any) -> Any:
