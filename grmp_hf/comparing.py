@@ -116,8 +116,12 @@ def _fit_ridge(scorer: Scorer, taught: Sequence[Row], batch_size: int) -> RidgeM
 
 def _base_outputs(scorer: Scorer, pixels: Tensor) -> Any:
     """What the base says of views, as if there were no adapter."""
-    with teacher_mode(scorer.model):
-        return scorer.outputs(pixels)
+    found = []
+    with torch.inference_mode():
+        for part in scorer.passes(pixels):
+            with teacher_mode(scorer.model):
+                found.append(scorer.model(pixel_values=part))
+    return joined(found)
 
 
 def _look(scorer: Scorer, pixels: Tensor) -> tuple[Any, Any]:

@@ -14,11 +14,21 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from grmp_hf.data.embedded import DatasetPicture, pictures_of, without_format
 from grmp_hf.data.images import MAX_PIXELS, ImageError, ImageErrorCode, decode_image, to_rgb
 from grmp_hf.data.opened import decode_opened
 from grmp_hf.errors import GRMPError
 
-__all__ = ["Picture", "as_path", "content_of", "each_picture", "is_data_set", "is_picture", "read_picture"]
+__all__ = [
+    "Picture",
+    "as_path",
+    "content_of",
+    "each_picture",
+    "is_data_set",
+    "is_picture",
+    "no_pictures",
+    "read_picture",
+]
 
 Picture = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any] | torch.Tensor | Mapping[str, Any]
 """What can be scored: a file or http(s) address, a file's content or a binary file that is open, a PIL image of any
@@ -33,10 +43,15 @@ _CHANNELS = (1, 3, 4)
 def is_picture(given: Any) -> bool:
     """Whether something is one picture, not many."""
     if isinstance(given, np.ndarray | torch.Tensor):
-        return given.ndim <= 3
+        return given.ndim <= 3 and not _holds_things(given)
     if isinstance(given, Mapping):
         return bool({"bytes", "path"} & set(given))
     return isinstance(given, str | os.PathLike | bytes | Image.Image | _Decoded) or hasattr(given, "read")
+
+
+def _holds_things(given: Any) -> bool:
+    """Whether an array is one of texts or objects, such as paths."""
+    return isinstance(given, np.ndarray) and given.ndim > 0 and given.dtype.kind in "OSTU"
 
 
 def is_data_set(given: Any) -> bool:
@@ -51,21 +66,22 @@ def each_picture(given: Any) -> Iterator[Any]:
     generator may use one array for all of its pictures, or close each file behind it.
 
     Args:
-        given: one :data:`Picture`, or any iterable of them: a list, a generator, a batch as array, a column of a
-            `datasets.Dataset`, or such a data set with one column of pictures.
+        given: one :data:`Picture`, or any iterable of them: a list, a generator, a batch as array, an array of paths, a
+            column of a `datasets.Dataset`, or such a data set with one column of pictures.
 
     Raises:
-        GRMPError: it is neither.
+        GRMPError: it is neither, or a data set with a transform.
     """
     if is_picture(given):
         yield given
     elif is_data_set(given):
-        name = _picture_column(given)
-        yield from map(_own, (row[name] for row in _undecoded(given, name)))
+        yield from _of_data_set(given, _picture_column(given))
+    elif _holds_things(given):
+        yield from given.ravel().tolist()
     elif isinstance(given, list | tuple | np.ndarray | torch.Tensor):
         yield from given
     elif isinstance(given, Iterable) and not isinstance(given, Mapping | bytearray):
-        yield from map(_own, _undecoded_column(given))
+        yield from _of_column(given)
     elif hasattr(given, "__getitem__") and hasattr(given, "__len__") and not isinstance(given, Mapping | bytearray):
         yield from (_own(given[index]) for index in range(len(given)))
     else:
@@ -173,6 +189,11 @@ def _own(picture: Any) -> Any:
         return _Decoded(error)
 
 
+def no_pictures() -> GRMPError:
+    """What is said where many pictures are none."""
+    return GRMPError("Expected at least one picture to score, got none. Give some.")
+
+
 def _unknown(given: Any) -> GRMPError:
     return GRMPError(
         "Expected a picture (file, http address, bytes, open file, PIL image, array or tensor) or an iterable of "
@@ -191,20 +212,31 @@ def _picture_column(dataset: Any) -> str:
     return str(names[0])
 
 
-def _undecoded(dataset: Any, name: str) -> Any:
-    """The data set with its pictures as files or bytes, where it would give them decoded by Pillow."""
+def _of_data_set(dataset: Any, name: str) -> Iterator[Any]:
+    """The pictures of a column: as files or bytes where Pillow would have decoded them."""
     import datasets
 
-    plain = isinstance(dataset, datasets.Dataset) and dataset.format["type"] is None
-    if not plain or not isinstance(dataset.features[name], datasets.Image) or dataset.features[name].mode is not None:
-        return dataset
-    return dataset.cast_column(name, datasets.Image(decode=False))
+    if isinstance(dataset, datasets.Dataset):
+        return map(_encoded, pictures_of(dataset, name))
+    return map(_own, (row[name] for row in without_format(dataset)))
 
 
-def _undecoded_column(given: Any) -> Any:
-    """Of a column of a data set, the same with its pictures as files or bytes."""
-    source, name = getattr(given, "source", None), getattr(given, "column_name", None)
-    return _undecoded(source, name)[name] if is_data_set(source) and isinstance(name, str) else given
+def _encoded(picture: DatasetPicture) -> Any:
+    try:
+        return picture.entry() if picture.mode is None else picture.read()
+    except ImageError as error:
+        return _Decoded(error)
+
+
+def _of_column(given: Any) -> Iterator[Any]:
+    """What an iterable holds, which may be a column of a data set."""
+    source: Any = getattr(given, "source", None)
+    name = getattr(given, "column_name", None)
+    if is_data_set(source) and isinstance(name, str):
+        if type((source.features or {}).get(name)).__name__ == "Image":
+            return _of_data_set(source, name)
+        without_format(source)
+    return (_own(cell.as_py() if hasattr(cell, "as_py") else cell) for cell in given)  # which Arrow has
 
 
 def _fetch(address: str) -> bytes:

@@ -13,11 +13,12 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.explaining import explainer_for, most_likely
 from grmp_hf.hub import load, preprocessing_beside
+from grmp_hf.modeling.caching import disabled_adapters
 from grmp_hf.modeling.configuration_grmp import match_views
 from grmp_hf.modeling.explaining import EXPLAINED, Explainer
 from grmp_hf.modeling.feature_map import quality_interval
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
-from grmp_hf.pictures import each_picture, is_data_set, is_picture, read_picture
+from grmp_hf.pictures import each_picture, is_data_set, is_picture, no_pictures, read_picture
 from grmp_hf.record import Record
 from grmp_hf.scoring import INTERVAL, warn_of
 
@@ -47,7 +48,7 @@ class ImageQualityAssessmentPipeline(Pipeline):
     where there is none. The model is a folder, a Hub id, a ``GRMPForImageQualityAssessment`` or a ``PeftModel`` around
     one, such as ``grmp_hf.load(...).model``; the preprocessing is ``image_processor=`` if given, else the adapter's,
     else that of the model's folder. Where another adapter of the model is made active, its scale and preprocessing are
-    taken.
+    taken; where it is disabled, those of the model without it.
 
     Of baked experts there is also ``experts``, name -> how much each has counted.
 
@@ -85,11 +86,17 @@ class ImageQualityAssessmentPipeline(Pipeline):
         return {}, {} if explain is None else {"explain": explain}, {}
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
-        """A dictionary for one picture, an iterator of them for an iterator or torch data set, else a list."""
+        """A dictionary for one picture, an iterator of them for an iterator or torch data set, else a list.
+
+        Raises:
+            GRMPError: many pictures that are none.
+        """
         if _active_config(self.model) is not self._settled:
             self._settle()
         if isinstance(inputs, Mapping):
             return super().__call__([inputs], **kwargs)[0]
+        if hasattr(inputs, "__len__") and not is_picture(inputs) and not len(inputs):
+            raise no_pictures()
         plain = isinstance(inputs, list | torch.utils.data.Dataset) and not is_data_set(inputs)
         if plain or is_picture(inputs):
             return super().__call__(inputs, **kwargs)
@@ -131,11 +138,12 @@ class ImageQualityAssessmentPipeline(Pipeline):
 
 
 def _active_config(model: Any) -> Any:
-    """Config of the active adapter, held by peft's model or by transformers' own; None without an adapter."""
+    """Config of the active adapter, held by peft's model or by transformers' own; None without one, or disabled."""
     if not getattr(model, "peft_config", None):
         return None
     names = model.active_adapters  # a list in peft, a method in transformers
-    return model.peft_config[(names() if callable(names) else names)[0]]
+    name = (names() if callable(names) else names)[0]
+    return None if name in disabled_adapters(model) else model.peft_config[name]
 
 
 def _preprocessing(model: Any, settings: dict[str, Any] | None) -> GRMPImageProcessor:

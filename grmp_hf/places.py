@@ -29,6 +29,8 @@ _HUB_ID = re.compile(rf"{_WORD}/{_WORD}", re.ASCII)
 _FILE = re.compile(r"\.(bin|ckpt|csv|gz|json|jsonl|md|onnx|parquet|pth?|py|safetensors|tar|tsv|txt|ya?ml|zip)$", re.I)
 _PROBE_SECONDS = 10.0
 _DIFFUSION, _LOW_LEVEL = "diffusion_scorer.json", "grmp_low_level"  # their own modules are heavy
+_OF_ADAPTERS = ("adapter_config.json", "experts.json")
+_BAKED = ("grmp_baked", "grmp_baked_experts")
 
 
 def is_hub_id(name: str) -> bool:
@@ -84,6 +86,11 @@ def _check_kind(folder: Path, what: str) -> None:
             f"{what}: {str(folder)!r} holds a low-level encoder, which scores nothing by itself; name it in a "
             f"configuration of grmp-iqa benchmark, {{method: grepq, low_level: {folder}}}."
         )
+    if what.removeprefix("--") == "adapter" and not any((folder / name).exists() for name in _OF_ADAPTERS):
+        held = "a baked scorer, with its adapter inside" if kind in _BAKED else f"a model of type {kind!r} alone"
+        raise GRMPError(
+            f"{what}: expected an adapter, got {str(folder)!r}, which holds {held}; name it with --model, or model=."
+        )
 
 
 def check_data(name: str) -> None:
@@ -99,14 +106,17 @@ def check_data(name: str) -> None:
 def spelling(name: str) -> str:
     """Advice about a name that led nowhere: the file or folder here that it nearly is, where there is one.
 
-    >>> spelling("no/such/place")
-    'Check the spelling.'
+    >>> spelling("no/such/place"), spelling(".")
+    ('Check the spelling.', 'Look at what is there.')
     """
+    if os.path.exists(name):
+        return "Look at what is there."
     path = Path(name).expanduser()
     if path.exists():  # a shell leaves a quoted ~ as it is
         return f"Did you mean {str(path)!r}?"
     try:
-        close = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1, cutoff=0.75)
+        others = [other for other in os.listdir(path.parent) if other != path.name]  # a link may lead nowhere
+        close = difflib.get_close_matches(path.name, others, n=1, cutoff=0.75)
     except OSError:
         close = []
     return f"Did you mean {str(path.parent / close[0])!r}?" if close else "Check the spelling."

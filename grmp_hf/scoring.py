@@ -28,11 +28,11 @@ from grmp_hf.data.sources import decode_row
 from grmp_hf.data.splits import Split
 from grmp_hf.errors import GRMPError
 from grmp_hf.explaining import explain_output, explainer_for
-from grmp_hf.modeling.adapters import acting_adapters, check_acting
+from grmp_hf.modeling.caching import acting_adapters, check_acting
 from grmp_hf.modeling.explaining import Explainer
 from grmp_hf.modeling.feature_map import quality_interval
 from grmp_hf.modeling.image_processing_grmp import TILES, GRMPImageProcessor, normalize
-from grmp_hf.pictures import Picture, as_path, content_of, each_picture, is_picture, read_picture
+from grmp_hf.pictures import Picture, as_path, content_of, each_picture, is_picture, no_pictures, read_picture
 from grmp_hf.record import Record
 from grmp_hf.scores import ScoredPicture, Scores, remedy
 from grmp_hf.views import all_views, iter_warned, large_alone
@@ -84,7 +84,7 @@ class Scorer:
         """Raise unless the adapter that acts in the model is the one that scale and identity speak of.
 
         Raises:
-            GRMPError: another one has been made active, put there or taken out since.
+            GRMPError: another one has been made active, put there or taken out since, or it is disabled.
         """
         check_acting(self.model, self._acting[1], self.identity.get("adapter"))
 
@@ -129,8 +129,8 @@ class Scorer:
         """Score one picture or any number of them.
 
         Args:
-            pictures: a :data:`~grmp_hf.pictures.Picture`, or an iterable of them: a list, a generator, a batch as
-                array, a column of a `datasets.Dataset` or a data set with one column of pictures.
+            pictures: a :data:`~grmp_hf.pictures.Picture`, or an iterable of them: a list, a generator, an array, a
+                column of a `datasets.Dataset` or a data set with one column of pictures.
             batch_size: pictures that go through the model at once; changes nothing but speed.
             interval: share of new ratings that lie between ``low`` and ``high``, in (0, 1).
             explain: say which distortion and scene each picture shows, from the same pass.
@@ -143,10 +143,10 @@ class Scorer:
             GRMPError: it is to explain, and cannot; see :attr:`explainer`.
         """
         judge = self._judging(interval, explain)
-        parts = all_views(each_picture(pictures), self.views, batch_size=batch_size)
+        parts = all_views(each_picture(pictures), self.views, batch_size=batch_size, numbered=not is_picture(pictures))
         found = [judge(pixels) for pixels in parts]
         if not found:
-            raise GRMPError("Expected at least one picture to score, got none.")
+            raise no_pictures()
         return Scores._make(None if part[0] is None else np.concatenate(part) for part in zip(*found, strict=True))
 
     def compare(self, first: Picture, second: Picture, *, noise: float | None = None) -> float:
@@ -258,7 +258,7 @@ class Scorer:
         """Normalise views, uint8 ``(B, V, 3, S, S)``, for the model: its device and type.
 
         Raises:
-            GRMPError: another adapter acts in it than at first.
+            GRMPError: another adapter acts in it than at first, or none.
         """
         self.check_adapter()
         weight = next(self.model.parameters())

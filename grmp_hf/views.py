@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -95,17 +96,26 @@ def iter_warned(
         yield [(item, found, warned.pop(at, "")) for (at, item), found in part]
 
 
-def all_views(items: Iterable[_Item], views: Callable[[_Item], Tensor], *, batch_size: int) -> Iterator[Tensor]:
+def all_views(
+    items: Iterable[_Item], views: Callable[[_Item], Tensor], *, batch_size: int, numbered: bool = True
+) -> Iterator[Tensor]:
     """As :func:`iter_views`, for whoever needs every picture: uint8 ``(B, V, 3, S, S)``, ``batch_size`` at a time.
 
+    Args:
+        items, views, batch_size: as there.
+        numbered: whether a picture without a name goes by its place in messages.
+
     Raises:
-        ImageError: of the first picture that cannot be used.
+        ImageError: of the first picture that cannot be used, with its name or its place.
     """
+    place = itertools.count(1)
     for part in iter_views(items, views, batch_size=batch_size):
-        for item, found in part:
+        for (item, found), number in zip(part, place, strict=False):
             if isinstance(found, ImageError) and isinstance(item, Row):
                 where = ", ".join(filter(None, (item.dataset, item.name)))
                 raise ImageError(f"{where}: {found}; all pictures are needed: mend or remove this one", found.code)
+            if isinstance(found, ImageError) and numbered and not isinstance(item, str | os.PathLike):
+                raise ImageError(f"picture {number}: {found}", found.code)
             if isinstance(found, ImageError):
                 raise found
         yield torch.stack([found for _, found in part if isinstance(found, Tensor)])

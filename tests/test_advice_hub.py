@@ -166,8 +166,10 @@ GOOD_BAD = {"quality_anchors": ["X good", "X bad"]}
 LOADING = {
     "dtype": Case(load(dtype="fp8"), "out of fp32, bf16, fp16", load(dtype="bf16")),
     "device": Case(load(device="mps"), "such as cpu", load(device="cpu")),
-    "no adapter": Case(lambda place: grmp_hf.load(adapter=place.base), "Expected an adapter",
+    "no adapter": Case(lambda place: grmp_hf.load(adapter=place.base.parent), "Expected an adapter",
                        lambda place: grmp_hf.load(adapter=place.adapter)),
+    "a base": Case(lambda place: grmp_hf.load(adapter=place.base), "name it with --model, or model=",
+                   lambda place: grmp_hf.load(place.base)),
     "misspelt": Case(lambda place: grmp_hf.load(f"{place.adapter}z"), "Did you mean '.*stars'",
                      lambda place: grmp_hf.load(place.adapter)),
     "of Hub": Case(lambda place: grmp_hf.load("owner/none", local_files_only=True), r"name a folder of it \(--mod",

@@ -7,13 +7,14 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from peft import PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import CLIPConfig, CLIPModel, pipeline
 
 import grmp_hf
@@ -390,6 +391,31 @@ def test_another_adapter_never_answers_in_the_name_of_a_scorer(
     if change is second_active:
         scorer.model.set_adapter("default")  # type: ignore[operator]
         assert scorer.score(photos[0]).score == expected
+
+
+def test_a_disabled_adapter_does_not_let_the_base_answer_in_the_name_of_a_scorer(
+    points_adapter: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    scorer = grmp_hf.load(adapter=points_adapter)
+    expected, model = scorer.score(photos[0]).score, cast(PeftModel, scorer.model)
+    scores = pipeline(TASK, model=model)
+    layer: Any = next(module for module in model.modules() if isinstance(module, BaseTunerLayer))
+    for use in (scorer, scorer.without_tiles()):
+        with model.disable_adapter(), pytest.raises(GRMPError, match=r"'default' is disabled.* grmp_hf.load\(base\)"):
+            use.score(photos[0])
+        with model.disable_adapter(), pytest.raises(GRMPError, match="'default' is disabled"):
+            list(use.iter_scores(photos[:1]))
+    with model.disable_adapter():
+        bare = scores(str(photos[0]))
+        assert bare["score"] == bare["quality"] == pytest.approx(grmp_hf.load().score(photos[0]).quality[0], abs=1e-5)
+        with pytest.raises(GRMPError, match="Expected the model as this scorer was made with it"):
+            scorer.save(tmp_path / "saved")
+    assert scores(str(photos[0]))["score"] == pytest.approx(expected[0], rel=1e-5)
+    layer.enable_adapters(False)
+    with pytest.raises(GRMPError, match="'default' is disabled"):
+        scorer.score(photos[0])
+    layer.enable_adapters(True)
+    assert scorer.score(photos[0]).score == expected
 
 
 def test_the_model_of_a_scorer_takes_its_preprocessing_along(photos: list[Path], tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 import grmp_hf
 from grmp_hf import pictures
-from grmp_hf.data import ImageError
+from grmp_hf.data import ImageError, decode_row
 from grmp_hf.data.image_errors import ImageWarning
 from grmp_hf.errors import GRMPError
 from grmp_hf.pictures import read_picture
@@ -88,6 +88,9 @@ MANY = {
     "generator": lambda paths: (path for path in paths),
     "map": lambda paths: map(str, paths),
     "arrays": lambda paths: [pixels(path) for path in paths],
+    "array of texts": lambda paths: np.array([str(path) for path in paths]),
+    "array of paths": lambda paths: np.array(paths),
+    "array of objects": lambda paths: np.array([str(path) for path in paths], dtype=object)[:, None],
     "column": lambda paths: data_set(paths)["image"],
     "data set": data_set,
     "undecoded": lambda paths: data_set(paths).cast_column("image", datasets.Image(decode=False))["image"],
@@ -213,6 +216,9 @@ BAD = [
     ({"image": 1}, "got dict"),
     (bytearray(b"x"), "got bytearray"),
     ([], "at least one picture"),
+    (np.array([], dtype=object), "at least one picture"),
+    (np.array(["no/such.png"]), r'^"no/such.png" does not exist'),
+    (np.zeros((4, 4), dtype=object), "^picture 1: .* got int"),
 ]
 
 
@@ -222,10 +228,73 @@ def test_what_is_no_picture_is_refused_by_name(given: Any, message: str, scorer:
         scorer.score(given)
 
 
+@pytest.mark.parametrize("wrong", [None, np.zeros((5, 5, 7), np.uint8), b"content", io.StringIO("text")])
+def test_what_is_no_picture_among_many_is_told_by_its_place(wrong: Any, scorer: Scorer, photos: list[Path]) -> None:
+    for given in ([*photos[:4], wrong], iter([*photos[:4], wrong])):
+        with pytest.raises(ImageError, match=r"^picture 5: "):
+            scorer.score(given, batch_size=2)
+    with pytest.raises(GRMPError, match=r"^(?!picture)"):
+        scorer.score(wrong)
+
+
+def test_a_row_of_a_data_set_without_a_picture_is_told_by_its_place(scorer: Scorer, photos: list[Path]) -> None:
+    made = datasets.Dataset.from_dict({"image": [str(photos[0]), None]}).cast_column("image", datasets.Image())
+    for given in (made, made["image"], made.cast_column("image", datasets.Image(mode="L"))):
+        with pytest.raises(ImageError, match=r"^picture 2: row 2 of the data set holds no picture; leave it out"):
+            scorer.score(given)
+
+
 def test_a_data_set_has_to_have_one_column_of_pictures(scorer: Scorer, photos: list[Path]) -> None:
     names = data_set(photos).remove_columns("image")
     with pytest.raises(GRMPError, match=r"one column of pictures, got 0 .* Pass the column"):
         scorer.score(names)
+
+
+FORMATS: dict[str, Any] = {
+    "numpy": lambda made: made.with_format("numpy"),
+    "torch": lambda made: made.with_format("torch"),
+    "pandas": lambda made: made.with_format("pandas"),
+    "arrow": lambda made: made.with_format("arrow"),
+    "other columns": lambda made: made.with_format(columns=["mos"]),
+    "shuffled numpy": lambda made: made.select([4, 3, 2, 1, 0]).with_format("numpy").select([4, 3, 2, 1, 0]),
+    "RGB": lambda made: made.cast_column("image", datasets.Image(mode="RGB")),
+    "grey": lambda made: made.cast_column("image", datasets.Image(mode="L")),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_formatted_data_set_holds_the_same_pictures_by_both_doors(
+    kind: str, scorer: Scorer, photos: list[Path]
+) -> None:
+    made = FORMATS[kind](data_set(photos[:5]).add_column("mos", [1.0, 2.0, 3.0, 4.0, 5.0]))
+    grey = [Image.open(path).convert("L") for path in photos[:5]]
+    expected = scorer.score(grey if kind == "grey" else photos[:5]).score
+    for given in (made, made["image"]):
+        np.testing.assert_array_equal(scorer.score(given).score, expected)
+    rows = grmp_hf.read_ratings(made).rows
+    assert [row.mos for row in rows] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    np.testing.assert_array_equal(scorer.score([decode_row(row) for row in rows]).score, expected)
+
+
+def test_what_a_data_set_makes_at_every_look_is_refused_by_both_doors(scorer: Scorer, photos: list[Path]) -> None:
+    def brighter(batch: dict[str, Any]) -> dict[str, Any]:
+        return {**batch, "image": [image.convert("RGB").point(lambda value: value // 2) for image in batch["image"]]}
+
+    plain = data_set(photos[:2]).add_column("mos", [1.0, 2.0])
+    made, deep = plain.with_transform(brighter), plain.cast_column("image", datasets.Image(mode="I"))
+    for given, message in (
+        (made, r"with_transform, .*with_format\(None\).*map"),
+        (deep, r'got "I" .*datasets.Image\(\)'),
+    ):
+        for door in (scorer.score, grmp_hf.read_ratings, lambda made: scorer.score(made["image"])):
+            with pytest.raises(GRMPError, match=message):
+                door(given)
+    with pytest.raises(GRMPError, match="with_transform"):
+        scorer.score(made["name"])
+    applied = made.with_format(None).map(brighter, batched=True)
+    expected = scorer.score([row["image"] for row in made]).score
+    assert scorer.score(applied).score == pytest.approx(expected, abs=1e-6)
+    scorer.score(deep.cast_column("image", datasets.Image()))
 
 
 def test_rows_are_of_many_files_never_of_the_letters_of_one(scorer: Scorer, photos: list[Path]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from transformers import pipeline
@@ -10,6 +11,7 @@ from transformers import pipeline
 import grmp_hf
 from grmp_hf.cli.main import main
 from grmp_hf.data import ImageError
+from grmp_hf.errors import GRMPError
 from grmp_hf.pipelines import TASK, ImageQualityAssessmentPipeline, register
 
 
@@ -80,3 +82,9 @@ def test_the_scale_is_that_of_the_adapter_which_is_active(
         model.set_adapter(name)
         expected = grmp_hf.load(adapter=folder).score(photos[0]).score[0]
         assert scores(str(photos[0]))["score"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("nothing", [[], (), np.zeros((0, 4, 4, 3), np.uint8), np.array([], dtype=str)])
+def test_no_pictures_are_refused_in_words(nothing: Any) -> None:
+    with pytest.raises(GRMPError, match="Expected at least one picture to score, got none"):
+        pipeline(TASK, model=grmp_hf.load().model)(nothing)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import grmp_hf
 from grmp_hf.cli.main import main
 from grmp_hf.embedded import EMBEDDED_PROMPTS
 from grmp_hf.errors import GRMPError
@@ -55,6 +58,9 @@ def test_folders_and_files_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     check_place("my-adapter", "model")
     assert spelling("my-adaptor") == "Did you mean 'my-adapter'?"
     assert spelling("something/else") == "Check the spelling."
+    (tmp_path / "gone").symlink_to("nowhere")
+    for name in ("my-adapter", "my-adapter/", "./my-adapter", str(tmp_path / "my-adapter"), "ratings.csv", "gone"):
+        assert "Did you mean" not in spelling(name)
     with pytest.raises(GRMPError, match=r"got the file 'ratings\.csv'"):
         check_place("ratings.csv", "model")
 
@@ -68,6 +74,7 @@ def closed_port() -> int:
 
 NETWORK = """
 import sys, grmp_hf
+import grmp_hf
 from grmp_hf.cli.main import main
 picture, folder, table = sys.argv[1:]
 assert main(["score", picture, "--model", "owner/clip"]) == 2
@@ -106,6 +113,7 @@ def test_a_network_fault_is_one_line_and_nothing_is_tried_again(photos: list[Pat
 
 EARLY = """
 import sys
+import grmp_hf
 from grmp_hf.cli.main import main
 assert main(sys.argv[1:]) == 2
 assert not {"torch", "transformers", "peft", "datasets"} & set(sys.modules)
@@ -147,3 +155,26 @@ def test_a_low_level_encoder_is_no_adapter(capsys: pytest.CaptureFixture[str], t
 def test_the_option_with_the_wrong_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", "a.jpg", "--adapter", "./no/such"]) == 2
     assert "error: --adapter: './no/such' is no folder here" in capsys.readouterr().err
+
+
+HELD = {
+    "grmp_baked": "a baked scorer, with its adapter inside",
+    "grmp_baked_experts": "a baked scorer, with its adapter inside",
+    "clip": "a model of type 'clip' alone",
+}
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_a_model_that_is_named_as_an_adapter_is_told_what_it_is(
+    kind: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    place = tmp_path / "baked"
+    place.mkdir()
+    (place / "config.json").write_text(json.dumps({"model_type": kind}))
+    said = f"adapter: expected an adapter, got '{place}', which holds {HELD[kind]}; name it with --model, or model=."
+    assert main(["score", "a.jpg", "--adapter", str(place)]) == 2
+    assert f"--{said}" in capsys.readouterr().err
+    with pytest.raises(GRMPError, match=f"^{re.escape(said)}$"):
+        grmp_hf.load(adapter=place)
+    shutil.copytree(EMBEDDED_PROMPTS, place, dirs_exist_ok=True)  # an adapter may lie beside a model
+    check_place(str(place), "adapter")

@@ -12,6 +12,7 @@ from grmp_hf.data.columns import (
     BLANKS,
     IMAGE_NAMES,
     RATING_NAMES,
+    SPLIT_WORDS,
     column_key,
     find_column,
     find_optional,
@@ -39,11 +40,6 @@ __all__ = [
     "picture_names",
 ]
 
-_SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 _SUMS = {*"mean avg average median std stdev sd var variance count num votes mos sum total".split()}
 _LEAST = {"mos_std": ("deviations", 0), "votes": ("numbers of votes", 1)}
 _SCORE_COLUMNS = {"path", "score", "quality", "status", "scorer"}
@@ -272,7 +268,7 @@ def optional_cells(
         else:
             result[field] = [None if is_absent(cell) else legacy(str(cell).strip()) for cell in table.columns[column]]
     if "split" in result:
-        result["split"] = [cell and _SPLIT_WORDS.get(cell.casefold(), cell) for cell in result["split"]]
+        result["split"] = [cell and SPLIT_WORDS.get(cell.casefold(), cell) for cell in result["split"]]
         if not _check_parts(result["split"], chosen["split"], split_column, table.where, notes):
             del result["split"], chosen["split"]
     if chosen:
@@ -290,10 +286,10 @@ def _check_parts(cells: Sequence[str | None], column: str, wanted: str | None, w
             f"got {first_few([shown(part) for part in parts]) or 'empty cells'}; "
             "write these words or leave --split-column out"
         )
-    if not set(parts) & set(_SPLIT_WORDS.values()):
+    if not set(parts) & set(SPLIT_WORDS.values()):
         notes.append(f'{where}: column "{column}" is not used: it holds no train, validation or test')
         return False
-    if others := [part for part in parts if part not in _SPLIT_WORDS.values()]:
+    if others := [part for part in parts if part not in SPLIT_WORDS.values()]:
         notes.append(
             f'{where}, column "{column}": {sum(part in others for part in cells)} rows are in '
             f"other parts than train, validation and test: {first_few(others)}; they never test, and teach only where "

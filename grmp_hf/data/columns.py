@@ -40,6 +40,7 @@ __all__ = [
     "IMAGE_NAMES",
     "OPTIONAL_NAMES",
     "RATING_NAMES",
+    "SPLIT_WORDS",
     "EmbeddedPicture",
     "ImageSource",
     "RatedTable",
@@ -67,6 +68,13 @@ RATING_NAMES = (
     *("mos", "mean_opinion_score", "score", "rating", "quality", "mos_quality", "target", "stars", "label"),
     *("dmos", "dmos_new"),
 )
+SPLIT_WORDS: Mapping[str, str] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What a column of parts may say, and the part that it means."""
+
 OPTIONAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "mos_std": ("mos_std", "mos_sd", "dmos_std", "std_quality", "std", "sd", "stddev", "std_dev"),
     "votes": ("votes", "n_votes", "num_votes", "vote_count", "n_ratings", "num_ratings", "rating_count"),

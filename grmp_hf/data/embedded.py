@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grmp_hf.data.columns import OPTIONAL_NAMES, shown
-from grmp_hf.data.images import ImageError
+from grmp_hf.data.columns import OPTIONAL_NAMES, SPLIT_WORDS, column_key, first_few, shown
+from grmp_hf.data.images import ImageError, decode_image
 from grmp_hf.data.numbers import NestedCell
 from grmp_hf.data.parquet import is_name
 from grmp_hf.data.tables import Table
@@ -19,7 +20,9 @@ from grmp_hf.places import cached_only
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["DatasetPicture", "load_hub_table", "table_from_dataset"]
+__all__ = ["DatasetPicture", "load_hub_table", "pictures_of", "table_from_dataset", "without_format"]
+
+_MODES = (None, "1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")  # which Pillow brings back to RGB
 
 
 @dataclass(frozen=True)
@@ -29,19 +32,90 @@ class DatasetPicture:
     dataset: datasets.Dataset
     column: str
     index: int
+    mode: str | None = None
+    """Of Pillow, in which the data set gives it; None for RGB."""
+    file: Path | None = None
+    """Where it has been found, if it lies outside."""
 
-    def read(self) -> bytes | Path:
-        """Return the encoded picture or the file that holds it.
+    @staticmethod
+    def paths(pictures: Sequence[DatasetPicture]) -> list[str | None]:
+        """Of each of some pictures, the path of the file where the data set has no more of it; else None."""
+        known: dict[int, list[str | None]] = {}
+        for picture in pictures:
+            if id(picture.dataset) not in known:
+                known[id(picture.dataset)] = _paths(picture.dataset, picture.column)
+        return [known[id(picture.dataset)][picture.index] for picture in pictures]
+
+    def entry(self) -> dict[str, Any]:
+        """Its ``bytes``, or the ``path`` of the file that holds it.
 
         Raises:
             ImageError: "empty" where the data set has none.
         """
         entry = self.dataset[self.index][self.column] or {}
-        if entry.get("bytes") is not None:
-            return bytes(entry["bytes"])
-        if entry.get("path") is None:
+        if entry.get("bytes") is None and entry.get("path") is None:
             raise ImageError(f"row {self.index + 1} of the data set holds no picture; leave it out", "empty")
-        return Path(entry["path"])
+        return dict(entry)
+
+    def read(self) -> bytes | Path:
+        """Return the encoded picture or the file that holds it; where it is in a mode, what it shows there, as PNG.
+
+        Raises:
+            ImageError: "empty" where the data set has none; as `decode_image` where it is to be in a mode.
+        """
+        entry = self.entry() if self.file is None else {"path": self.file}
+        found = Path(entry["path"]) if entry.get("bytes") is None else bytes(entry["bytes"])
+        if self.mode is None:
+            return found
+        stream = io.BytesIO()
+        decode_image(found).convert(self.mode).convert("RGB").save(stream, "PNG", compress_level=1)
+        return stream.getvalue()
+
+
+def _paths(dataset: datasets.Dataset, column: str) -> list[str | None]:
+    import pyarrow.compute
+
+    if not pyarrow.compute.struct_field(dataset.data.column(column), "bytes").null_count:  # which reads no bytes
+        return [None] * len(dataset)
+    entries = (entry or {} for entry in dataset[column])
+    return [entry.get("path") if entry.get("bytes") is None else None for entry in entries]
+
+
+def without_format(dataset: Any) -> Any:
+    """A data set that gives its rows as they are: a format changes what they are given as, not what they hold.
+
+    Args:
+        dataset: of `datasets`, in memory or streamed.
+
+    Raises:
+        GRMPError: it has a transform, which may make other pictures and ratings at every look.
+    """
+    if (getattr(dataset, "format", None) or {}).get("type") == "custom":
+        raise GRMPError(
+            "Expected a data set without a transform, got one with a function of with_transform, which may change "
+            "pictures and ratings at every look. Take it off with data.with_format(None); to keep what it does, apply "
+            "it once with .map(function, batched=True) after that."
+        )
+    return dataset.with_format(None)
+
+
+def pictures_of(dataset: datasets.Dataset, name: str) -> list[DatasetPicture]:
+    """The pictures of a column, whatever the format of the data set, in the mode that the column has.
+
+    Raises:
+        GRMPError: the data set has a transform, or the mode is none that becomes RGB.
+    """
+    import datasets
+
+    feature = dataset.features[name]
+    mode = feature.mode if isinstance(feature, datasets.Image) and feature.decode else None
+    if mode not in _MODES:
+        raise GRMPError(
+            f'Expected pictures as they are or in one of the modes {", ".join(map(str, _MODES[1:]))}, got "{mode}" in '
+            f'the column "{shown(name)}". Cast it: data.cast_column("{shown(name)}", datasets.Image()).'
+        )
+    plain = without_format(dataset).select_columns([name]).cast_column(name, datasets.Image(decode=False))
+    return [DatasetPicture(plain, name, index, None if mode == "RGB" else mode) for index in range(len(plain))]
 
 
 def load_hub_table(
@@ -88,11 +162,12 @@ def _cache_alone(needed: bool) -> Iterator[None]:
 def table_from_dataset(data: Any, *, where: str) -> Table:
     """Make a table of a `datasets.Dataset` or `DatasetDict`: pictures as `DatasetPicture`, the other cells as values.
 
-    The name of the part becomes the column `split` where there are several parts and the data set has no such column.
+    The name of the part becomes the column `split` where there are several parts, unless a column of the data set says
+    the same in its own words (train, validation, test).
     Cells of columns that are no plain values are `NestedCell`, and refused by name where a value is needed.
 
     Raises:
-        GRMPError: it is neither, or it has no rows.
+        GRMPError: it is neither, has no rows, has a transform, or a column that says other parts than it has.
     """
     import datasets
 
@@ -104,7 +179,7 @@ def table_from_dataset(data: Any, *, where: str) -> Table:
     places: list[str] = []
     for part, dataset in data.items():
         cells = _cells(dataset)
-        if len(data) > 1 and not set(OPTIONAL_NAMES["split"]) & set(cells):
+        if len(data) > 1 and not _says_parts(cells, str(part), where):
             cells["split"] = [str(part)] * len(dataset)
         for name, values in cells.items():
             columns.setdefault(name, []).extend(values)
@@ -121,14 +196,31 @@ def table_from_dataset(data: Any, *, where: str) -> Table:
     return Table(where, dict(columns), places, None)
 
 
+def _says_parts(cells: Mapping[str, Sequence[Any]], part: str, where: str) -> bool:
+    """Whether a column of a part's rows says train, validation and test too; it then must not say another part."""
+    for name in (name for name in cells if column_key(name) in OPTIONAL_NAMES["split"]):
+        words = {SPLIT_WORDS.get(str(cell).strip().casefold()) for cell in cells[name]} - {None}
+        if not words:
+            continue
+        own = SPLIT_WORDS.get(part.casefold())
+        if own is not None and words != {own}:
+            raise GRMPError(
+                f'{where}: expected the rows of the part "{shown(part)}" to be of that part, got '
+                f'{first_few(sorted(map(str, words)))} in their column "{shown(name)}"; take that column out, or pass '
+                "one Dataset of all rows"
+            )
+        return True
+    return False
+
+
 def _cells(dataset: datasets.Dataset) -> dict[str, list[Any]]:
     import datasets
 
+    dataset = without_format(dataset)
     cells: dict[str, list[Any]] = {}
     for name, feature in dataset.features.items():
         if _holds_pictures(feature, dataset, name):
-            pictures = dataset.select_columns([name]).cast_column(name, datasets.Image(decode=False))
-            cells[name] = [DatasetPicture(pictures, name, index) for index in range(len(dataset))]
+            cells[name] = [*pictures_of(dataset, name)]
         elif isinstance(feature, datasets.ClassLabel):
             cells[name] = [None if value is None else feature.int2str(value) for value in dataset[name]]
         elif isinstance(feature, datasets.Value):

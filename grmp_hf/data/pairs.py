@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grmp_hf.data.columns import BLANKS, RatedTable, Row, column_key, find_column, first_few, is_absent, shown
+from grmp_hf.data.files import find_pictures
 from grmp_hf.data.numbers import MIN_RATINGS
 from grmp_hf.data.scales import RatingScale
-from grmp_hf.data.sources import find_pictures, open_table
+from grmp_hf.data.sources import open_table
 from grmp_hf.data.tables import Table
 from grmp_hf.errors import GRMPError
 

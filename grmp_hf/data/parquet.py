@@ -7,7 +7,7 @@ What a cell may be:
 | text, also dictionary-encoded; numbers, decimals, truth values | the value, a decimal as a float |
 | dates and times | text |
 | bytes that are text | text, as names on disk are decoded |
-| other bytes; a structure of `bytes`, `path` or both | a picture; a path is relative to the file's folder |
+| other bytes; a structure of `bytes`, `path` or both | a picture; a path is looked for as that of any table |
 | lists, maps, other structures | `NestedCell`, which is refused by name where a value is needed |
 """
 
@@ -77,6 +77,33 @@ class PictureColumn:
                 self._groups[group] = self._file.read_row_group(group, columns=[self.name]).column(0)
             return self._groups[group][index - self._starts[group]].as_py()
 
+    def paths(self) -> list[str | None]:
+        """Of each picture the path of its file, where that is all that there is of it; else None."""
+        import pyarrow
+
+        kind, found = self._file.schema_arrow.field(self.name).type, list[str | None]()
+        fields = {kind.field(at).name for at in range(kind.num_fields)} if pyarrow.types.is_struct(kind) else set()
+        for group in range(self._file.num_row_groups):
+            count = self._starts[group + 1] - self._starts[group]
+            if "path" not in fields or self._nulls(group, "bytes") == 0:
+                found += [None] * count
+                continue
+            whole = "bytes" in fields and self._nulls(group, "bytes") != count
+            try:
+                part = self._file.read_row_group(group, columns=[self.name if whole else f"{self.name}.path"])
+                entries = (cell.as_py() or {} for cell in part.column(0))
+                found += [entry.get("path") if entry.get("bytes") is None else None for entry in entries]
+            except (OSError, pyarrow.ArrowException):  # said of the picture that is asked for
+                found += [None] * count
+        return found
+
+    def _nulls(self, group: int, field: str) -> int | None:
+        """How many pictures of a row group have nothing in a field, where the file says so."""
+        said = self._file.metadata.row_group(group)
+        columns = (said.column(at) for at in range(said.num_columns))
+        counted = (c.statistics for c in columns if c.path_in_schema == f"{self.name}.{field}")
+        return next((c.null_count for c in counted if c is not None and c.has_null_count), None)
+
 
 @dataclass(frozen=True)
 class ParquetPicture:
@@ -84,6 +111,13 @@ class ParquetPicture:
 
     column: PictureColumn
     index: int
+    file: Path | None = None
+    """Where it has been found, if it lies outside."""
+
+    @staticmethod
+    def paths(pictures: Sequence[ParquetPicture]) -> list[str | None]:
+        """Of all pictures of a column, the path of the file where there is no more of it; else None."""
+        return pictures[0].column.paths()
 
     def read(self) -> bytes | Path:
         """Return the encoded picture or the file that holds it.
@@ -93,6 +127,8 @@ class ParquetPicture:
         """
         import pyarrow
 
+        if self.file is not None:
+            return self.file
         place = f"row {self.index + 1} of {self.column.path.name}"
         try:
             entry = self.column.entry(self.index)

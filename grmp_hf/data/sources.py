@@ -22,7 +22,7 @@ from grmp_hf.data.cells import (
 )
 from grmp_hf.data.columns import RatedTable, Row, first_few, shown
 from grmp_hf.data.embedded import load_hub_table, table_from_dataset
-from grmp_hf.data.files import PictureFolders
+from grmp_hf.data.files import PictureFolders, find_pictures
 from grmp_hf.data.images import MAX_PIXELS, ImageError, decode_image
 from grmp_hf.data.numbers import check_ratings
 from grmp_hf.data.parquet import read_parquet
@@ -33,7 +33,7 @@ from grmp_hf.data.text import legacy
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import check_data
 
-__all__ = ["LABEL_FILES", "decode_row", "find_pictures", "iter_images", "open_table", "read_ratings"]
+__all__ = ["LABEL_FILES", "decode_row", "iter_images", "open_table", "read_ratings"]
 
 LABEL_FILES = tuple(
     f"{stem}{suffix}" for stem in ("metadata", "labels", "ratings") for suffix in (".csv", ".jsonl", ".tsv")
@@ -261,51 +261,6 @@ def _complete_scale(
         raise GRMPError(f"{where}: {error}") from error
     notes.append(f"{where}: {note}")
     return replace(scale, unit=unit)
-
-
-def find_pictures(
-    table: Table, image_column: str, names: Sequence[str], images: Path | None, needed: bool
-) -> tuple[Sequence[Any], Sequence[str]]:
-    """Pictures of a table, and their names without odd bytes, except where a name on disk has them.
-
-    Args:
-        table: with this column of pictures.
-        image_column: of their cells.
-        names: of the pictures.
-        images: their folder; None to look beside the table.
-        needed: whether each must be there.
-
-    Raises:
-        GRMPError: no such folder, or a picture that is needed and not there.
-    """
-    cells = table.columns[image_column]
-    if is_inside(cells):
-        return cells, [legacy(name) for name in names]
-    if images is not None and not images.is_dir():
-        raise GRMPError(f"{images}: expected the folder of the pictures, found none; check --images")
-    beside = Path() if table.folder is None else table.folder
-    inner = sorted(path for path in beside.iterdir() if path.name.casefold() == "images" and path.is_dir())
-    roots = [images] if images is not None else [beside, *inner]
-    folders = PictureFolders(roots)
-    found = [folders.find(name) for name in names]
-    names = [name if picture is not None else legacy(name) for name, picture in zip(names, found, strict=True)]
-    pictures = [picture or folders.find(name) for picture, name in zip(found, names, strict=True)]
-    missing = [
-        f'"{shown(name)}" ({place})'
-        for name, place, picture in zip(names, table.places, pictures, strict=True)
-        if picture is None
-    ]
-    if missing and needed:
-        looked_in = ", ".join(str(root) for root in roots)
-        remedy = (
-            "give their folder with --images DIR" if images is None else "check --images, to which they are relative"
-        )
-        raise GRMPError(
-            f"{table.where}: {len(missing)} of {len(cells)} pictures not found in {looked_in}: "
-            f"{first_few(missing)}; {remedy}, or remove the lines"
-        )
-    absent = [picture or roots[0] / name.replace("\0", "") for picture, name in zip(pictures, names, strict=True)]
-    return absent, names
 
 
 def _merge_repeated(rows: Sequence[Row], places: Sequence[str], where: str, notes: list[str]) -> tuple[Row, ...]:

@@ -142,7 +142,7 @@ def draw_shots(
         (k,) different indices below N.
 
     Raises:
-        GRMPError: fewer pictures than shots, k below 1, or a stratified draw without quality.
+        GRMPError: fewer pictures than shots, k below 1 or no whole number, or a stratified draw without quality.
 
     Examples:
         >>> draw_shots(10, 4, seed=0), draw_shots(10, 2, seed=0)
@@ -151,6 +151,8 @@ def draw_shots(
         [4, 2, 1]
     """
     n = n_or_quality if isinstance(n_or_quality, int) else len(n_or_quality)
+    if not isinstance(k, int | np.integer):
+        raise GRMPError(f"expected a whole number of shots, such as 10, got {k!r}; give int(shots)")
     if not 1 <= k <= n:
         raise GRMPError(
             f"expected between 1 and {n} shots, as many as there are pictures to draw from, got {k}; "
@@ -224,9 +226,15 @@ def split_rows(
         by: what must not be on both sides, as for `random_split`.
 
     Raises:
-        GRMPError: fewer pictures than shots, or one content or picture in both parts of the table's own.
+        GRMPError: fewer pictures than shots, a table that marks all as "test", or one content or picture in both parts
+            of the table's own.
     """
     rows, tested = own_parts(table)
+    if not rows:
+        raise GRMPError(
+            f'{table.name}: expected rows that teach, got all {len(table)} marked test in the column "split"; mark '
+            "some of them train, or take that column out"
+        )
     left = len(table) - len(rows) - len(tested)
     if not tested:
         table = replace(table, rows=tuple(rows))

@@ -7,7 +7,6 @@ internals (tried with 0.21.2).
 from __future__ import annotations
 
 import copy
-import operator
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,10 +25,8 @@ from grmp_hf.modeling.modes import evaluating
 __all__ = [
     "AdapterLayer",
     "AdapterTuner",
-    "acting_adapters",
     "adapter_weights",
     "changes_embedding",
-    "check_acting",
     "copy_base",
     "merged_copy",
     "register_method",
@@ -252,43 +249,6 @@ def changes_embedding(model: Any) -> bool:
         for container in layer.adapter_layer_names
         for name in layer.active_adapters
     )
-
-
-def acting_adapters(model: nn.Module) -> dict[str, list[Any]]:
-    """Name -> configs of the adapters that act in a model, put there by whomever; of experts, those of all of them."""
-    layers: Any = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    active = {name for layer in layers for name in layer.active_adapters}
-    holders: Any = (module for module in model.modules() if isinstance(getattr(module, "peft_config", None), dict))
-    held = {id(holder.peft_config): holder.peft_config for holder in holders}.values() if layers else ()
-    return {name: [configs[name] for configs in held if name in configs] for name in sorted(active)}
-
-
-def check_acting(model: nn.Module, before: dict[str, list[Any]], name: str | None) -> None:
-    """Raise unless the adapters that act in a model are those of before.
-
-    Args:
-        model: of a scorer.
-        before: what :func:`acting_adapters` said when it was made.
-        name: what the scorer calls its adapter.
-
-    Raises:
-        GRMPError: others act by now.
-    """
-    now = acting_adapters(model)
-    same = now.keys() == before.keys() and all(
-        len(now[key]) == len(before[key]) and all(map(operator.is_, now[key], before[key])) for key in now
-    )
-    if not same:
-        raise GRMPError(
-            f"Expected the model as this scorer was made with it ({_named(before, name)}), got one in which "
-            f"{_named(now, None)}; its scale would not be that of the scores. Load a scorer for each adapter with "
-            "grmp_hf.load(adapter=...)."
-        )
-
-
-def _named(acting: dict[str, list[Any]], name: str | None) -> str:
-    called = "" if name is None else f" ({name})"
-    return f"the adapter {', '.join(map(repr, acting))}{called} acts" if acting else "no adapter acts"
 
 
 def merged_copy(module: nn.Module) -> nn.Module:

@@ -1,16 +1,27 @@
-"""Remember what depends on weights alone, and forget it when one of them changes."""
+"""Remember what depends on weights alone, and forget it when one of them changes; which adapters act in a model."""
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-__all__ = ["WeightCache", "acting_weights", "adapter_state"]
+from grmp_hf.errors import GRMPError
+
+__all__ = [
+    "WeightCache",
+    "acting_adapters",
+    "acting_weights",
+    "adapter_state",
+    "check_acting",
+    "disabled_adapters",
+]
 
 T = TypeVar("T")
 
@@ -59,6 +70,62 @@ def acting_weights(module: nn.Module, *, without: nn.Module | None = None) -> li
         for container in (getattr(layer, name) for name in layer.adapter_layer_names):
             idle.update(id(weight) for name, kept in container.items() if name not in acting for weight in _all(kept))
     return [weight for weight in module.parameters() if id(weight) not in idle]
+
+
+def acting_adapters(model: nn.Module) -> dict[str, list[Any]]:
+    """Name -> configs of the adapters that act in a model, put there by whomever; of experts, those of all of them.
+
+    An adapter that is disabled in any of its layers is none of them.
+    """
+    layers: Any = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    active = {name for layer in layers for name in layer.active_adapters} - disabled_adapters(model)
+    holders: Any = (module for module in model.modules() if isinstance(getattr(module, "peft_config", None), dict))
+    held = {id(holder.peft_config): holder.peft_config for holder in holders}.values() if layers else ()
+    return {name: [configs[name] for configs in held if name in configs] for name in sorted(active)}
+
+
+def disabled_adapters(model: nn.Module) -> set[str]:
+    """Names of the adapters that would act in a model, were they not disabled in a layer."""
+    return {name for layer in _adapter_layers(model) if layer._disable_adapters for name in layer.active_adapters}
+
+
+def check_acting(model: nn.Module, before: dict[str, list[Any]], name: str | None) -> None:
+    """Raise unless the adapters that act in a model are those of before.
+
+    Args:
+        model: of a scorer.
+        before: what :func:`acting_adapters` said when it was made.
+        name: what the scorer calls its adapter.
+
+    Raises:
+        GRMPError: others act by now, or none does.
+    """
+    now = acting_adapters(model)
+    same = now.keys() == before.keys() and all(
+        len(now[key]) == len(before[key]) and all(map(operator.is_, now[key], before[key])) for key in now
+    )
+    if same:
+        return
+    disabled = [] if now else sorted(disabled_adapters(model) & before.keys())
+    found = f"the adapter {_quoted(disabled)} is disabled" if disabled else _named(now, None)
+    remedy = (
+        "Enable it again, or load a scorer of the base with grmp_hf.load(base)."
+        if disabled
+        else "Load a scorer for each adapter with grmp_hf.load(adapter=...)."
+    )
+    raise GRMPError(
+        f"Expected the model as this scorer was made with it ({_named(before, name)}), got one in which {found}; its "
+        f"scale would not be that of the scores. {remedy}"
+    )
+
+
+def _named(acting: dict[str, list[Any]], name: str | None) -> str:
+    called = "" if name is None else f" ({name})"
+    return f"the adapter {_quoted(acting)}{called} acts" if acting else "no adapter acts"
+
+
+def _quoted(names: Any) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _all(kept: Any) -> Iterable[Tensor]:

@@ -7,13 +7,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from grmp_hf.errors import GRMPError
 from grmp_hf.training.gradients import ChannelGradient, Gradients
 
-__all__ = ["FiniteWeights", "check_counted", "check_gradients", "check_loss", "check_pictures", "squared_length"]
+__all__ = [
+    "FiniteWeights",
+    "about_half",
+    "check_counted",
+    "check_gradients",
+    "check_loss",
+    "check_pictures",
+    "squared_length",
+]
 
 _MENDS = {
     "loss": "Look for pixel_values, image_embeds or weights of the base that are not finite; lower "
@@ -121,8 +129,30 @@ def check_pictures(batches: Mapping[str, Any]) -> None:
             )
 
 
+def about_half(model: nn.Module) -> str:
+    """Why a model's trained weights cannot be in float16, and what to do; "" where none is.
+
+    Half precision holds no epsilon of an optimizer: where a gradient is small, a step is of any size, and finite.
+    """
+    half = [name for name, p in model.named_parameters() if p.requires_grad and p.dtype == torch.float16]
+    if not half:
+        return ""
+    return (
+        f"Expected trained weights in float32 or bfloat16, got {len(half)} in float16, in which steps jump, "
+        f"{half[0]!r} the first. Call model.float() before, or load the model in fp32; bf16=True makes it faster."
+    )
+
+
 class FiniteWeights(TrainerCallback):
-    """Ends a training whose step led to weights that are no numbers, before they are saved or judged."""
+    """Ends a training whose step led to weights that are no numbers, before they are saved or judged.
+
+    It begins none in float16, which an evaluation with fp16_full_eval=True leaves a model in.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Raise where trained weights are in float16."""
+        if reason := about_half(model):
+            raise GRMPError(reason)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Raise where the weights after a step are not finite; the same in every process."""

@@ -14,6 +14,7 @@ from transformers.models.clip.modeling_clip import CLIPAttention
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.training.arguments import GRMPTrainingArguments
+from grmp_hf.training.finite import about_half
 
 __all__ = ["refuse_arguments", "refuse_episodes", "refuse_settings"]
 
@@ -47,7 +48,7 @@ def refuse_settings(trainer: Any) -> None:
 
 
 def _wrong_gradients(trainer: Any) -> dict[str, bool]:
-    args = trainer.args
+    args, half = trainer.args, about_half(trainer.model)
     kind = trainer.accelerator.distributed_type
     checkpointing = args.gradient_checkpointing and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant")
     return {
@@ -61,6 +62,7 @@ def _wrong_gradients(trainer: Any) -> dict[str, bool]:
         "accelerate launch, or show this process one GPU (CUDA_VISIBLE_DEVICES=0).": args.n_gpu > 1,
         "fp16 scales the loss, and gradients taken by hand would not be unscaled. Use bf16=True or full "
         "precision.": args.fp16,
+        half: bool(half),
         "Reentrant checkpointing cannot give two gradients of one forward pass. Set "
         "gradient_checkpointing_kwargs={'use_reentrant': False}.": bool(checkpointing),
         f"optim={args.optim!r} steps while it goes backward, before the gradients of the whole batch are there. Take "

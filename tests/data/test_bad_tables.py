@@ -231,6 +231,16 @@ REFUSED: dict[str, tuple[Content, dict[str, Any], str]] = {
         {"images": "{folder}"},
         r'1 of 6 pictures not found in .*: "x.png" \(line 4\); check --images, to which they are relative, or rem',
     ),
+    "names without their extension": (
+        replaced("c.png", "c"),
+        {},
+        r'1 of 6 pictures not found in .*: "c" \(line 4\); there is "c\.png": write names with .* else give',
+    ),
+    "names with another extension": (
+        replaced("c.png", "sub\\..\\C.JPG").replace("d.png", "d.v2"),
+        {"images": "{folder}"},
+        r'2 of 6 .*"d\.v2" \(line 5\); there is "c\.png": write names with .* on disk; else check --images, to which',
+    ),
     "absent folder": (
         table(),
         {"images": "nowhere"},

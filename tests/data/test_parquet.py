@@ -67,6 +67,54 @@ def test_every_kind_of_pictures(kind: str, rows_a_group: int | None, folder: Pat
     ])  # fmt: skip
 
 
+def outside(kind: str, folder: Path) -> Any:
+    """A table that holds the first picture, and of the others names alone."""
+    first = {"bytes": (folder / NAMES[0]).read_bytes(), "path": NAMES[0]}
+    cells = [first, *({"bytes": None, "path": name} for name in NAMES[1:])]
+    if kind == "parquet":
+        return write(folder, 2, image=pa.array(cells), mos=RATINGS)
+    made = datasets.Dataset.from_dict({"image": cells, "mos": RATINGS}).cast_column("image", datasets.Image())
+    return (
+        made if kind == "data set" else datasets.DatasetDict(train=made.select(range(3)), test=made.select([5, 4, 3]))
+    )
+
+
+@pytest.mark.parametrize("kind", ["parquet", "data set", "parts"])
+def test_pictures_of_which_a_table_holds_the_names_alone_are_looked_for(
+    kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    expected = [grey * 40 for grey in ([0, 1, 2, 5, 4, 3] if kind == "parts" else range(6))]
+
+    def greys(read: Any) -> list[Any]:
+        return [decode_row(row).getpixel((0, 0))[0] for row in read.rows]  # type: ignore[index]
+
+    beside = read_ratings(outside(kind, folder))
+    assert greys(beside) == expected
+    (folder / "elsewhere").mkdir()
+    for name in NAMES[1:]:
+        (folder / name).rename(folder / "elsewhere" / name.upper())
+    given = outside(kind, folder)
+    with pytest.raises(
+        GRMPError, match=r'5 of 6 pictures not found in .*: "b\.png" \(.*row 2\), .*--images DIR, or rem'
+    ):
+        read_ratings(given)
+    read = read_ratings(given, images="elsewhere")
+    assert greys(read) == expected
+    assert [row.name for row in read.rows] == [row.name for row in beside.rows]
+    assert len(read_ratings(given, need_pictures=False)) == 6
+    with pytest.raises(GRMPError, match="expected the folder of the pictures, found none; check --images"):
+        read_ratings(given, images="nowhere")
+
+
+def test_pictures_inside_are_not_read_to_see_whether_they_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(folder, 2, image=PICTURES["structure"](folder), mos=RATINGS)
+    asked: list[Any] = []
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda *given, **options: asked.append(given))
+    assert len(read_ratings(path)) == 6
+    assert not asked
+
+
 # kind -> ratings
 NUMBERS: dict[str, pa.Array] = {
     "float": pa.array(RATINGS),

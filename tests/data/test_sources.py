@@ -11,7 +11,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from grmp_hf.data import ImageError, RatingScale, Row, decode_row, iter_images, read_ratings
+from grmp_hf.data import RatedTable, ImageError, RatingScale, Row, decode_row, iter_images, read_ratings
 from grmp_hf.errors import GRMPError
 
 NAMES = [f"{letter}.png" for letter in "abcdef"]
@@ -219,6 +219,21 @@ def test_parts_of_a_data_set_become_splits(folder: Path) -> None:
     data = embedded_pictures(folder)
     read = read_ratings(datasets.DatasetDict(train=data.select(range(4)), test=data.select([4, 5])))
     assert [row.split for row in read.rows] == ["train"] * 4 + ["test"] * 2
+
+
+@pytest.mark.parametrize("column", ["split", "Set", "partition"])
+def test_a_column_of_other_words_does_not_hide_the_parts(folder: Path, column: str) -> None:
+    data = embedded_pictures(folder)
+    train, test = data.select(range(4)), data.select([4, 5])
+
+    def read(first: str, second: str) -> RatedTable:
+        parts = {"train": train.add_column(column, [first] * 4), "test": test.add_column(column, [second] * 2)}
+        return read_ratings(datasets.DatasetDict(parts))
+
+    for words in (("fold1", "fold2"), ("training", "testing")):
+        assert [row.split for row in read(*words).rows] == ["train"] * 4 + ["test"] * 2
+    with pytest.raises(GRMPError, match=rf'the part "train" to be of that part, got test in their column "{column}"'):
+        read("test", "test")
 
 
 def test_hub_name_loads_through_datasets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -414,3 +414,17 @@ def test_split_of_another_table() -> None:
     split = split_rows(make_table(50), shots=6)
     with pytest.raises(GRMPError, match=r"10 are not in the table: .* and 7 more; use the split with the table"):
         split.select(make_table(40))
+
+
+@pytest.mark.parametrize("shots", [10.0, 10.5, "10", [10]])
+def test_shots_that_are_no_whole_number_are_refused_in_words(shots: Any) -> None:
+    for draw in (lambda: split_rows(make_table(), shots=shots), lambda: draw_shots(40, shots, seed=0)):
+        with pytest.raises(GRMPError, match=r"expected a whole number of shots, such as 10, got .*; give int\(shots\)"):
+            draw()
+    assert split_rows(make_table(), shots=np.int64(10)) == split_rows(make_table(), shots=10)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shots", [None, 3])
+def test_a_table_that_marks_all_of_its_rows_as_test_has_none_that_teach(shots: int | None) -> None:
+    with pytest.raises(GRMPError, match='expected rows that teach, got all 40 marked test in the column "split"; mark'):
+        split_rows(make_table(test=40), shots=shots)

@@ -5,13 +5,14 @@ import gc
 import pickle
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from grmp_hf.modeling.caching import WeightCache, acting_weights, adapter_state
+from grmp_hf.modeling.caching import WeightCache, acting_adapters, acting_weights, adapter_state, disabled_adapters
 
 
 class Counted:
@@ -183,3 +184,17 @@ def test_adapters_that_do_not_act_do_not_matter() -> None:
     model.merge_adapter()
     states.append(adapter_state(model))
     assert len(set(states)) == 4
+
+
+def test_an_adapter_that_is_disabled_in_a_layer_does_not_act() -> None:
+    model: Any = get_peft_model(make_model(), LoraConfig(target_modules=["0"], modules_to_save=["2"]))  # type: ignore[arg-type]
+    assert [*acting_adapters(model)] == ["default"]
+    with model.disable_adapter():
+        assert not acting_adapters(model) and disabled_adapters(model) == {"default"}
+    model.add_adapter("second", LoraConfig(target_modules=["0"]))
+    model.set_adapter("second")  # for which PEFT disables what the first has saved
+    assert [*acting_adapters(model)] == ["second"] and "second" not in disabled_adapters(model)
+    model.set_adapter("default")
+    assert [*acting_adapters(model)] == ["default"]
+    model.get_base_model()[0].enable_adapters(False)
+    assert not acting_adapters(model)

@@ -141,6 +141,7 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
                      {"plan": one_plan, "max_steps": 2}),
     "nothing counted": ({"data_collator": empty_rows}, "look at what data_collator gives", {}),
     "ratings": ({"train_dataset": Rows(labels=[1.0, 5.0, 3.0, 4.0])}, "Map ratings with RatingScale.to_quality", {}),
+    "half precision": ({"model": "half"}, "load the model in fp32; bf16=True", {"bf16": True}),
     "not finite": ({"learning_rate": 1e38, "optim": "sgd", "max_steps": 3}, "Lower learning_rate",
                    {"learning_rate": 1e-3, "optim": "sgd", "max_steps": 3}),
 }  # fmt: skip
@@ -162,6 +163,7 @@ def run(make_adapted: Callable[..., PeftModel], make_scorer: Callable[..., Any],
         if kind in ("eager", "flex_attention"):
             base.set_attn_implementation(kind) if kind == "eager" else mark(base, kind)
         model = make_adapted(base)
+        model = model.half() if kind == "half" else model
         return model.requires_grad_(False) if kind == "frozen" else model
 
     def train(asked: dict[str, Any]) -> None:

@@ -388,6 +388,23 @@ def test_nothing_to_train_is_refused(make_adapted: MakeAdapted, tmp_path: Path) 
         GRMPTrainer(make_adapted().requires_grad_(False), arguments(tmp_path), train_dataset=Pictures(4))
 
 
+def test_weights_in_half_precision_are_never_trained(make_adapted: MakeAdapted, tmp_path: Path) -> None:
+    refused = r"got \d+ in float16, in which steps jump, .* the first. Call model\.float\(\)"
+    given: dict[str, Any] = {"args": arguments(tmp_path, max_steps=1), "train_dataset": Pictures(4)}
+    with pytest.raises(GRMPError, match=refused):
+        GRMPTrainer(make_adapted().half(), **given)
+    trainer = GRMPTrainer(make_adapted(), **given)
+    trainer.model.half()  # as an evaluation with fp16_full_eval leaves it
+    with pytest.raises(GRMPError, match=refused):
+        trainer.train()
+    trainer.model.float()
+    trainer.train()
+    frozen = make_adapted()
+    for parameter in frozen.parameters():
+        parameter.data = parameter.data if parameter.requires_grad else parameter.data.half()
+    GRMPTrainer(frozen, **given)
+
+
 # Several processes, and processes that die ---------------------------------------------------------------------------
 
 
