@@ -11,7 +11,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from grmp_hf.data import RatedTable, ImageError, RatingScale, Row, decode_row, iter_images, read_ratings
+from grmp_hf.data import ImageError, RatedTable, RatingScale, Row, decode_row, iter_images, read_ratings
 from grmp_hf.errors import GRMPError
 
 NAMES = [f"{letter}.png" for letter in "abcdef"]
