@@ -60,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     "pictures": {"data"},
     "pipelines": {"data", "explaining", "hub", "modeling", "pictures", "record", "scoring"},
     "places": {"embedded"},
-    "preferring": {"modeling", "pictures", "scoring", "views"},
+    "preferring": {"modeling", "pictures", "scores", "scoring", "views"},
     "pushing": {"cards", "embedded", "places", "record"},
     "recipe_files": set(),
     "record": set(),

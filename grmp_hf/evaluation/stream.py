@@ -103,21 +103,14 @@ def stability(predictions: Predictions) -> float:
     return float(np.mean(kept))
 
 
-def mpsr(matrix: npt.ArrayLike, *, drawn: bool = False) -> float:
+def mpsr(matrix: npt.ArrayLike) -> float:
     """Mean plasticity-stability ratio: what is learnt, discounted by what is forgotten meanwhile.
 
     The mean over t of `R[t, t] * mean_{s<t} R'[t, s] / R'[s, s]`, with `R' = (R + 1) / 2`, which is at least 0; the
-    first data set has none before it, and its ratio is 1.
+    first data set has none before it, and its ratio is 1. Of a data set that was learnt upside down (`R[s, s]` of -1 to
+    rounding, as a few test pictures easily are) nothing can be kept: its ratios are 0.
 
-    Args:
-        matrix: as for `plasticity`.
-        drawn: of test pictures that are drawn with replacement, a few of which are easily upside down by chance.
-
-    Raises:
-        GRMPError: as for `plasticity`; or a data set was learnt upside down (`R[s, s]` of -1 to rounding), of which
-            nothing can be kept. If `drawn`, its ratios are 0 instead.
-
-    Source: as for `plasticity`.
+    Arguments, errors and source as for `plasticity`.
 
     >>> round(mpsr([[0.8, np.nan], [0.6, 0.9]]), 6)  # (0.8 + 0.9 * 0.8 / 0.9) / 2
     0.8
@@ -126,17 +119,15 @@ def mpsr(matrix: npt.ArrayLike, *, drawn: bool = False) -> float:
     shifted = (lower + 1) / 2
     learnt = np.diag(shifted)
     upright = learnt > _ROUNDING
-    if not (drawn or upright.all()):
-        raise GRMPError("Expected every data set to be learnt better than upside down, got an SRCC of -1 on one.")
     kept = np.divide(shifted, learnt, out=np.zeros_like(shifted), where=upright)
     ratios = [1.0, *(kept[t, :t].mean() for t in range(1, len(lower)))]
     return float(np.mean(np.diag(lower) * ratios))
 
 
-def stream_figures(predictions: Predictions, ratings: Sequence[npt.ArrayLike], *, drawn: bool = False) -> StreamFigures:
-    """All four; arguments and errors as for `stream_matrix`, `stability` and `mpsr`."""
+def stream_figures(predictions: Predictions, ratings: Sequence[npt.ArrayLike]) -> StreamFigures:
+    """All four; arguments and errors as for `stream_matrix` and `stability`."""
     matrix = stream_matrix(predictions, ratings)
-    return StreamFigures(plasticity(matrix), average(matrix), stability(predictions), mpsr(matrix, drawn=drawn))
+    return StreamFigures(plasticity(matrix), average(matrix), stability(predictions), mpsr(matrix))
 
 
 def _agreement(now: npt.ArrayLike, then: npt.ArrayLike) -> float:

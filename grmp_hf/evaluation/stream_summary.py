@@ -48,7 +48,7 @@ class StreamRun:
         final = {"final": float(np.mean([srcc(said[last, s], ratings[s]) for s in range(last + 1)]))}
         if any(t < last for t, _ in said):
             rows = [[said[t, s] for s in range(t + 1)] for t in range(last + 1)]
-            return final | stream_figures(rows, ratings, drawn=rng is not None)._asdict()
+            return final | stream_figures(rows, ratings)._asdict()
         return final
 
 

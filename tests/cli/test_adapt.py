@@ -186,7 +186,7 @@ def test_all_pictures_teach_without_shots(
     metrics = json.loads((tmp_path / "mine" / "metrics.json").read_text())
     assert metrics["shots"] == 30 and metrics["n_test"] == 0 and metrics["srcc"] is None
     assert "no rated pictures were left to test on" in capsys.readouterr().out
-    assert "Not measured" in (tmp_path / "mine" / "README.md").read_text()
+    assert "No figures were recorded" in (tmp_path / "mine" / "README.md").read_text()
 
 
 def test_choices_are_learnt_from(adapt: Callable[..., int], rated: Path, clip_folder: Path, tmp_path: Path) -> None:

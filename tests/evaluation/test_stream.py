@@ -74,14 +74,11 @@ def test_predictions_that_are_missing_are_refused() -> None:
         stream_matrix([*said[:2], said[2][:2]], [np.arange(20.0 + s) for s in range(3)])
     with pytest.raises(GRMPError, match=r"of 0 in all"):
         stability([])
-    with pytest.raises(GRMPError, match="upside down"):
-        mpsr([[-1.0, NAN], [0.5, 0.5]])
 
 
-def test_among_drawn_pictures_a_data_set_may_be_upside_down() -> None:
+def test_of_a_data_set_that_is_upside_down_nothing_is_kept() -> None:
     upside_down = [[0.8, NAN, NAN], [0.6, -1.0, NAN], [0.5, 0.4, 0.9]]
     # R': .9; .8, 0; .75, .7, .95; nothing is kept of the second
     expected = (0.8 + -1.0 * 0.8 / 0.9 + 0.9 * (0.75 / 0.9 + 0) / 2) / 3
-    assert mpsr(upside_down, drawn=True) == pytest.approx(expected, abs=1e-15)
-    assert mpsr([[np.nextafter(-1.0, 0), NAN], [0.5, 0.5]], drawn=True) == pytest.approx(-0.5, abs=1e-12)
-    assert mpsr(MATRIX, drawn=True) == mpsr(MATRIX)
+    assert mpsr(upside_down) == pytest.approx(expected, abs=1e-15)
+    assert mpsr([[np.nextafter(-1.0, 0), NAN], [0.5, 0.5]]) == pytest.approx(-0.5, abs=1e-12)
