@@ -285,14 +285,14 @@ class GRMPTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if not isinstance(self.model, PeftModel):
             super()._save(output_dir, state_dict)
+        if not (isinstance(self.model, PeftModel) and self.args.should_save):  # which every process is asked
             return
         # The Trainer's own has PEFT look up the base on the Hub, to see whether its vocabulary has grown.
         folder = Path(output_dir or self.args.output_dir)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(str(folder))
-        seen: dict[str, Any] = {}
-        if isinstance(self.processing_class, GRMPImageProcessor):  # with which the adapter has to be loaded
-            seen["preprocessing"] = self.processing_class.settings()
+        own: Any = self.processing_class  # with which the adapter has to be loaded
+        seen: dict[str, Any] = {"preprocessing": own.settings()} if isinstance(own, GRMPImageProcessor) else {}
         self.model.save_pretrained(str(folder), state_dict=state_dict, save_embedding_layers=False)
         for name, config in self.model.peft_config.items():
             record = dataclasses.replace(check_base(config, self.model.get_base_model()), **seen)

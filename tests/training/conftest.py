@@ -45,7 +45,7 @@ def in_two_processes() -> Callable[..., None]:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.returncode == 0, done.stderr
 
     return run
 
@@ -76,7 +76,7 @@ def scores_elsewhere() -> Callable[..., list[float]]:
     def ask(folder: Path, paths: list[Path]) -> list[float]:
         command = [sys.executable, "-c", _SCORES, str(folder), *map(str, paths)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.returncode == 0, done.stderr
         found: list[float] = json.loads(done.stdout.splitlines()[-1])
         return found
 
