@@ -16,7 +16,7 @@ from grmp_hf.errors import GRMPError
 from grmp_hf.scoring import ScoredPicture
 from grmp_hf.storing import TEMPORARY, Lock, cannot_write, digest_file, read_json, this_process, try_place, writing
 
-__all__ = ["PartialRows", "check_place", "remove_ended", "run_key", "why_not_ours"]
+__all__ = ["PartialRows", "check_unchanged", "remove_ended", "run_key", "why_not_ours"]
 
 _SCHEMA = "grmp_hf.partial/1"
 _WIDTH = 320  # bytes of the first line, whoever holds the file
@@ -181,7 +181,7 @@ def why_not_ours(output: Path) -> str | None:
     return None
 
 
-def check_place(output: Path, overwrite: bool) -> None:
+def check_unchanged(output: Path, overwrite: bool) -> None:
     """Raise where a table has come to stand, or was changed, while its rows were made.
 
     Raises:

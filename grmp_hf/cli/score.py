@@ -143,7 +143,7 @@ def _to_file(
     quiet: bool,
 ) -> tuple[int, float]:
     """Score what an earlier run has not, then turn all rows into the table; pictures that failed, and seconds."""
-    from grmp_hf.cli.resuming import check_place, run_key
+    from grmp_hf.cli.resuming import check_unchanged, run_key
 
     decided = {**scorer.identity, "scale": about["rating_scale"], "interval": args.interval}
     run = run_key(paths, {**decided, **({"explained": True} if args.explain else {})}, args.batch_size)
@@ -158,7 +158,7 @@ def _to_file(
             progress.advance(len(rows))
     about["failed"] = failed
     whole = (_row(row, about) for row in partial.read())
-    check = functools.partial(check_place, args.output, args.overwrite)
+    check = functools.partial(check_unchanged, args.output, args.overwrite)
     write_table(whole, kind, args.output, about, _columns(about), via=partial.table, run=run, check=check)
     partial.remove()
     return failed, progress.seconds

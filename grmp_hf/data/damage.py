@@ -9,7 +9,7 @@ from sound ones.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import simplejpeg
 from PIL import Image
@@ -26,17 +26,19 @@ _LOSS = re.compile("corrupt|premature end", re.IGNORECASE)
 _OTHER_KIND = re.compile("unsupported|not supported|not implemented|conver", re.IGNORECASE)
 
 
-def is_damaged(image: Image.Image, content: bytes) -> bool:
+def is_damaged(image: Image.Image, read: Callable[[], bytes]) -> bool:
     """Whether a part of a picture's data is lost of which its decoder says nothing.
 
     Args:
         image: as Pillow has opened it.
-        content: of its file.
+        read: gives the content of its file; called where anything depends on it.
     """
     if image.format in ("JPEG", "MPO"):
-        return is_damaged_jpeg(content)
-    parts: Iterator[bytes] = jpeg_parts(image, content) if image.format == "TIFF" else iter(())
-    return any(_is_damaged_part(part) for part in parts)
+        return is_damaged_jpeg(read())
+    if image.format != "TIFF":
+        return False
+    # After a part that it cannot read, the decoder goes on to the next one whatever was wrong.
+    return any((said := _complaint(part)) and not _OTHER_KIND.search(said) for part in jpeg_parts(image, read))
 
 
 def is_damaged_jpeg(content: bytes) -> bool:
@@ -47,19 +49,14 @@ def is_damaged_jpeg(content: bytes) -> bool:
     Args:
         content: of the file.
     """
-    if not content.startswith(_JPEG):
-        return False
-    try:
-        simplejpeg.decode_jpeg(content, "GRAY", min_factor=8)
-    except ValueError as error:  # kinds of JPEG that this decoder does not take are Pillow's business
-        return _LOSS.search(str(error)) is not None
-    return False
+    # Kinds of JPEG that this decoder does not take are Pillow's business.
+    return content.startswith(_JPEG) and _LOSS.search(_complaint(content)) is not None
 
 
-def _is_damaged_part(content: bytes) -> bool:
-    """As `is_damaged_jpeg`, of a JPEG after which a decoder goes on to the next one whatever it says."""
+def _complaint(content: bytes) -> str:
+    """What libjpeg says of a JPEG that it cannot read in full; nothing of a sound one."""
     try:
         simplejpeg.decode_jpeg(content, "GRAY", min_factor=8)
     except ValueError as error:
-        return _OTHER_KIND.search(str(error)) is None
-    return False
+        return str(error)
+    return ""

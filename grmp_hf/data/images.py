@@ -104,10 +104,13 @@ def decode_image(
         rgb = shown(image)
         if rgb is image:
             rgb = image.copy()  # a plain picture, free of the file
-        if warn is not None and image.format in ("JPEG", "MPO", "TIFF"):
+
+        def content() -> bytes:
             stream.seek(start)
-            if is_damaged(image, stream.read()):
-                warn(DAMAGED)
+            return stream.read()
+
+        if warn is not None and is_damaged(image, content):
+            warn(DAMAGED)
     rgb.info = {}
     return rgb
 

@@ -44,7 +44,7 @@ def decode_opened(
             check_header(opened, (content or b"")[:PREFIX], max_pixels, _depth(opened, content))
         load_pixels(image, None if content is None else io.BytesIO(content))
         found = shown(image)
-    if warn is not None and content is not None and is_damaged(image, content):
+    if warn is not None and content is not None and is_damaged(image, lambda: content or b""):
         warn(DAMAGED)
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from PIL import Image, ImagePalette
@@ -101,12 +101,17 @@ def _places(tags: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return _tuple(tags.get(where, ())), _tuple(tags.get(length, ()))
 
 
-def jpeg_parts(image: Any, content: bytes) -> Iterator[bytes]:
-    """Strips or tiles of the first page as JPEG files, with the tables that they share; none of another compression."""
+def jpeg_parts(image: Any, read: Callable[[], bytes]) -> Iterator[bytes]:
+    """Strips or tiles of the first page as JPEG files, with the tables that they share; none of another compression.
+
+    Args:
+        image: as Pillow's decoder opened it.
+        read: gives the content of its file; called where there are any.
+    """
     tags = image.tag_v2
     if tags.get(_COMPRESSION) != _JPEG:
         return
-    shared = tags.get(_JPEG_TABLES, b"")
+    content, shared = read(), tags.get(_JPEG_TABLES, b"")
     for offset, count in zip(*_places(tags), strict=False):
         part = content[offset : offset + count]
         yield shared[:-2] + part[2:] if shared else part
