@@ -157,7 +157,7 @@ def adapter_config(adapter: AdapterFiles) -> PeftConfig:
 def folder_of_split(name: str, commit: str | None, offline: bool) -> Path:
     """The folder of a baked scorer, with the split beside it where there is one."""
     if commit is None:
-        return Path(model_place(EMBEDDED if name == "default" else name))
+        return Path(model_place(name))
     with suppress(*HUB_ERRORS):
         offline = cached_only(name, commit, offline=offline)
         return Path(hf_hub_download(name, SPLIT_FILE, revision=commit, local_files_only=offline)).parent

@@ -122,6 +122,7 @@ def load(
     configs = [adapter_config(part) for part in parts]
     if configs and name == "default":
         name, revision = recorded_base(parts[0], configs[0]), revision or configs[0].revision
+    name = EMBEDDED if name == "default" else name  # never a folder here
     needed = not configs or any(Record.of(config).preprocessing is None for config in configs)
     base, processor = _load_base(name, revision, wanted, offline, needed)
     wanted_side = side or next(filter(None, map(_side_source, configs)), None)
@@ -191,18 +192,17 @@ def _first_line(error: BaseException) -> str:
 def _load_base(
     name: str, revision: str | None, dtype: torch.dtype, offline: bool, needed: bool
 ) -> tuple[GRMPForImageQualityAssessment | Baked, GRMPImageProcessor]:
-    place = EMBEDDED if name == "default" else name
-    inside = place == EMBEDDED
-    offline = offline if inside else cached_only(place, revision, offline=offline)
+    inside = name == EMBEDDED
+    offline = offline if inside else cached_only(name, revision, offline=offline)
     options = {"revision": None if inside else revision, "local_files_only": offline}
-    with _clear_errors(name, place):
-        kind = PreTrainedConfig.get_config_dict(model_place(place), **options)[0].get("model_type")
+    with _clear_errors(name):
+        kind = PreTrainedConfig.get_config_dict(model_place(name), **options)[0].get("model_type")
         if kind in _BAKED:
-            baked = _BAKED[kind].from_pretrained(place, dtype=dtype, **options)
+            baked = _BAKED[kind].from_pretrained(name, dtype=dtype, **options)
             size = {"size": image_size(baked.config)}
             return baked, GRMPImageProcessor(**(baked.config.record.preprocessing or size))
-        base = GRMPForImageQualityAssessment.from_pretrained(place, dtype=dtype, **options)
-    return base, preprocessing_beside(model_place(place), base.config, needed=needed, **options)
+        base = GRMPForImageQualityAssessment.from_pretrained(name, dtype=dtype, **options)
+    return base, preprocessing_beside(model_place(name), base.config, needed=needed, **options)
 
 
 def preprocessing_beside(place: str, config: Any, *, needed: bool = True, **options: Any) -> GRMPImageProcessor:
@@ -231,13 +231,13 @@ def preprocessing_beside(place: str, config: Any, *, needed: bool = True, **opti
 
 
 @contextmanager
-def _clear_errors(name: str, place: str) -> Iterator[None]:
+def _clear_errors(name: str) -> Iterator[None]:
     try:
         yield
     except GRMPError:
         raise
     except UNREADABLE as error:
-        if os.path.isdir(place):
+        if os.path.isdir(name):
             raise GRMPError(
                 f"Expected a complete CLIP or GRMP model in the folder {name!r}, got: {_first_line(error)}. Copy the "
                 "folder again."
@@ -250,7 +250,7 @@ def _clear_errors(name: str, place: str) -> Iterator[None]:
 
 def _commit(name: str, revision: str | None) -> str | None:
     """The commit of a model that was loaded from the Hub a moment ago; None for a folder."""
-    if name in ("default", EMBEDDED) or os.path.isdir(name):
+    if name == EMBEDDED or os.path.isdir(name):
         return None
     return Path(hf_hub_download(name, "config.json", revision=revision, local_files_only=True)).parent.name
 
@@ -340,7 +340,7 @@ def _put_side(base: Any, processor: GRMPImageProcessor, source: str, offline: bo
         raise GRMPError("Expected a base to put a side network beside, got a baked scorer. Name its base.")
     check_place(source, "side")
     offline = cached_only(source, None, offline=offline)
-    with _clear_errors(source, source):
+    with _clear_errors(source):
         base.put_beside(*backbone_side(source, local_files_only=offline))
     views = [*(view for view in processor.views if view != TILES), TILES]
     return GRMPImageProcessor(**{**processor.settings(), "views": views})
