@@ -100,7 +100,7 @@ def make_tiny_clip(tiny_clip_config: CLIPConfig) -> Callable[[int], CLIPModel]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_scorer() -> Callable[..., GRMPForImageQualityAssessment]:
     """`make_scorer(seed, vision={...}, text={...}, **config)`: a small random zero-shot scorer with 64 tokens.
 
@@ -177,7 +177,7 @@ def make_sided(
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_adapted(
     make_scorer: Callable[..., GRMPForImageQualityAssessment],
 ) -> Callable[..., PeftModel]:

@@ -17,14 +17,30 @@ from grmp_hf.training.arguments import GRMPTrainingArguments
 from grmp_hf.training.trainer import GRMPTrainer
 
 SCRIPT = Path(__file__).parent / "scripts" / "axes.py"
+AXES = runpy.run_path(str(SCRIPT))
 
 
-@pytest.fixture
-def folders(make_adapted: Callable[..., PeftModel], make_scorer: Callable[..., Any], tmp_path: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def folders(
+    make_adapted: Callable[..., PeftModel], make_scorer: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
     """A base and an adapter."""
-    make_scorer().save_pretrained(tmp_path / "base")
-    make_adapted().save_pretrained(str(tmp_path / "adapter"), save_embedding_layers=False)
-    return [str(tmp_path / "base"), str(tmp_path / "adapter")]
+    place = tmp_path_factory.mktemp("folders")
+    make_scorer().save_pretrained(place / "base")
+    make_adapted().save_pretrained(str(place / "adapter"), save_embedding_layers=False)
+    return [str(place / "base"), str(place / "adapter")]
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(
+    folders: list[str],
+    in_two_processes: Callable[..., None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """What two processes learn of five groups a step, three beside two: a file for every use."""
+    place = tmp_path_factory.mktemp("two")
+    in_two_processes(SCRIPT, *folders, place, 5, 1, *AXES["USES"])
+    return place
 
 
 def distance(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
@@ -33,37 +49,30 @@ def distance(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
 
 
 def test_the_plan_never_mixes_its_two_sets() -> None:
-    script = runpy.run_path(str(SCRIPT))
     for joint in (6, 2):
-        batches = script["within_sets"](joint)(1)
+        batches = AXES["within_sets"](joint)(1)
         for group in (group for batch in batches for group in batch):
             indices = {index for _, index in group}
-            assert len(indices) in (2, 3) and any(indices <= set(part) for part in script["SETS"])
+            assert len(indices) in (2, 3) and any(indices <= set(part) for part in AXES["SETS"])
 
 
-FLOAT = ["pairs", "channels", "certainty", "loda", "lpf", "groups"]
-DOUBLE = ["unique", "distillation"]
-
-
-@pytest.mark.parametrize(
-    ("use", "dtype", "bound"), [*((use, "float", 1e-6) for use in FLOAT), *((use, "double", 1e-12) for use in DOUBLE)]
-)
+@pytest.mark.parametrize("use", AXES["USES"])
 def test_two_processes_and_accumulation_are_one_batch(
-    use: str, dtype: str, bound: float, folders: list[str], tmp_path: Path, in_two_processes: Callable[..., None]
+    use: str, folders: list[str], of_two_processes: Path, tmp_path: Path
 ) -> None:
     """Five groups a step: of one process, of five batches, and three beside two of two processes."""
-    script = runpy.run_path(str(SCRIPT))
-    script["train"](*folders, tmp_path / "whole", use, 5, 1, dtype)
-    script["train"](*folders, tmp_path / "parts", use, 1, 5, dtype)
-    in_two_processes(SCRIPT, *folders, tmp_path / "two", use, 5, 1, dtype)
-    whole, parts, two = (load_file(tmp_path / name) for name in ("whole", "parts", "two"))
+    bound = 1e-12 if use in AXES["DOUBLE"] else 1e-6
+    for name, groups, steps in (("whole", 5, 1), ("parts", 1, 5)):
+        (tmp_path / name).mkdir()
+        AXES["train"](*folders, tmp_path / name, groups, steps, use)
+    whole, parts, two = (load_file(place / use) for place in (tmp_path / "whole", tmp_path / "parts", of_two_processes))
     assert distance(whole, parts) <= bound and distance(whole, two) <= bound
     if use == "unique":
         (bias,) = (value for name, value in whole.items() if name.endswith("head.modules_to_save.default.last.bias"))
         assert abs(bias[1].item() - 0.541325) > 1e-3  # where sigma is 1
         return
     if use in ("loda", "lpf", "groups", "distillation"):
-        begun = {n: p for n, p in script["start"](*folders, use).named_parameters() if n in whole}
+        begun = {n: p for n, p in AXES["start"](*folders, use).named_parameters() if n in whole}
         moved = {name: (whole[name] - weight).abs().max().item() for name, weight in begun.items()}
         assert begun.keys() == whole.keys() and max(moved.values()) > 1e-3
         return
@@ -75,16 +84,15 @@ def test_two_processes_and_accumulation_are_one_batch(
 def test_several_channels_without_a_rule_and_settings_beside_a_plan_are_refused(
     make_adapted: Callable[..., PeftModel], tmp_path: Path
 ) -> None:
-    script = runpy.run_path(str(SCRIPT))
-    data, plan = script["Pictures"](16, 1), script["within_sets"](5)
+    data, plan = AXES["Pictures"](16, 1), AXES["within_sets"](5)
     args = GRMPTrainingArguments(str(tmp_path), use_cpu=True, max_steps=1, save_strategy="no", disable_tqdm=True)
-    trainer = GRMPTrainer(make_adapted(), args, train_dataset=data, objective=script["three"], plan=plan)
+    trainer = GRMPTrainer(make_adapted(), args, train_dataset=data, objective=AXES["three"], plan=plan)
     with pytest.raises(GRMPError, match="one gradient of the channels fidelity, quality, semantic"):
         trainer.train()
     args.joint_batch_size = 4
     with pytest.raises(GRMPError, match="would be passed over beside a plan"):
-        GRMPTrainer(make_adapted(), args, train_dataset=data, objective=script["fidelity"], plan=plan)
+        GRMPTrainer(make_adapted(), args, train_dataset=data, objective=AXES["fidelity"], plan=plan)
     args.joint_batch_size = None
-    alone = GRMPTrainer(make_adapted(), args, train_dataset=data, objective=script["fidelity"])  # every picture alone
+    alone = GRMPTrainer(make_adapted(), args, train_dataset=data, objective=AXES["fidelity"])  # every picture alone
     with pytest.raises(GRMPError, match="none that a term of the objective counts"):
         alone.train()

@@ -1,7 +1,7 @@
-"""Train with an objective, a rule and a plan of one's own: `axes.py BASE ADAPTER OUTPUT USE GROUPS STEPS [double]`.
+"""Train with an objective, a rule and a plan of one's own: `axes.py BASE ADAPTER OUTPUT GROUPS STEPS USE ...`.
 
-USE is `pairs`, `channels`, `certainty`, `unique`, `distillation`, `loda`, `lpf` or `groups`; GROUPS are those of a
-joint batch, STEPS the batches that a step accumulates. What was trained is written to OUTPUT.
+GROUPS are those of a joint batch, STEPS the batches that a step accumulates, every USE one of `USES`. What was trained
+is written to OUTPUT/USE.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ USES: dict[str, dict[str, Any]] = {
     "lpf": {"objective": in_parallel(), "rule": summed({"category": 0.5})},
     "groups": {"objective": group_contrasts()},
 }
+DOUBLE = ("unique", "distillation")  # computed in double precision
 HELD = contextlib.ExitStack()  # of auxiliary heads, which are there as long as this
 OWN_PLAN = {"unique": 3, "distillation": 3, "loda": 3, "lpf": 3, "groups": 4}
 
@@ -142,8 +143,8 @@ def start(base: str, adapter: str, use: str) -> PeftModel:
     return get_peft_model(model, LNTuningConfig(target_modules=["layer_norm1"], modules_to_save=["head"]))
 
 
-def train(base: str, adapter: str, output: Path, use: str, joint: int, steps: int, dtype: str = "float") -> None:
-    torch.set_default_dtype(getattr(torch, dtype))
+def train(base: str, adapter: str, output: Path, joint: int, steps: int, use: str) -> None:
+    torch.set_default_dtype(torch.double if use in DOUBLE else torch.float)
     model = start(base, adapter, use).to(torch.get_default_dtype())
     settings = {"optim": "sgd", "learning_rate": 0.1, "lr_scheduler_type": "constant", "num_train_epochs": 2}
     with tempfile.TemporaryDirectory() as folder:
@@ -156,9 +157,10 @@ def train(base: str, adapter: str, output: Path, use: str, joint: int, steps: in
         GRMPTrainer(model, args, train_dataset=sets, plan=plan, **USES[use]).train()
     torch.set_default_dtype(torch.float)
     if args.process_index == 0:
-        save_file({n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}, output)
+        save_file({n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}, output / use)
 
 
 if __name__ == "__main__":
-    train(*sys.argv[1:3], Path(sys.argv[3]), sys.argv[4], *map(int, sys.argv[5:7]), *sys.argv[7:])
+    for wanted in sys.argv[6:]:
+        train(*sys.argv[1:3], Path(sys.argv[3]), *map(int, sys.argv[4:6]), wanted)
     PartialState().destroy_process_group()  # its threads would now and then abort the interpreter as it ends
