@@ -21,7 +21,7 @@ from grmp_hf.modeling.adapters import copy_base
 from grmp_hf.modeling.configuration_grmp import match_views
 from grmp_hf.modeling.gating import CLUSTERS, TEMPERATURE, KMeansGate, fit_centers
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
-from grmp_hf.record import EXPERT_NAME, SPLIT_FILE, Record, origin_of
+from grmp_hf.record import EXPERT_NAME, Record
 from grmp_hf.saving import adapter_sha256
 from grmp_hf.scoring import Scorer
 from grmp_hf.scratch import scratch_folder
@@ -193,7 +193,7 @@ def _splits(parts: Mapping[str, AdapterFiles]) -> dict[str, Split] | None:
     """Which pictures have taught each of them; None where one does not say."""
     found = {}
     for name, part in parts.items():
-        own = Split.load_own(part.folder / SPLIT_FILE, origin_of(part.folder).get("split_hash"))
+        own = Split.load_own(part.folder)
         if own is None:
             return None
         found[name] = own

@@ -45,7 +45,7 @@ from grmp_hf.modeling.side import backbone_side
 from grmp_hf.outputs import check_source
 from grmp_hf.places import cached_only, check_place, spelling
 from grmp_hf.pushing import push
-from grmp_hf.record import SPLIT_FILE, WEIGHTS_FILE, Record, origin_of, read_experts
+from grmp_hf.record import WEIGHTS_FILE, Record, read_experts
 from grmp_hf.saving import adapter_sha256, package_versions, recorded_name, save
 from grmp_hf.scoring import Scorer
 
@@ -159,7 +159,7 @@ def load(
         "versions": package_versions(),
     }
     beside = found.folder if found else folder_of_split(name, commit if baked else None, offline)
-    taught = Split.load_own(beside / SPLIT_FILE, origin_of(beside).get("split_hash"))
+    taught = Split.load_own(beside)
     return Scorer(network.eval(), processor, scale, identity, taught)
 
 

@@ -169,13 +169,12 @@ def from_photographs(
 def from_table(table: RatedTable, processor: GRMPImageProcessor) -> Source:
     """Tasks by the column `distortion` of ratings; without that column the table is one task.
 
-    Rows of a test part are left out: what tests an adapter later must not teach its start.
+    Only rows that may teach are taken, see `own_parts`: what tests an adapter later must not teach its start.
 
     Raises:
         GRMPError: all rows are of a test part.
     """
-    tests = {row.name for row in own_parts(table)[1]}
-    rows = [row for row in table.rows if row.name not in tests]
+    rows, _ = own_parts(table)
     if not rows:
         raise GRMPError(f"{table.name}: expected ratings to learn from, got {len(table.rows)} that are all for testing")
     tasks: dict[str, list[Row]] = {}

@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "comparing": {"data", "evaluation", "modeling", "scoring", "views"},
     "contrasting": {"data", "families", "learning", "modeling", "scoring", "teaching", "training"},
-    "data": {"places", "scratch"},
+    "data": {"places", "record", "scratch"},
     "diffusion": {"data", "modeling", "saving", "scoring", "training"},
     "embedded": set(),
     "errors": set(),

@@ -58,8 +58,9 @@ def test_episodes_can_be_sent_to_loading_processes(
             assert all(torch.equal(here[name], there[name]) for name in here)
 
 
-def test_rows_of_a_test_part_teach_no_start(make_table: Callable[..., RatedTable]) -> None:
-    source = from_table(make_table(split=lambda number: "test" if number < 4 else "train"), PROCESSOR)
+def test_rows_of_other_parts_teach_no_start(make_table: Callable[..., RatedTable]) -> None:
+    parts = ["test", "test", "validation", "holdout"]
+    source = from_table(make_table(split=lambda number: [*parts, "train"][min(number, 4)]), PROCESSOR)
     assert [row.name for rows in source.tasks.values() for row in rows] == [f"{n:02}.png" for n in range(4, 12)]
     with pytest.raises(GRMPError, match="got 12 that are all for testing"):
         from_table(make_table(split=lambda number: "test"), PROCESSOR)

@@ -140,14 +140,12 @@ def _pictures(args: argparse.Namespace, name: str, adapter: str | None, place: s
     from grmp_hf.data.identity import KnownPictures
     from grmp_hf.data.listing import list_images
     from grmp_hf.data.splits import Split
-    from grmp_hf.record import origin_of
 
     if Path(place).is_file():
         found: list[Any] = [row.image for row in read_table(place, args).rows]
     else:
         found = [Path(path) for path in list_images([place]).paths]
-    folder = Path(adapter or "")
-    split = Split.load_own(folder / SPLIT_FILE, origin_of(folder).get("split_hash")) if adapter else None
+    split = Split.load_own(adapter) if adapter else None
     known = KnownPictures(split.contents.values()) if split is not None else None
     own = [picture for picture in found if known is not None and known.holds(picture)]
     what = (

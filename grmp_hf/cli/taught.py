@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from grmp_hf.errors import GRMPError
-from grmp_hf.record import SPLIT_FILE, origin_of, read_experts
+from grmp_hf.record import SPLIT_FILE, read_experts
 
 if TYPE_CHECKING:
     from grmp_hf.data import Row, Split
@@ -96,7 +96,7 @@ def leave_out_taught(rows: Sequence[Row], split: Split, where: str) -> tuple[lis
 def _read_split(folder: Path, who: str) -> Found:
     from grmp_hf.data import Split
 
-    split = Split.load_own(folder / SPLIT_FILE, origin_of(folder).get("split_hash"))
+    split = Split.load_own(folder)
     return _found(split, who, (read_experts(folder) or {}).get("experts", ()))
 
 

@@ -22,6 +22,7 @@ from grmp_hf.data.columns import RatedTable, Row, first_few
 from grmp_hf.data.grouping import SplitUnit, about_copies, check_apart, first_name, groups_of, unit_of
 from grmp_hf.data.identity import content_id
 from grmp_hf.errors import GRMPError
+from grmp_hf.record import SPLIT_FILE, origin_of
 
 __all__ = [
     "Split",
@@ -114,13 +115,13 @@ class Split:
         return split
 
     @classmethod
-    def load_own(cls, path: str | os.PathLike[str], recorded: str | None) -> Split | None:
-        """As `load` of a run that has recorded the hash; None where no whole file of that run is there."""
+    def load_own(cls, folder: str | os.PathLike[str]) -> Split | None:
+        """Of the run that the record of an adapter's or model's folder is of; None where no whole one lies there."""
         try:
-            split = cls.load(path)
+            split = cls.load(Path(folder) / SPLIT_FILE)
         except GRMPError:
             return None
-        return split if recorded in (None, split.hash) else None
+        return split if origin_of(folder).get("split_hash") in (None, split.hash) else None
 
 
 def draw_shots(
@@ -292,8 +293,10 @@ def random_split(table: RatedTable, *, train_share: float = 0.8, seed: int = 0, 
             content over both sides, which flatters every method.
 
     Raises:
-        GRMPError: nothing left on one side, or "reference" or "scene" without that column.
+        GRMPError: a share that is none, nothing left on one side, or "reference" or "scene" without that column.
     """
+    if not 0 <= train_share <= 1:
+        raise GRMPError(f"train_share: expected a number in (0, 1), got {train_share}; 0.8 is usual")
     groups, unit = groups_of(table, by)
     order = np.random.RandomState(seed).permutation(len(groups))
     n_train = int(len(groups) * train_share + 1e-9)  # 0.29 of 100 is 29

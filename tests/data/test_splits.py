@@ -230,6 +230,8 @@ def test_folds_test_each_picture_once() -> None:
             lambda: random_split(make_table(), train_share=1.0),
             "got 40 of 40 pictures to teach; choose a train_share from 1/40 to 39/40",
         ),
+        (lambda: random_split(make_table(), train_share=float("nan")), r"train_share: expected .*, got nan; 0.8"),
+        (lambda: random_split(make_table(), train_share=80), r"train_share: expected .*, got 80; 0.8 is usual"),
         (lambda: fold_splits(make_table(), 1), "between 2 and 40 folds, .* got 1; choose another number"),
         (
             lambda: fold_splits(make_table(references=4), 5),
