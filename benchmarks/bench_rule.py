@@ -12,10 +12,6 @@ tower's tensors, and which share of the quality gradient's squared length lambda
 Second, the shift of the anchors that a readout of residuals learns, without features, is divided into its part along
 the scene anchors and the rest; what the first part is worth is the SRCC with it, without it, and with it turned round,
 as a large lambda does.
-
-Third, the case that the rule is made for: shots whose content and quality are confounded by construction, all good ones
-of one scene and all bad ones of another (by the base's own scene anchors). Visual prompts are trained at lambda 0, 1
-and 5, tensor by tensor; other photographs of both scenes, of all qualities, are scored, in each scene and together.
 """
 
 from __future__ import annotations
@@ -46,7 +42,6 @@ from grmp_hf.training.pictures import RatedPictures
 from grmp_hf.training.rules import alignment, turn_away
 
 WATCHED = 50
-STRENGTHS = (0.0, 1.0, 5.0)
 READOUT = FewShotRecipe(anchor_residuals=True, calibrate=True, features=False, learning_rate=0.05, steps=200)
 KEPT = {"without it": 0.0, "turned round": -1.0}
 """What becomes of the part along the scene anchors -> its factor."""
@@ -165,61 +160,6 @@ def content(scorer: Scorer, pictures: Pictures, shots: int, draws: int) -> dict[
     }
 
 
-def confound(scenes: Any, quality: Any, seed: int) -> tuple[Any, Any]:
-    """Good pictures of one scene and bad ones of another in turn, and which pictures are of the two scenes."""
-    rng = np.random.default_rng(seed)
-    common = [scene for scene in np.unique(scenes) if (scenes == scene).sum() >= 2 * WATCHED - WATCHED // 2]
-    first, second = rng.choice(common, 2, replace=False)
-    good, bad = (np.flatnonzero(scenes == scene) for scene in (first, second))
-    good, bad = good[quality[good] > np.median(quality)], bad[quality[bad] < np.median(quality)]
-    half = WATCHED // 2
-    taught = np.concatenate([rng.permutation(good)[:half], rng.permutation(bad)[:half]])
-    return taught, np.setdiff1d(np.flatnonzero(np.isin(scenes, (first, second))), taught)
-
-
-def confounded(scorer: Scorer, pictures: Pictures, recipe: FewShotRecipe, start: Any, draws: int) -> dict[str, Any]:
-    """SRCC within scenes and together at each lambda, and each lambda against 0 over the same draws."""
-    model: Any = scorer.model
-    with torch.inference_mode():
-        embeds = torch.from_numpy(pictures.embeds).float()
-        scenes = model(image_embeds=embeds, output_semantic=True).semantic_logits.argmax(1).numpy()
-    quality = pictures.quality.numpy()
-    found: dict[str, dict[str, list[float]]] = {f"lambda {s:g}": {"within": [], "together": []} for s in STRENGTHS}
-    found["zero-shot"] = {"within": [], "together": []}
-    for seed in range(draws):
-        taught, scored = confound(scenes, quality, seed)
-        inside = [scored[scenes[scored] == scene] for scene in np.unique(scenes[scored])]
-
-        def keep(name: str, said: dict[int, float], scored: Any = scored, inside: Any = inside) -> None:
-            ranks = [srcc(np.array([said[at] for at in part]), pictures.mos[part]) for part in (*inside, scored)]
-            found[name]["within"].append(float(np.mean(ranks[:-1])))
-            found[name]["together"].append(ranks[-1])
-
-        keep("zero-shot", {at: float(pictures.zero_shot[at]) for at in scored})
-        for strength in STRENGTHS:
-            with tempfile.TemporaryDirectory() as folder:
-                learnt = adapt(
-                    fresh_base(scorer),
-                    rated(scorer, pictures, taught),
-                    recipe=dataclasses.replace(recipe, regularization_strength=strength),
-                    start=start,
-                    seed=seed,
-                    output_dir=folder,
-                )
-            adapted = dataclasses.replace(scorer, model=learnt)
-            scores = adapted.score([pictures.rows[at] for at in scored]).quality.tolist()
-            keep(f"lambda {strength:g}", dict(zip(scored.tolist(), scores, strict=True)))
-        print(f"\rconfounded draw {seed + 1} of {draws}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    return {
-        name: {
-            kind: {**summary(values), "minus_lambda_0": against(values, found["lambda 0"][kind])}
-            for kind, values in kinds.items()
-        }
-        for name, kinds in found.items()
-    }
-
-
 def against(values: list[float], others: list[float]) -> dict[str, Any]:
     """Mean difference over paired draws, with its interval."""
     compared = paired_over_draws(values, others)
@@ -246,10 +186,6 @@ def main() -> None:
         },
         "content": {str(shots): content(scorer, pictures, shots, arguments.draws) for shots in arguments.shots},
     }
-    recipe, start = recipes()["visual prompts"]
-    figures["confounded"] = confounded(centre, pictures, recipe, start, arguments.draws)
-    for name, found in figures["confounded"].items():
-        print(name, {kind: (value["median"], value["minus_lambda_0"]) for kind, value in found.items()})
     for name, found in figures["gradients"].items():
         print(name, {key: value["median"] for key, value in found.items() if key != "steps"})
     for shots, found in figures["content"].items():
