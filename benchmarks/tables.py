@@ -24,7 +24,7 @@ from measuring import RESULTS, ROOT, make_parser
 from neighbour_tables import every_label, side_by_side
 from speed_tables import experts, files, loader, steps, towers
 from stream_tables import STREAM
-from world_tables import PHOTOGRAPHS, at_fifty, beside_simple, compared, pairs, reliable, sure, unlike
+from world_tables import PHOTOGRAPHS, at_fifty, beside_simple, compared, modules, pairs, reliable, sure, unlike
 
 DOCUMENTS = ("README.md", "model_card.md", "benchmarks/README.md")
 _BLOCK = re.compile(r"<!-- table: ([a-z_0-9]+) -->\n.*?<!-- end of table -->", re.DOTALL)
@@ -283,6 +283,7 @@ TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
     "import": ("import", imports),
     **_rows("experts", experts=experts),
     **_rows("pairs", pairs=pairs),
+    **_rows("modules", modules=modules),
     **_rows("compare", compare=compared, compare_reliable=reliable),
     **_rows("explain", explain=named, explain_confused=confused),
     **_rows("grepq", grepq=pathways, grepq_zero_shot=without_labels),

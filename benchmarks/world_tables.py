@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import mean, median
 from typing import Any
 
-__all__ = ["at_fifty", "beside_simple", "compared", "pairs", "reliable", "sure", "unlike"]
+__all__ = ["at_fifty", "beside_simple", "compared", "modules", "pairs", "reliable", "sure", "unlike"]
 
 Rows = list[dict[str, Any]]
 
@@ -99,6 +99,26 @@ def compared(result: dict[str, Any]) -> list[list[str]]:
         for method, title in COMPARED.items():
             found = [row for row in result["rows"] if (row["world"], row["method"]) == (world, method)]
             rows.append([WORLDS[world], title, *(f"{mean(row[name] for row in found):.3f}" for name in figures)])
+    return rows
+
+
+QUESTIONS = {
+    "start": "the start in the package, default recipe",
+    "rule": "lambda 5, recipe `visual`",
+    "confounded": "the same, content and quality confounded",
+}
+
+
+def modules(result: dict[str, Any]) -> list[list[str]]:
+    """Mean SRCC without and with a module over draws of `bench_modules.py`, and what it gains, with its interval."""
+    rows = [["module", "world", "labels", "zero-shot", "without", "with", "gain [95 % interval]"]]
+    for question, title in QUESTIONS.items():
+        for world, called in WORLDS.items():
+            for row in result["summary"]:
+                if (row["question"], row["world"]) == (question, world):
+                    gain = f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
+                    means = (f"{row[name]:.3f}" for name in ("zero_shot", "without", "with"))
+                    rows.append([title, called, str(row["labels"]), *means, gain])
     return rows
 
 
