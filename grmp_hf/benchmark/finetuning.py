@@ -24,6 +24,7 @@ from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor, normalize
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.scoring import Scorer
 from grmp_hf.scratch import scratch_folder
+from grmp_hf.training.aside import aside
 from grmp_hf.training.checking import check_settings
 from grmp_hf.training.precision import BF16, settle_bf16
 
@@ -90,6 +91,7 @@ class FullFineTuning:
     def _look(self) -> Looking:
         return Looking(first_views(self.base, self.views).without_tiles())
 
+    @aside
     def _train(self, data: _Views, seed: int, callbacks: list[Any]) -> nn.Module:
         torch.manual_seed(seed)  # of the head
         model: nn.Module = _tower_with_head(cast(GRMPForImageQualityAssessment, self.base.model))

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from grmp_hf.diffusion.scorer import DiffusionScorer
+from grmp_hf.training.aside import aside
 from grmp_hf.training.checkpoints import digest
 from grmp_hf.training.fitting import fitting, plain_arguments
 from grmp_hf.training.objectives import Batch, Forward, Term, shown
@@ -55,6 +56,7 @@ def squared_error(student: Forward, teacher: Forward, batch: Batch) -> dict[str,
     return {"quality": Term((output.mean - labels.to(output.mean)).square().mean(), len(labels))}
 
 
+@aside
 def adapt_diffusion(
     model: DiffusionScorer,
     pictures: RatedPictures,

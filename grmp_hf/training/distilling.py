@@ -23,6 +23,7 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_injection import LoDaConfig
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.record import Record
+from grmp_hf.training.aside import aside
 from grmp_hf.training.checkpoints import digest
 from grmp_hf.training.fitting import fitting, plain_arguments, say_taught
 from grmp_hf.training.objectives import Batch, Forward, Term, shown
@@ -111,6 +112,7 @@ def _only_view(drawn: Tensor | None, taught: Tensor) -> Tensor:
     return drawn[:, 0]
 
 
+@aside
 def adapt_student(
     model: GRMPForImageQualityAssessment,
     pictures: RatedPictures,

@@ -23,6 +23,7 @@ from grmp_hf.modeling.linear_heads import Cosines
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.training.arguments import GRMPTrainingArguments
+from grmp_hf.training.aside import aside
 from grmp_hf.training.calibration import place_means
 from grmp_hf.training.checkpoints import digest
 from grmp_hf.training.continual import distilled, hold, importance
@@ -55,6 +56,7 @@ class Held:
     weights: Mapping[str, Tensor]
 
 
+@aside
 def begin(
     base: GRMPForImageQualityAssessment, recipe: StreamRecipe, sets: int, *, seed: int, before: PeftModel | None = None
 ) -> PeftModel:
@@ -109,6 +111,7 @@ def trained_weights(model: PeftModel) -> int:
     return sum(w.numel() for name, w in model.named_parameters() if w.requires_grad and _HEAD not in name)
 
 
+@aside
 def learn(
     model: PeftModel,
     pictures: RatedPictures,

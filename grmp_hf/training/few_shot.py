@@ -27,6 +27,7 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig, feature_groups
 from grmp_hf.record import Record
 from grmp_hf.training.arguments import GRMPTrainingArguments
+from grmp_hf.training.aside import aside
 from grmp_hf.training.calibration import fit_calibration
 from grmp_hf.training.checkpoints import digest
 from grmp_hf.training.evidence import Belief
@@ -68,6 +69,7 @@ def reference_modules(model: GRMPForImageQualityAssessment, blocks: int = 4) -> 
     return [*names, "final_layer_norm", "post_layernorm"]
 
 
+@aside
 def adapt(
     model: GRMPForImageQualityAssessment,
     pictures: RatedPictures,
@@ -135,6 +137,7 @@ def adapt(
     return adapted
 
 
+@aside
 def adapt_embeds(
     model: GRMPForImageQualityAssessment,
     embeds: Tensor,

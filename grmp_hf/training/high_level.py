@@ -19,6 +19,7 @@ from grmp_hf.modeling.linear_heads import Projected
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.record import Record
 from grmp_hf.training.arguments import GRMPTrainingArguments
+from grmp_hf.training.aside import aside
 from grmp_hf.training.checkpoints import digest
 from grmp_hf.training.contrasts import SHARE, RankedBy, group_contrasts
 from grmp_hf.training.expert_fitting import adapter_config
@@ -83,6 +84,7 @@ class HighLevelRecipe(Recipe):
         return group_contrasts(share=self.share, temperature=self.temperature, ranked_by=self.ranked_by)
 
 
+@aside
 def learn_high_level(
     model: GRMPForImageQualityAssessment,
     pictures: RatedPictures,

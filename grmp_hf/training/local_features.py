@@ -17,6 +17,7 @@ from grmp_hf.modeling.linear_heads import Cosine, end_anchors
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_injection import LoDaConfig
 from grmp_hf.record import Record
+from grmp_hf.training.aside import aside
 from grmp_hf.training.calibration import place_means
 from grmp_hf.training.checkpoints import digest
 from grmp_hf.training.fitting import fitting, plain_arguments, say_taught
@@ -80,6 +81,7 @@ class LoDaRecipe(Recipe):
         return LoDaConfig(**{name: getattr(self, name) for name in names}, modules_to_save=["head"])
 
 
+@aside
 def adapt_locally(
     model: GRMPForImageQualityAssessment,
     pictures: RatedPictures,

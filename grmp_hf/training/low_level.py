@@ -21,6 +21,7 @@ from grmp_hf.modeling.fragments import GRID, PIECE, cut, draw_places, mirrored
 from grmp_hf.modeling.image_processing_grmp import normalize
 from grmp_hf.modeling.low_level import RESNET18, SMALL, LowLevelConfig, LowLevelEncoder
 from grmp_hf.training.arguments import GRMPTrainingArguments
+from grmp_hf.training.aside import aside
 from grmp_hf.training.contrasts import version_contrasts
 from grmp_hf.training.fitting import Teller, fitting, kept_quietly
 from grmp_hf.training.precision import BF16
@@ -148,6 +149,7 @@ class Fragments(EpochDataset[dict[str, Tensor]]):
         return {"pixel_values": values, "similarity": torch.from_numpy(similarity)}
 
 
+@aside
 def learn_low_level(
     families: Versions,
     *,

@@ -19,6 +19,7 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.record import Record
 from grmp_hf.training.arguments import GRMPTrainingArguments
+from grmp_hf.training.aside import aside
 from grmp_hf.training.calibration import fit_calibration
 from grmp_hf.training.checkpoints import digest
 from grmp_hf.training.episodes import Episodes
@@ -30,6 +31,7 @@ __all__ = ["PretrainRecipe", "check_recipe", "pretrain"]
 _CALIBRATING = 24  # episodes, about one of each type of distortion
 
 
+@aside
 def pretrain(
     model: GRMPForImageQualityAssessment,
     episodes: Episodes,

@@ -22,6 +22,7 @@ from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.modeling.two_stream import TwoStreamHead
 from grmp_hf.record import Record
+from grmp_hf.training.aside import aside
 from grmp_hf.training.checkpoints import digest
 from grmp_hf.training.fitting import fitting, plain_arguments, say_taught
 from grmp_hf.training.parallel import BINS, categories, in_parallel
@@ -72,6 +73,7 @@ class TwoStreamRecipe(Recipe):
     bf16: BF16 = False
 
 
+@aside
 def adapt_streams(
     model: GRMPForImageQualityAssessment,
     pictures: RatedPictures | Columns,
