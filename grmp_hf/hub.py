@@ -30,7 +30,7 @@ from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.splits import Split
 from grmp_hf.data.text import describe_stand_in
 from grmp_hf.errors import GRMPError
-from grmp_hf.modeling.adapters import copy_base
+from grmp_hf.modeling.adapters import check_whole, copy_base
 from grmp_hf.modeling.baked import Baked, GRMPBakedConfig, GRMPBakedScorer
 from grmp_hf.modeling.baked_experts import GRMPBakedExperts, GRMPBakedExpertsConfig
 from grmp_hf.modeling.bases import base_fingerprint, check_base, side_fingerprint
@@ -277,13 +277,13 @@ def attach(
         elif head is not None:
             base.head = head
         check_base(config, base)
-        return keep_head(PeftModel.from_pretrained(base, str(adapter.folder), config=config), own)
+        model = PeftModel.from_pretrained(base, str(adapter.folder), config=config)
+        return check_whole(keep_head(model, own), adapter.folder / WEIGHTS_FILE)
     except GRMPError as error:
         raise GRMPError(f"Adapter {adapter.name!r}: {error}") from error
     except KeyError as error:  # PEFT's, of a trained copy of a module
-        raise GRMPError(
-            f"Adapter {adapter.name!r} is damaged: {WEIGHTS_FILE} lacks the tensor {error}. Copy it again."
-        ) from error
+        lacks = f"{WEIGHTS_FILE} lacks the tensor {error}"
+        raise GRMPError(f"Adapter {adapter.name!r} is damaged: {lacks}. Copy it again.") from error
     except (AttributeError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         with open(adapter.folder / WEIGHTS_FILE, "rb") as file:
             found = describe_stand_in(file.read(64)) or _first_line(error)

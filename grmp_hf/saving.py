@@ -16,8 +16,10 @@ from peft import PeftModel
 from grmp_hf.cards import write_card
 from grmp_hf.embedded import EMBEDDED
 from grmp_hf.errors import GRMPError
+from grmp_hf.modeling.adapters import put_apart
 from grmp_hf.modeling.baked import Baked
 from grmp_hf.modeling.bases import check_base
+from grmp_hf.modeling.caching import acting_adapters
 from grmp_hf.modeling.experts import Experts
 from grmp_hf.modeling.gating import GATE_FILE
 from grmp_hf.modeling.known_heads import check_kept
@@ -51,8 +53,8 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
     Of experts, each one is written into a folder of its own, and their gate beside them.
 
     Raises:
-        GRMPError: another adapter acts in the model than when the scorer was made, the folder cannot be written to, the
-            model has a head with weights that no adapter holds, or it is none of a CLIP.
+        GRMPError: another adapter acts in the model than when the scorer was made, or several do, the folder cannot be
+            written to, the model has a head with weights that no adapter holds, or it is none of a CLIP.
     """
     target, model = Path(folder), scorer.model
     if not hasattr(model, "config"):
@@ -61,7 +63,8 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
         )
     scorer.check_adapter()
     _refuse_others(scorer, target)
-    with writing(target):
+    _check_alone(model)
+    with writing(target), put_apart(model):
         if isinstance(model, Experts):
             for name, expert in model.experts.items():
                 scale = Record.of(expert.active_peft_config).scale
@@ -81,6 +84,22 @@ def save(scorer: Scorer, folder: str | os.PathLike[str]) -> None:
         if scorer.taught is not None:
             scorer.taught.save(target / SPLIT_FILE)
     write_card(target)
+
+
+def _check_alone(model: Any) -> None:
+    """Raise where more or less acts in a model with an adapter than the one that is written."""
+    if not isinstance(model, PeftModel):
+        return
+    if any(isinstance(part, PeftModel) for part in model.modules() if part is not model):
+        raise GRMPError(
+            "Expected an adapter around a base, got one around a model that had an adapter already: only the outer one "
+            "would be saved. Learn it anew on the base alone, grmp_hf.load(base).model."
+        )
+    if len(acting := acting_adapters(model)) != 1:
+        raise GRMPError(
+            f"Expected a model in which one adapter acts, which is saved, got {len(acting)} ({', '.join(acting)}). Let "
+            "one of them act: model.set_adapter(name)."
+        )
 
 
 def _refuse_others(scorer: Scorer, target: Path) -> None:

@@ -10,13 +10,16 @@ import copy
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import peft
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+from peft.tuners.ln_tuning.layer import LNTuningLayer
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper, PeftType, register_peft_method
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from grmp_hf.errors import GRMPError
@@ -27,8 +30,10 @@ __all__ = [
     "AdapterTuner",
     "adapter_weights",
     "changes_embedding",
+    "check_whole",
     "copy_base",
     "merged_copy",
+    "put_apart",
     "register_method",
     "teacher_mode",
     "unload",
@@ -202,6 +207,44 @@ def _check_exact(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
             f"{unexpected or 'none'}, other sizes: {resized or 'none'}. The adapter's file is damaged or of another "
             "base."
         )
+
+
+def check_whole(model: PeftModel, file: Path) -> PeftModel:
+    """A model whose adapter was loaded; PEFT leaves weights that its file lacks as they began.
+
+    Args:
+        model: with the adapter "default", of any method.
+        file: from which it was loaded.
+
+    Raises:
+        GRMPError: the file lacks some of its weights.
+    """
+    with safe_open(file, "pt") as found:
+        got = set(found.keys())
+    expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if missing := sorted(expected.keys() - got):
+        raise GRMPError(
+            f"Expected the {len(expected)} tensors of the adapter's config in {file.name}, got {len(got)}, among which "
+            f"{len(missing)} are missing ({missing[0]}, ...). Copy the file again; if the adapter was put around a "
+            "model that had one already, learn it again on the base alone."
+        )
+    return model
+
+
+@contextmanager
+def put_apart(model: nn.Module) -> Iterator[None]:
+    """Within this context LayerNorms that were merged are apart again, so that what is saved is what was learnt.
+
+    PEFT merges one by putting it in the place of the base's, which is then what the adapter holds.
+    """
+    merged: Any = [layer for layer in model.modules() if isinstance(layer, LNTuningLayer) and layer.merged]
+    try:
+        for layer in merged:
+            layer.unmerge()
+        yield
+    finally:
+        for layer in merged:
+            layer.merge()
 
 
 @contextmanager

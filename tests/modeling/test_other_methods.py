@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import json
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LNTuningConfig, LoraConfig, PeftConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import grmp_hf
@@ -24,7 +26,7 @@ from grmp_hf.modeling.baking import bake
 from grmp_hf.modeling.bases import base_fingerprint
 from grmp_hf.modeling.heads import Features, GRMPOutput, Head, Text
 from grmp_hf.modeling.peft_injection import LoDaConfig
-from grmp_hf.record import CONFIG_FILE, RECORD, Record
+from grmp_hf.record import CONFIG_FILE, RECORD, WEIGHTS_FILE, Record
 from tests.modeling.test_side import put_side
 
 PIXELS = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(3))
@@ -214,6 +216,52 @@ def test_saved_and_loaded_it_scores_the_same(
     assert "1 (best) to 5 (worst) stars" in (tmp_path / "mine" / "README.md").read_text()
     again.save(tmp_path / "copy")
     assert np.array_equal(grmp_hf.load(tmp_path / "copy").score(photos).score, expected)
+
+
+def test_a_merged_layer_norm_is_saved_as_it_was_learnt(clip_folder: Path, photos: list[Path], tmp_path: Path) -> None:
+    scorer = own(clip_folder, METHODS["layer norm"])
+    expected = scorer.score(photos).score
+    scorer.model.merge_adapter()
+    scorer.save(tmp_path / "mine")
+    assert scorer.model.get_base_model().clip.vision_model.post_layernorm.merged  # as it was left
+    assert np.array_equal(scorer.score(photos).score, expected)
+    assert np.array_equal(grmp_hf.load(tmp_path / "mine").score(photos).score, expected)
+
+
+def test_an_adapter_around_another_is_not_saved_alone(
+    method: Any, clip_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    scorer = own(clip_folder, method)
+    nested = get_peft_model(scorer.model, LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=False))
+    with pytest.raises(GRMPError, match=r"only the outer one would be saved. Learn it anew on the base alone"):
+        dataclasses.replace(scorer, model=nested.eval()).save(tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+    nested.save_pretrained(tmp_path / "peft")  # which does not ask
+    with pytest.raises(GRMPError, match=r"are missing \(base_model.*learn it again on the base"):
+        grmp_hf.load(clip_folder, adapter=tmp_path / "peft")
+
+
+def test_two_loras_that_act_together_are_not_saved_as_one(clip_folder: Path, tmp_path: Path) -> None:
+    scorer = own(clip_folder, METHODS["lora"])
+    scorer.model.add_adapter("other", METHODS["lora"]())
+    scorer.model.base_model.set_adapter(["default", "other"])
+    both = dataclasses.replace(scorer, model=copy.deepcopy(scorer.model))
+    with pytest.raises(GRMPError, match=r"got 2 \(default, other\). Let one of them act: model.set_adapter"):
+        both.save(tmp_path / "mine")
+    both.model.set_adapter("other")
+    dataclasses.replace(both, model=copy.deepcopy(both.model)).save(tmp_path / "mine")
+
+
+def test_an_adapter_that_lacks_a_tensor_is_refused(
+    method: Any, clip_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    own(clip_folder, method).save(tmp_path / "mine")
+    file = tmp_path / "mine" / WEIGHTS_FILE
+    tensors = load_file(file)
+    del tensors[sorted(tensors)[0]]
+    save_file(tensors, file)
+    with pytest.raises(GRMPError, match=r"Adapter 'mine'.* (missing|lacks)"):
+        grmp_hf.load(clip_folder, adapter=tmp_path / "mine")
 
 
 def test_the_ways_of_transformers_load_it_too(
