@@ -181,7 +181,7 @@ def _scale(scale: Mapping[str, Any] | None) -> str:
     if scale is None:
         return "0 (worst) to 1 (best)"
     low, high = ("worst", "best") if scale["higher_is_better"] else ("best", "worst")
-    return f"{scale['low']:g} ({low}) to {scale['high']:g} ({high}) {scale['unit']}".rstrip()
+    return f"{scale['low']:.15g} ({low}) to {scale['high']:.15g} ({high}) {scale['unit']}".rstrip()
 
 
 def _usage(config: Mapping[str, Any]) -> str:

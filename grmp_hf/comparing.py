@@ -99,7 +99,7 @@ def score_tests(
                 rows.append(_row(scorer, row, found, (None, None), ""))
             else:
                 at = next(place)
-                rows.append(_row(scorer, row, judged.of(at), others[at].round(6).tolist(), warning))
+                rows.append(_row(scorer, row, judged.of(at), others[at].round(scorer.unit.places).tolist(), warning))
         if advance is not None:
             advance(len(chunk))
     rating = np.array([row["rating"] for row in rows if row["status"] == "ok"])

@@ -43,7 +43,8 @@ class ScoredPicture(NamedTuple):
 
     Attributes:
         path: as it was given.
-        score: on the scorer's scale, rounded to six digits; None for a bad picture.
+        score: on the scorer's scale, rounded to six digits after the point, to more where the scale is short; None for
+            a bad picture.
         quality: in [0, 1], 1 = best, rounded to six digits; None for a bad picture.
         status: "ok", "not_finite", or one of ``grmp_hf.data.IMAGE_ERROR_CODES``.
         message: what is wrong and what to do; empty for a good picture.

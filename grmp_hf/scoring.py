@@ -214,7 +214,7 @@ class Scorer:
         quality = float(found.quality if isinstance(found, Scores) else found)
         if not math.isfinite(quality):
             return ScoredPicture(path, None, None, "not_finite", f"the model gave no number; {remedy(self.identity)}")
-        row = ScoredPicture(path, round(self.unit.to_score(quality), 6), round(quality, 6), "ok", "")
+        row = ScoredPicture(path, round(self.unit.to_score(quality), self.unit.places), round(quality, 6), "ok", "")
         if scores is not None and scores.explained is not None:
             row = row._replace(**scores.explained.cells())  # type: ignore[attr-defined]
         if scores is not None and scores.experts is not None:
@@ -223,7 +223,7 @@ class Scorer:
             row = row._replace(experts=dict(zip(names, shares, strict=True)))
         if scores is None or scores.low is None or scores.high is None:
             return row
-        low, high = round(float(scores.low), 6), round(float(scores.high), 6)
+        low, high = (round(float(bound), self.unit.places) for bound in (scores.low, scores.high))
         return row._replace(low=low, high=high, unlike=bool(scores.unlike))
 
     def views(self, picture: Picture | Row, *, warn: Callable[[str], None] | None = None) -> Tensor:

@@ -239,7 +239,7 @@ def _plot(table: RatedTable, tested: Tested, metrics: dict[str, Any], path: Path
 
 def _axis(scale: RatingScale) -> str:
     best = scale.high if scale.higher_is_better else scale.low
-    return f"{scale.low:g} to {scale.high:g}{scale.unit and ' ' + scale.unit}, {best:g} = best"
+    return f"{scale.low:.15g} to {scale.high:.15g}{scale.unit and ' ' + scale.unit}, {best:.15g} = best"
 
 
 def _print(args: argparse.Namespace, metrics: dict[str, Any], notes: list[str]) -> None:

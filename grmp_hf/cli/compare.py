@@ -11,6 +11,7 @@ from grmp_hf.cli.writing import UNLIKE, describe_scorer
 from grmp_hf.errors import GRMPError
 
 if TYPE_CHECKING:
+    from grmp_hf.data.scales import RatingScale
     from grmp_hf.preferring import Comparison
 
 __all__ = ["add_parser", "run"]
@@ -68,42 +69,49 @@ def run(args: argparse.Namespace) -> int:
     about = {"scale": str(scorer.unit), "scorer": describe_scorer(scorer.identity), "known_by": found.known_by}
     if args.json:
         assumed = {"noise": args.noise} if found.known_by == "assumed" else {}
-        print(json.dumps({**about, **assumed, **_all(found, paths)}))
+        print(json.dumps({**about, **assumed, **_all(found, paths, scorer.unit)}))
         return 0
-    tell(*(_pair(found, paths) if len(paths) == 2 else _ranking(found, paths)))
+    tell(*(_pair if len(paths) == 2 else _ranking)(found, paths, scorer.unit))
     say(args, f"scale {about['scale']}; scored by {about['scorer']}")
     say(args, _KNOWN_BY[found.known_by].format(noise=args.noise))
     return 0
 
 
-def _pair(found: Comparison, paths: list[str]) -> list[str]:
+def _pair(found: Comparison, paths: list[str], unit: RatingScale) -> list[str]:
     better, worse = found.order
     chance = found.chance[better, worse]
     return [
         f"{paths[better]} is better with probability {chance:.2f}",
-        *(f"  {found.scores.score[at]:.4g}  {paths[at]}{_unlike(found, at)}" for at in (better, worse)),
+        *(f"  {_score(found, at, unit)}  {paths[at]}{_unlike(found, at)}" for at in (better, worse)),
     ]
 
 
-def _ranking(found: Comparison, paths: list[str]) -> list[str]:
+def _ranking(found: Comparison, paths: list[str], unit: RatingScale) -> list[str]:
     order, lines = found.order, ["rank  score     better than the next  path"]
     for place, at in enumerate(order):
         ahead = f"{found.chance[at, order[place + 1]]:.2f}" if place + 1 < len(order) else "-"
-        lines.append(f"{place + 1:<4}  {found.scores.score[at]:<8.4g}  {ahead:<20}  {paths[at]}{_unlike(found, at)}")
+        lines.append(f"{place + 1:<4}  {_score(found, at, unit):<8}  {ahead:<20}  {paths[at]}{_unlike(found, at)}")
     return lines
+
+
+def _score(found: Comparison, at: int, unit: RatingScale) -> str:
+    """In the unit of the scorer: four digits, or as many as tell a ten-thousandth of its scale."""
+    score = f"{found.scores.score[at]:.4g}"
+    near = abs(float(score) - found.scores.score[at]) <= 1e-3 * (unit.high - unit.low)
+    return score if near else f"{found.scores.score[at]:.{unit.places - 2}f}"
 
 
 def _unlike(found: Comparison, at: int) -> str:
     return f"  ({UNLIKE})" if found.scores.unlike is not None and found.scores.unlike[at] else ""
 
 
-def _all(found: Comparison, paths: list[str]) -> dict[str, Any]:
+def _all(found: Comparison, paths: list[str], unit: RatingScale) -> dict[str, Any]:
     """Pictures as they were given, their order, and the probability of each pair."""
     scores = found.scores
     rows = [
         {
             "path": path,
-            "score": round(float(scores.score[at]), 6),
+            "score": round(float(scores.score[at]), unit.places),
             "quality": round(float(scores.quality[at]), 6),
             "unlike": None if scores.unlike is None else bool(scores.unlike[at]),
         }

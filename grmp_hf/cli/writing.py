@@ -132,15 +132,25 @@ def _write_jsonl(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], co
 def _write_plain(rows: Iterable[Row], file: TextIO, about: Mapping[str, Any], columns: tuple[str, ...]) -> None:
     head = f"scores from {about['scale']}, quality from 0 (worst) to 1 (best), by {about['scorer']}"
     file.write(f"# {printable(head)}\n")
+    places = _places(about)
     file.write(f"{'score':>10} {'quality':>8} {'interval':>17}  {'status':<8} path\n")
     for row in rows:
-        numbers = " " * 16 + "-" + " " * 2 if row["score"] is None else f"{row['score']:>10.4f} {row['quality']:>8.4f}"
+        numbers = (
+            " " * 16 + "-" + " " * 2 if row["score"] is None else f"{row['score']:>10.{places}f} {row['quality']:>8.4f}"
+        )
         known = row.get("low") is not None
-        numbers = f"{numbers:<19} {row['low']:>8.4f} {row['high']:>8.4f}" if known else f"{numbers:<37}"
+        numbers = f"{numbers:<19} {row['low']:>8.{places}f} {row['high']:>8.{places}f}" if known else f"{numbers:<37}"
         said = row["message"] or row["warning"] or (UNLIKE if row.get("unlike") else "")
         said = "; ".join(part for part in (row.get("explanation"), _shares(row), said) if part)
         message = f"  # {printable(said)}" if said else ""
         file.write(f"{numbers}  {row['status']:<8} {printable(row['path'])}{message}\n")
+
+
+def _places(about: Mapping[str, Any]) -> int:
+    """Digits after the point in a table to read: four, more where the scale is short."""
+    from grmp_hf.data.scales import RatingScale
+
+    return RatingScale.from_dict(about["rating_scale"]).places - 2 if "rating_scale" in about else 4
 
 
 def _shares(row: Row) -> str:

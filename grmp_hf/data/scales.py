@@ -21,6 +21,9 @@ NOMINAL_RANGES: tuple[tuple[float, float], ...] = ((0, 1), (1, 5), (0, 5), (1, 1
 _CODES = frozenset((9.0, 99.0, 999.0, 9999.0, -1.0, -9.0, -99.0, -999.0, -9999.0))
 """Numbers that stand for a missing one in many tables."""
 
+_LEAST = 0.01
+"""Largest rating from which on ratings may be meant from 0 to 1."""
+
 _Value = TypeVar("_Value", float, NDArray[np.float64])
 
 
@@ -53,7 +56,7 @@ class RatingScale:
     unit: str = ""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+        if not (math.isfinite(self.low) and self.low < self.high and math.isfinite(self.high - self.low)):
             raise GRMPError(
                 f"expected a range of ratings from a low to a high number, got {self.low} to {self.high}; "
                 "a scale where low is best keeps this order and sets higher_is_better=False (--lower-is-better)"
@@ -68,6 +71,11 @@ class RatingScale:
         """Map quality in [0, 1], a float or an array, to this scale; 0 and 1 give the ends exactly."""
         share = quality if self.higher_is_better else 1.0 - quality
         return self.low * (1.0 - share) + self.high * share
+
+    @property
+    def places(self) -> int:
+        """Places after the point with which scores are written: to a millionth of the scale, and six at least."""
+        return max(6, 6 - math.floor(math.log10(self.high - self.low)))
 
     def contains(self, mos: float) -> bool:
         """Say whether a rating lies on the scale, ends included."""
@@ -96,7 +104,7 @@ class RatingScale:
 
     def __str__(self) -> str:
         ends = ("worst", "best") if self.higher_is_better else ("best", "worst")
-        return f"{self.low:g} ({ends[0]}) to {self.high:g} ({ends[1]}) {self.unit}".rstrip()
+        return f"{self.low:.15g} ({ends[0]}) to {self.high:.15g} ({ends[1]}) {self.unit}".rstrip()
 
 
 def infer_scale(ratings: Sequence[float], *, higher_is_better: bool = True) -> tuple[RatingScale, str]:
@@ -113,7 +121,7 @@ def infer_scale(ratings: Sequence[float], *, higher_is_better: bool = True) -> t
         The scale, and one sentence with what was found, assumed, and how to change it.
 
     Raises:
-        GRMPError: no range holds all ratings; or many are 0 and no other is near, or the
+        GRMPError: no range holds all ratings, or all of them are below .01; or many are 0 and no other is near, or the
             largest is 9, 99, 999 or the smallest -1, -9, -99 and far from the others, which may mean "not rated".
 
     Examples:
@@ -126,6 +134,7 @@ def infer_scale(ratings: Sequence[float], *, higher_is_better: bool = True) -> t
     zeros = _check_zeros(ratings)
     for low, high in NOMINAL_RANGES:
         if low <= smallest and largest <= high:
+            _check_share(smallest, largest)
             scale = RatingScale(float(low), float(high), higher_is_better)
             found = f"ratings run from {smallest:g} to {largest:g} and no range was given"
             return scale, f"{found}: taken as {scale}; --range LOW HIGH changes this{zeros}"
@@ -134,6 +143,15 @@ def infer_scale(ratings: Sequence[float], *, higher_is_better: bool = True) -> t
         f"expected ratings within one of the usual ranges ({known}), got {smallest:g} to {largest:g}; "
         "give the range with --range LOW HIGH, or scale=RatingScale(low, high) in Python"
     )
+
+
+def _check_share(smallest: float, largest: float) -> None:
+    """Refuse to take for 0 to 1 what fills less than a hundredth of it: errors, distances, shares of a sum."""
+    if 0 < largest < _LEAST:
+        raise GRMPError(
+            f"expected ratings that use one of the usual ranges, got {smallest:g} to {largest:g}, less than a "
+            "hundredth of 0 to 1; give the range with --range LOW HIGH, or scale=RatingScale(low, high) in Python"
+        )
 
 
 def _check_zeros(ratings: Sequence[float]) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,10 @@ from pathlib import Path
 import pytest
 
 import grmp_hf
+import grmp_hf.data
+from grmp_hf.cli.compare import _score
 from grmp_hf.cli.main import main
+from grmp_hf.preferring import compare
 
 Run = Callable[..., int]
 
@@ -57,6 +61,13 @@ def test_an_adapter_knows_from_its_ratings(photos: list[Path], adapter_folder: P
     assert main(["compare", str(photos[0]), str(photos[1]), "--adapter", str(tmp_path / "mine"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["known_by"] == "ratings" and "noise" not in found and 0 < found["chance"][0][1] < 1
+
+
+def test_scores_far_from_zero_are_told_apart(photos: list[Path], clip_folder: Path) -> None:
+    scorer = dataclasses.replace(grmp_hf.load(clip_folder), scale=grmp_hf.data.RatingScale(1e6, 1e6 + 1))
+    found = compare(scorer, photos[:2])
+    shown = [float(_score(found, at, scorer.unit)) for at in (0, 1)]
+    assert shown == pytest.approx(found.scores.score.tolist(), rel=0, abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,25 @@ def test_a_table_on_the_terminal(score: Run, photos: list[Path], capsys: pytest.
     assert "weights-" in streams.err
 
 
+def test_scores_on_a_short_scale_are_not_rounded_away(photos: list[Path], tmp_path: Path, capsys: Any) -> None:
+    ratings = photos[0].parent / "ratings.csv"
+    ratings.write_text("image,mos\n" + "".join(f"{p.name},{(1 + at % 5) * 1e-9}\n" for at, p in enumerate(photos)))
+    given = ["--data", str(ratings), "--range", "0", "6e-9", "--shots", "8", "--output", str(tmp_path / "mine")]
+    assert main(["adapt", *given]) == 0
+    scored = ["score", str(photos[0]), "--adapter", str(tmp_path / "mine"), "--quiet"]
+    assert main([*scored, "--output", str(tmp_path / "scores.csv")]) == 0
+    (row,) = read(tmp_path / "scores.csv")
+    for name in ("score", "low", "high"):
+        assert 0 <= float(row[name]) <= 6e-9, name
+    assert float(row["score"]) == pytest.approx(6e-9 * float(row["quality"]), abs=1e-14)
+    assert row["scale"] == "0 (worst) to 6e-09 (best)"
+    (tested, *_) = read(tmp_path / "mine" / "scores.csv")
+    assert all(0 < float(tested[name]) < 6e-9 for name in ("rating", "score", "zero_shot", "ridge"))
+    capsys.readouterr()
+    assert main(scored) == 0
+    assert float(capsys.readouterr().out.splitlines()[-1].split()[0]) == pytest.approx(float(row["score"]), rel=1e-3)
+
+
 def test_json_for_machines(score: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert score("--json", "--quiet") == 0
     streams = capsys.readouterr()

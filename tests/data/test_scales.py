@@ -146,3 +146,30 @@ def test_nines_that_belong_to_a_scale_are_not(ratings: list[float]) -> None:
 def test_no_range_fits(ratings: list[float]) -> None:
     with pytest.raises(GRMPError, match=r"within one of the usual ranges .* give the range with --range LOW HIGH"):
         infer_scale(ratings)
+
+
+@pytest.mark.parametrize("ratings", [[5e-10, 9e-10], [0.0, 0.0004, 0.0099]])
+def test_what_fills_less_than_a_hundredth_of_a_range_is_asked_about(ratings: list[float]) -> None:
+    with pytest.raises(GRMPError, match=r"less than a hundredth of 0 to 1; give the range with --range LOW HIGH"):
+        infer_scale(ratings)
+
+
+@pytest.mark.parametrize(
+    ("ends", "places", "text"),
+    [
+        ((0, 100), 6, "0 (worst) to 100 (best)"),
+        ((0, 1e-9), 15, "0 (worst) to 1e-09 (best)"),
+        ((1e6, 1e6 + 1), 6, "1000000 (worst) to 1000001 (best)"),
+        ((-2.64002, 111.775), 6, "-2.64002 (worst) to 111.775 (best)"),
+        ((1.123456789, 2), 7, "1.123456789 (worst) to 2 (best)"),
+    ],
+)
+def test_no_scale_is_rounded_away(ends: tuple[float, float], places: int, text: str) -> None:
+    scale = RatingScale(*ends)
+    assert (scale.places, str(scale)) == (places, text)
+    assert round(scale.to_score(0.123456), scale.places) == pytest.approx(scale.to_score(0.123456), rel=1e-5)
+
+
+def test_a_range_of_endless_length_is_none() -> None:
+    with pytest.raises(GRMPError, match="expected a range of ratings"):
+        RatingScale(-1e308, 1e308)
