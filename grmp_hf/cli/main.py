@@ -110,6 +110,7 @@ def _run(argv: list[str]) -> int:
     try:
         args = _parse(argv)
         goes_on = args.command in _LONG or (args.command == "score" and args.output is not None)
+        _check_here()
         check_names(args)
         with warnings.catch_warnings():  # of one library about another: nothing that the reader could change
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
@@ -125,6 +126,17 @@ def _run(argv: list[str]) -> int:
         said, code = ("terminated", _TERMINATED) if isinstance(error, _Terminated) else ("interrupted", _INTERRUPTED)
         print(f"grmp-iqa: {said}{'; the same command goes on from here' if goes_on else ''}", file=sys.stderr)
         return code
+
+
+def _check_here() -> None:
+    """Raise where the folder in which the command was started has been deleted since."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise GRMPError(
+            "expected to be started in a folder that is there, got one that was deleted or replaced since; change into "
+            "one, such as with cd ~"
+        ) from error
 
 
 class _Terminated(KeyboardInterrupt):

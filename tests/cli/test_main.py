@@ -87,6 +87,19 @@ def test_an_output_that_is_full_closed_or_not_read_is_one_line_or_none(clip_fold
     assert not unread.communicate()[1] and unread.returncode in (0, 141)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be deleted")
+def test_a_folder_that_is_gone_is_named_and_not_the_output(
+    clip_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    away = "cd {1} && rmdir {1} && {0} score --model {2} {3} --quiet"
+    (tmp_path / "gone").mkdir()
+    command = away.format("{}", tmp_path / "gone", clip_folder, photos[0])
+    run = shell(command)
+    said = run.communicate()[1]
+    assert run.returncode == 2 and said.count("\n") == 1
+    assert "got one that was deleted or replaced since; change into one" in said
+
+
 def test_a_device_that_is_not_there_is_one_line(clip_folder: Path, photos: list[Path]) -> None:
     done = shell("{} score --model {} {} --device cuda:7", clip_folder, photos[0])
     said = done.communicate()[1]
