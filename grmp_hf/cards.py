@@ -210,7 +210,7 @@ def _usage(config: Mapping[str, Any]) -> str:
 def _results(figures: Mapping[str, Any] | None) -> str:
     if figures and "held_out_after" in figures:
         return _judgement(figures)
-    if not figures or not figures.get("n_test"):
+    if not figures or not figures.get("n_test") or figures.get("srcc", 0) is None:  # of one picture there are none
         return "## Results\n\nNo figures were recorded with this folder; `grmp-iqa evaluate` makes them."
     rows = {"adapted": figures, **figures.get("baselines", {})}
     names = [name for name in _FIGURES if name in figures]

@@ -242,6 +242,15 @@ def _axis(scale: RatingScale) -> str:
     return f"{scale.low:.15g} to {scale.high:.15g}{scale.unit and ' ' + scale.unit}, {best:.15g} = best"
 
 
+def _untested(metrics: dict[str, Any]) -> str:
+    """Why there are no figures."""
+    left = metrics["n_test"] + metrics["failed"]
+    if not left:
+        return "no rated pictures were left to test on"
+    read = f", of which {metrics['failed']} cannot be read" if metrics["failed"] else ""
+    return f"{left} rated picture{'s were' if left > 1 else ' was'} left to test on{read}, and figures take two"
+
+
 def _print(args: argparse.Namespace, metrics: dict[str, Any], notes: list[str]) -> None:
     say(args, *(f"left out: {note}" for note in notes), *(f"note: {caveat}" for caveat in metrics["caveats"]))
     if args.json:
@@ -252,7 +261,7 @@ def _print(args: argparse.Namespace, metrics: dict[str, Any], notes: list[str]) 
         print(f"{metrics['n_test']} test pictures, 95 % bootstrap intervals")
         print(figures_table({_TITLES[name]: figures for name, figures in methods.items()}))
     else:
-        print("no rated pictures were left to test on: ask for fewer --shots to see how good it is")
+        print(f"{_untested(metrics)}: ask for fewer --shots to see how good it is")
     size = (args.output / "adapter_model.safetensors").stat().st_size / 1e3
     tell(f"adapter of {size:.0f} kB in {args.output}, for {metrics['model']}@{metrics['revision']}")
     tell(f"scores run from {metrics['scale']}; {metrics['seconds']:.0f} s, {metrics['peak_memory_mib']:.0f} MiB")

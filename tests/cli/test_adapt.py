@@ -179,6 +179,28 @@ def test_the_report_can_go_elsewhere_and_json_is_printed(
     assert names == {"metrics.json", "scores.csv", "scores.csv.json", "scatter.png", MANIFEST}
 
 
+@pytest.mark.parametrize(
+    ("damaged", "shots", "said"),
+    [
+        ([], 29, "1 rated picture was left to test on, and figures take two: ask"),
+        ([5], 29, "1 rated picture was left to test on, of which 1 cannot be read, and figures take two: ask"),
+        ([5, 7, 9], 27, "3 rated pictures were left to test on, of which 3 cannot be read, and figures take two: ask"),
+    ],
+)
+def test_too_few_pictures_to_test_on_are_not_called_none(
+    damaged: list[int], shots: int, said: str, adapt: Any, rated: Path, tmp_path: Path, capsys: Any
+) -> None:
+    table = (rated / "labels.csv").read_text().splitlines()
+    tests = damaged or [5]
+    parts = ["split", *("test" if at in tests else "train" for at in range(30))]
+    (rated / "labels.csv").write_text("\n".join(f"{line},{part}" for line, part in zip(table, parts, strict=True)))
+    for at in damaged:
+        (rated / table[1 + at].split(",")[0]).write_bytes(b"none")
+    assert adapt("--shots", shots) in (0, 1)
+    assert said in capsys.readouterr().out
+    assert "No figures were recorded with this folder" in (tmp_path / "mine" / "README.md").read_text()
+
+
 def test_all_pictures_teach_without_shots(
     adapt: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
