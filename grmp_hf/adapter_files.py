@@ -39,6 +39,7 @@ __all__ = [
     "choose_adapter",
     "folder_of_split",
     "recorded_base",
+    "recorded_side",
 ]
 
 _METHODS = ("GRMP", "LN_TUNING", "LODA", "LORA")
@@ -178,8 +179,28 @@ def recorded_base(adapter: AdapterFiles, config: PeftConfig) -> str:
         GRMPError: it is none, such as a folder of another machine.
     """
     recorded = base_of(adapter, config)
-    try:
-        check_place(recorded, f"the base of adapter {adapter.name!r}")
-    except GRMPError as error:
-        raise GRMPError(f"{error} Name the base beside the adapter (--model, or model=).") from error
+    _check_recorded(
+        recorded, f"the base of adapter {adapter.name!r}", "the base beside the adapter (--model, or model=)"
+    )
     return recorded
+
+
+def recorded_side(adapter: AdapterFiles, config: PeftConfig) -> str | None:
+    """Where the side network comes from that an adapter was learnt with; None where its base has it.
+
+    Raises:
+        GRMPError: a place that cannot be asked for, such as a folder of another machine.
+    """
+    source: str | None = ((Record.of(config).side or {}).get("settings") or {}).get("source")
+    if source is not None:
+        _check_recorded(
+            source, f"the side network of adapter {adapter.name!r}", "it beside the adapter (--side, or side=)"
+        )
+    return source
+
+
+def _check_recorded(place: str, what: str, remedy: str) -> None:
+    try:
+        check_place(place, what)
+    except GRMPError as error:
+        raise GRMPError(f"{error} Name {remedy}.") from error

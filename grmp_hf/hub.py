@@ -25,6 +25,7 @@ from grmp_hf.adapter_files import (
     choose_adapter,
     folder_of_split,
     recorded_base,
+    recorded_side,
 )
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.splits import Split
@@ -125,7 +126,7 @@ def load(
     name = EMBEDDED if name == "default" else name  # never a folder here
     needed = not configs or any(Record.of(config).preprocessing is None for config in configs)
     base, processor = _load_base(name, revision, wanted, offline, needed)
-    wanted_side = side or next(filter(None, map(_side_source, configs)), None)
+    wanted_side = side or next(filter(None, map(recorded_side, parts, configs)), None)
     if wanted_side is not None:
         processor = _put_side(base, processor, wanted_side, offline)
     fingerprint = base_fingerprint(base)
@@ -327,11 +328,6 @@ def _gathered(base: Any, found: AdapterFiles) -> Experts:
     kept = read_experts(found.folder) or {}
     common = Record(scale=kept.get("scale"), provenance=kept.get("provenance"))
     return gather(base, found.experts, KMeansGate.load(found.folder, tuple(found.experts)), common)
-
-
-def _side_source(config: PeftConfig) -> str | None:
-    """Where the side network comes from that an adapter was learnt with; None where its base has it."""
-    return ((Record.of(config).side or {}).get("settings") or {}).get("source")
 
 
 def _put_side(base: Any, processor: GRMPImageProcessor, source: str, offline: bool) -> GRMPImageProcessor:

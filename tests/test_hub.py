@@ -30,7 +30,7 @@ from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
 from grmp_hf.modeling.modeling_grmp import GRMPForImageQualityAssessment
 from grmp_hf.modeling.peft_prompts import GRMPPromptConfig
 from grmp_hf.pipelines import TASK
-from grmp_hf.record import Record
+from grmp_hf.record import RECORD, Record
 from grmp_hf.scoring import Scorer
 
 
@@ -40,6 +40,13 @@ def edited(folder: Path, target: Path, **fields: Any) -> Path:
     path = target / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
     return target
+
+
+def case_lost_side(folder: Path, tmp: Path) -> dict[str, Any]:
+    path = shutil.copytree(folder, tmp / "lost") / RECORD
+    side = {"fingerprint": "0" * 16, "settings": {"source": str(tmp / "lost-side")}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "side": side}))
+    return {"adapter": path.parent}
 
 
 def small_clip(folder: Path, seed: int = 3, **vision: Any) -> Path:
@@ -236,6 +243,10 @@ BAD = [
     (
         lambda a, t: {"adapter": edited(a, t / "lost", base_model_name_or_path=str(t / "lost-base"))},
         r"the base of adapter 'lost': '.*lost-base' is no folder here .* Name the base beside the adapter",
+    ),
+    (
+        case_lost_side,
+        r"the side network of adapter 'lost': '.*lost-side' is no folder here .* beside the adapter \(--side",
     ),
     (lambda a, t: {"device": "gpu"}, r"Expected a device of this machine, such as cpu, got 'gpu'"),
     (lambda a, t: {"dtype": "float128"}, r"Expected a dtype out of fp32, bf16, fp16, got 'float128'"),

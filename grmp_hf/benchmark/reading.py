@@ -160,7 +160,8 @@ def _datasets(value: Any, folder: Path) -> tuple[DatasetConfig, ...]:
 def _dataset(name: str, entry: Any, folder: Path) -> DatasetConfig:
     where = f"datasets: {name}"
     official = isinstance(entry, dict) and "path" not in entry
-    keys = mapping_of(entry, where, _OFFICIAL_KEYS if official else _TABLE_KEYS)
+    kind = f"{where}, an official one, since it has no key path" if official else where
+    keys = mapping_of(entry, kind, _OFFICIAL_KEYS if official else _TABLE_KEYS)
     place = keys.get("data_dir" if official else "path")
     if place is not None and not isinstance(place, str):
         raise GRMPError(f"{where}: expected a folder or file, got {place!r}")

@@ -71,6 +71,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"datasets": {}}, "datasets: expected at least one"),
     ({"datasets": ["livec"]}, "datasets: expected a mapping from names"),
     ({"datasets": {"a": {"path": "x", "column": "y"}}}, "datasets: a: expected keys out of path.*, got column"),
+    (
+        {"datasets": {"a": {"place": "x"}}},
+        "a, an official one, since it has no key path: expected keys out of .* got place",
+    ),
     ({"datasets": {"a": {"data_dir": "x", "range": [0, 1]}}}, "expected keys out of benchmark.*, got range"),
     ({"datasets": {"a": {"path": 3}}}, "a: expected a folder or file, got 3"),
     ({"datasets": {"a": {"path": "x", "range": [1]}}}, r"a: range: expected \[low, high\], got \[1\]"),
