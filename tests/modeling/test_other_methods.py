@@ -228,6 +228,8 @@ def test_a_merged_layer_norm_is_saved_as_it_was_learnt(clip_folder: Path, photos
     assert np.array_equal(grmp_hf.load(tmp_path / "mine").score(photos).score, expected)
 
 
+@pytest.mark.filterwarnings("ignore:You are trying to modify a model with PEFT for a second time:UserWarning")
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys:UserWarning")
 def test_an_adapter_around_another_is_not_saved_alone(
     method: Any, clip_folder: Path, photos: list[Path], tmp_path: Path
 ) -> None:
@@ -252,6 +254,7 @@ def test_two_loras_that_act_together_are_not_saved_as_one(clip_folder: Path, tmp
     dataclasses.replace(both, model=copy.deepcopy(both.model)).save(tmp_path / "mine")
 
 
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys:UserWarning")
 def test_an_adapter_that_lacks_a_tensor_is_refused(
     method: Any, clip_folder: Path, photos: list[Path], tmp_path: Path
 ) -> None:
