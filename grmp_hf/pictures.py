@@ -80,9 +80,13 @@ def each_picture(given: Any) -> Iterator[Any]:
         yield from given.ravel().tolist()
     elif isinstance(given, list | tuple | np.ndarray | torch.Tensor):
         yield from given
-    elif isinstance(given, Iterable) and not isinstance(given, Mapping | bytearray):
+    elif isinstance(given, Iterable) and not isinstance(given, Mapping | bytearray | memoryview):
         yield from _of_column(given)
-    elif hasattr(given, "__getitem__") and hasattr(given, "__len__") and not isinstance(given, Mapping | bytearray):
+    elif (
+        hasattr(given, "__getitem__")
+        and hasattr(given, "__len__")
+        and not isinstance(given, Mapping | bytearray | memoryview)
+    ):
         yield from (_own(given[index]) for index in range(len(given)))
     else:
         raise _unknown(given)
@@ -145,6 +149,8 @@ def content_of(picture: Any) -> Any:
         content = picture.read()
         if place is not None:
             picture.seek(place)
+        if content == b"" and place:
+            raise ImageError(f"an open file is at its end, {place} bytes in; go back with seek(0)", "empty")
     except (AttributeError, OSError, ValueError) as error:
         raise ImageError(f"an open file cannot be read ({error}); give its path or its bytes", "unreadable") from error
     if not isinstance(content, bytes):
@@ -269,11 +275,18 @@ def _from_array(given: NDArray[Any] | torch.Tensor) -> Image.Image:
             "Expected an array (height, width), (height, width, 3) or (3, height, width), of uint8 or of floats from "
             f"0 to 1, got {array.dtype} {array.shape}. Put it into this form; 16 bits: divide by 65535."
         )
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        hidden = np.ma.getmaskarray(array).sum()
+        raise GRMPError(
+            f"Expected a value in each pixel, got a masked array without {hidden} of {array.size}. "
+            "Say what is there: array.filled(value)."
+        )
     if unit:
         low, high = float(array.min()), float(array.max())
         if not (low >= 0.0 and high <= 1.0):  # also where it holds NaN
+            found = "NaN among them" if np.isnan(low) else f"{low:g} to {high:g}"
             raise GRMPError(
-                f"Expected floats from 0 to 1, got {low:g} to {high:g}. Undo a normalisation; divide 0..255 by 255."
+                f"Expected floats from 0 to 1, got {found}. Replace NaN; undo a normalisation; divide 0..255 by 255."
             )
         array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array))

@@ -21,7 +21,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 import grmp_hf
 from grmp_hf import pictures
-from grmp_hf.data import ImageError, decode_row
+from grmp_hf.data import ImageError, decode_image, decode_row
 from grmp_hf.data.image_errors import ImageWarning
 from grmp_hf.errors import GRMPError
 from grmp_hf.pictures import read_picture
@@ -206,7 +206,7 @@ BAD = [
     (np.zeros((4, 4, 3), bool), "got bool"),
     (np.full((4, 4, 3), 255.0), "Expected floats from 0 to 1, got 255 to 255"),
     (np.full((4, 4, 3), -0.5), "Expected floats from 0 to 1, got -0.5"),
-    (np.full((4, 4, 3), np.nan), "Expected floats from 0 to 1, got nan"),
+    (np.full((4, 4, 3), np.nan), "Expected floats from 0 to 1, got NaN among them"),
     (np.zeros((5, 5, 7), np.uint8), r"got uint8 \(5, 5, 7\)"),
     (np.zeros(5, np.uint8), r"got uint8 \(5,\)"),
     (np.zeros((0, 4, 3), np.uint8), r"got uint8 \(0, 4, 3\)"),
@@ -214,7 +214,14 @@ BAD = [
     ([7], "got int"),
     (None, "got NoneType"),
     ({"image": 1}, "got dict"),
-    (bytearray(b"x"), "got bytearray"),
+    (bytearray(b"x"), "^Expected a picture .* got bytearray"),
+    (memoryview(b"x"), "^Expected a picture .* got memoryview"),
+    (memoryview(np.zeros((4, 4, 3), np.uint8)), "^Expected a picture .* got memoryview"),
+    (np.ma.masked_array(np.zeros((4, 4), np.uint8), np.eye(4)), "masked array without 4 of 16"),
+    ("file://localhost/a.png", "is an address that is not fetched"),
+    ("S3://bucket/a.png", "is an address that is not fetched"),
+    ("data:image/png;base64," + "A" * 9000, "^.{,700}is an address that is not fetched"),
+    ("A" * 9000, "^.{,700}cannot be opened"),
     ([], "at least one picture"),
     (np.array([], dtype=object), "at least one picture"),
     (np.array(["no/such.png"]), r'^"no/such.png" does not exist'),
@@ -226,6 +233,16 @@ BAD = [
 def test_what_is_no_picture_is_refused_by_name(given: Any, message: str, scorer: Scorer) -> None:
     with pytest.raises(GRMPError, match=message):
         scorer.score(given)
+
+
+def test_an_open_file_at_its_end_is_said_to_be_there(scorer: Scorer) -> None:
+    written = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(written, "PNG")
+    for door in (scorer.score, read_picture, decode_image):
+        with pytest.raises(ImageError, match=r"at its end, \d+ bytes in; go back with seek\(0\)"):
+            door(written)
+    with pytest.raises(ImageError, match="file is empty"):
+        scorer.score(io.BytesIO())
 
 
 @pytest.mark.parametrize("wrong", [None, np.zeros((5, 5, 7), np.uint8), b"content", io.StringIO("text")])

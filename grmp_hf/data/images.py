@@ -209,6 +209,8 @@ def pillow_errors(name: str) -> Iterator[None]:
 def _read_header(stream: BinaryIO, name: str, max_pixels: int) -> ImageFile.ImageFile:
     start = stream.tell()
     prefix = stream.read(PREFIX)
+    if start and not prefix:
+        raise ImageError(f"an open file is at its end, {start} bytes in; go back with seek(0)", "empty")
     stream.seek(start)
     image = find_decoder(prefix)(stream, name)
     check_header(image, prefix, max_pixels, str(image.tile[0][3]) if image.format == "PNG" else "")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from grmp_hf.data.formats import READABLE, UNREADABLE, readable_suffixes, remedy
+from grmp_hf.data.opening import is_address
 from grmp_hf.errors import GRMPError
 
 __all__ = ["Listing", "find_images", "list_images"]
@@ -57,8 +58,8 @@ def list_images(paths: Iterable[str | os.PathLike[str]], names: Iterable[str] = 
     folders are followed, each real folder once, so that no loop of links lasts. A pattern (`*`, `?`, `[...]`, `**`)
     gives its matches by the same rule. What is hidden, of the system, written by this tool, unreadable, or of a format
     that cannot be read here is left out and counted. A file that is named is kept whatever its suffix, and so is a
-    missing one with a picture's suffix: each becomes a row, if only one with an error code. So "a[1].jpg" is a name,
-    and never a pattern for "a1.jpg".
+    missing one with a picture's suffix, or an address: each becomes a row, if only one with an error code. So
+    "a[1].jpg" is a name, and never a pattern for "a1.jpg".
 
     Args:
         paths: in the order wanted.
@@ -97,7 +98,7 @@ def _real(folder: str) -> str:
 def _expand(path: str, walk: _Walk, *, patterns: bool) -> Sequence[str]:
     if os.path.isdir(path):
         return _need(list(walk.below(path)), f'folder "{path}" holds no picture that can be read', walk)
-    if os.path.lexists(path):
+    if os.path.lexists(path) or is_address(path):  # whose "?" is no pattern, and which need not end like a file
         return [path]
     named = Path(path).suffix.lower() in READABLE | UNREADABLE
     if patterns and glob.has_magic(path) and not (named and "*" not in path and "?" not in path):

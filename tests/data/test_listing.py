@@ -125,3 +125,10 @@ def test_what_lies_beyond_a_link_is_where_it_is(tree: Path) -> None:
     (tree / "link").symlink_to(tree / "h" / "i")
     (tree / "h" / "a.png").touch()
     assert list_images(["a.png", "link/../a.png", "h/a.png"]).paths == ["a.png", "link/../a.png"]
+
+
+@pytest.mark.parametrize(
+    "address", ["https://x.org/a.png?w=300", "http://x.org/photo/7", "https://x.org/p?id=[3]", "s3://b/c"]
+)
+def test_an_address_is_a_row_however_it_ends(address: str) -> None:
+    assert list_images([address]).paths == list_images([], names=[address]).paths == [address]
