@@ -6,12 +6,13 @@ import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 from grmp_hf.data.cells import is_inside
 from grmp_hf.data.columns import BLANKS, first_few, shown
 from grmp_hf.data.formats import READABLE, UNREADABLE
+from grmp_hf.data.opening import is_address
 from grmp_hf.data.tables import Table
 from grmp_hf.data.text import legacy
 from grmp_hf.errors import GRMPError
@@ -109,6 +110,11 @@ def _only(name: str, found: Sequence[Path]) -> Path:
     return found[0]
 
 
+def _is_whole(name: str) -> bool:
+    """Whether a name says the whole place of a file, on this system, on another one or in the network."""
+    return name.startswith(("/", "\\")) or is_address(name) or bool(PureWindowsPath(name).drive)
+
+
 def _fold(name: str) -> str:
     # Not casefold(), by which "stra\u00dfe" and "strasse" would be one name.
     return unicodedata.normalize("NFC", name).strip(BLANKS).lower()
@@ -162,6 +168,11 @@ def _look(
         remedy = (
             "give their folder with --images DIR" if images is None else "check --images, to which they are relative"
         )
+        if any(_is_whole(name) for name, _ in missing):
+            remedy = (
+                "addresses, and names that begin with a slash or a drive, mean that place alone: write names relative "
+                "to the folder of the pictures"
+            )
         alike = [other for name, _ in missing if (other := folders.find_alike(name)) is not None]
         if alike:
             there = first_few([f'"{shown(name)}"' for name in alike])

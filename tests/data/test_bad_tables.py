@@ -547,6 +547,19 @@ def test_the_longest_cell_of_other_readers_stays_as_it_was(folder: Path) -> None
     assert csv.field_size_limit() == before
 
 
+@pytest.mark.parametrize(
+    "place",
+    ["/data/upload/1/", "C:\\photos\\", "\\\\nas\\photos\\", "https://x.org/", "file://localhost/", "s3://bucket/"],
+)
+def test_no_folder_is_advised_where_names_are_whole_places(place: str, folder: Path, tmp_path: Path) -> None:
+    (folder / "labels.csv").write_text(replaced("c.png", f"{place}c.png"))
+    for images in (None, folder):
+        with pytest.raises(
+            GRMPError, match="mean that place alone: write names relative to the folder of the pictures"
+        ):
+            read_ratings(folder / "labels.csv", images=images)
+
+
 def test_advice_about_absent_pictures_can_be_followed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text(table())
     with pytest.raises(GRMPError, match="give their folder with --images DIR, or remove the lines"):
