@@ -36,6 +36,7 @@ _SECOND = ("b", "second", "right", "image_b", "picture_b", "image_2", "image2")
 _CHOICE = ("choice", "answer", "winner", "better", "preferred", "preference", "vote")
 _SIDES = (("a", "first", "left", "1"), ("b", "second", "right", "2"))
 _TIES = ("tie", "equal", "same", "draw", "both", "neither", "=")
+_COUNTS = ("count", "counts", "n", "times", "weight", "votes", "n_votes", "num_votes", "vote_count")
 _SPREAD = 1.5  # of the values, before any choice is seen
 
 
@@ -64,6 +65,11 @@ def read_pairs(source: str | os.PathLike[str], *, images: str | os.PathLike[str]
     table, notes = open_table(path)
     notes += table.notes
     first, second, share = _choices(table, notes)
+    notes += [
+        f'{table.where}: column "{shown(name)}" is not used: a row is one choice; repeat rows that stand for several'
+        for name, cells in table.columns.items()
+        if column_key(name) in _COUNTS and any(str(cell).strip(BLANKS) not in ("", "1", "1.0") for cell in cells)
+    ]
     names, places, of = _unique([*first, *second], [*table.places, *table.places])
     told = Table(table.where, {"picture": names}, places, table.folder)
     pictures, written = find_pictures(told, "picture", names, None if images is None else Path(images), True)

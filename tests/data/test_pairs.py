@@ -140,3 +140,12 @@ def test_what_says_nothing_is_refused(text: str, message: str, folder: Path) -> 
 def test_a_table_that_is_not_there_is_refused(folder: Path) -> None:
     with pytest.raises(GRMPError, match="expected a table of choices between pictures, found no such file"):
         read_pairs(folder / "none.csv")
+
+
+@pytest.mark.parametrize(("count", "told"), [("7", True), ("1", False)])
+def test_a_column_of_counts_is_said_to_be_passed_over(count: str, told: bool, folder: Path) -> None:
+    lines = CHAIN.splitlines()
+    text = "\n".join([f"{lines[0]},count", *(f"{line},{count}" for line in lines[1:])])
+    (folder / "pairs.csv").write_text(text)
+    notes = read_pairs(folder / "pairs.csv").notes
+    assert any('"count" is not used: a row is one choice; repeat rows' in note for note in notes) is told
