@@ -284,9 +284,10 @@ def _from_array(given: NDArray[Any] | torch.Tensor) -> Image.Image:
     if unit:
         low, high = float(array.min()), float(array.max())
         if not (low >= 0.0 and high <= 1.0):  # also where it holds NaN
-            found = "NaN among them" if np.isnan(low) else f"{low:g} to {high:g}"
+            if np.isnan(low):
+                raise GRMPError("Expected floats from 0 to 1, got NaN among them. Replace what is no number.")
             raise GRMPError(
-                f"Expected floats from 0 to 1, got {found}. Replace NaN; undo a normalisation; divide 0..255 by 255."
+                f"Expected floats from 0 to 1, got {low:g} to {high:g}. Undo a normalisation; divide 0..255 by 255."
             )
         array = np.rint(array.astype(np.float64) * 255).astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array))
