@@ -11,10 +11,12 @@ from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from grmp_hf.data.scales import RatingScale
+from grmp_hf.errors import GRMPError
 from grmp_hf.explaining import explainer_for, most_likely
 from grmp_hf.hub import load, preprocessing_beside
 from grmp_hf.modeling.caching import disabled_adapters
 from grmp_hf.modeling.configuration_grmp import match_views
+from grmp_hf.modeling.experts import Experts
 from grmp_hf.modeling.explaining import EXPLAINED, Explainer
 from grmp_hf.modeling.feature_map import quality_interval
 from grmp_hf.modeling.image_processing_grmp import GRMPImageProcessor
@@ -65,6 +67,11 @@ class ImageQualityAssessmentPipeline(Pipeline):
     _load_video_processor = False
 
     def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
+        if isinstance(model, Experts):
+            raise GRMPError(
+                "Expected one model, got several experts behind a gate. Make one of them, grmp-iqa bake OUT --adapter "
+                "DIR, and give OUT."
+            )
         self._given = kwargs.pop("image_processor", None)
         super().__init__(model, *args, **kwargs)
         self._settle()

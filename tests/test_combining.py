@@ -167,6 +167,8 @@ def test_baked_they_score_the_same_and_hold_what_they_share_once(
     np.testing.assert_allclose([one["score"] for one in said], expected.score, atol=1e-5)
     assert [*said[0]["experts"]] == [*folders]
     np.testing.assert_allclose([*said[3]["experts"].values()], expected.experts[3], atol=1e-5)
+    with pytest.raises(GRMPError, match="grmp-iqa bake OUT --adapter DIR"):
+        pipeline("image-quality-assessment", model=found.model)
 
 
 def test_experts_can_be_added_to_experts(
