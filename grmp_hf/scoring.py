@@ -37,15 +37,7 @@ from grmp_hf.record import Record
 from grmp_hf.scores import ScoredPicture, Scores, remedy
 from grmp_hf.views import all_views, iter_warned, large_alone
 
-__all__ = [
-    "INTERVAL",
-    "Picture",
-    "ScoredPicture",
-    "Scorer",
-    "Scores",
-    "joined",
-    "warn_of",
-]
+__all__ = ["INTERVAL", "Picture", "ScoredPicture", "Scorer", "Scores", "joined", "warn_of"]
 
 INTERVAL = 0.9
 """Share of new ratings that lie between the bounds of a score, unless told otherwise."""
@@ -79,6 +71,10 @@ class Scorer:
         if self._acting is None or self._acting[0] is not self.model:
             object.__setattr__(self, "_acting", (self.model, acting_adapters(self.model)))
         object.__setattr__(self, "identity", dict(self.identity))
+
+    def __repr__(self) -> str:
+        by = " + ".join(str(self.identity[name]) for name in ("model", "adapter") if self.identity.get(name))
+        return f"Scorer({by or type(self.model).__name__}; {self.unit}; {self.device})"
 
     def check_adapter(self) -> None:
         """Raise unless the adapter that acts in the model is the one that scale and identity speak of.

@@ -52,6 +52,13 @@ def test_scores_are_on_the_users_scale(scorer: Scorer, photos: list[Path]) -> No
     np.testing.assert_allclose(score, 1 + 4 * quality)
 
 
+def test_a_scorer_is_shown_in_a_line(scorer: Scorer) -> None:
+    assert repr(scorer) == f"Scorer({scorer.identity['model']} + stars; 1 (worst) to 5 (best) stars; cpu)"
+    both = Scorer(scorer.model, scorer.processor, None, {**scorer.identity, "model": "a/clip", "adapter": "mine"})
+    assert repr(both) == "Scorer(a/clip + mine; 0 (worst) to 1 (best); cpu)"
+    assert repr(Scorer(scorer.model, scorer.processor, None, {})).startswith(f"Scorer({type(scorer.model).__name__};")
+
+
 def test_a_scale_where_low_is_best(scorer: Scorer, photos: list[Path]) -> None:
     damage = Scorer(scorer.model, scorer.processor, RatingScale(0, 10, higher_is_better=False), scorer.identity)
     quality, score, *_ = damage.score(photos)

@@ -141,6 +141,9 @@ class RatedTable:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __repr__(self) -> str:
+        return f"RatedTable({self.name}; {len(self)} pictures; {self.scale})"
+
     @property
     def quality(self) -> NDArray[np.float64]:
         """(N,) quality of the rows, in [0, 1]."""

@@ -54,6 +54,9 @@ class Split:
     seed: int
     contents: Mapping[str, str] = field(default_factory=dict, hash=False)
 
+    def __repr__(self) -> str:
+        return f"Split({len(self.train)} teach, {len(self.test)} test; {self.rule}; seed {self.seed})"
+
     @property
     def hash(self) -> str:
         """SHA-256, in hexadecimal, of the sorted names of each part: the same on every machine and for every order."""
@@ -327,17 +330,8 @@ def fold_splits(table: RatedTable, folds: int, *, seed: int = 0, by: SplitUnit =
             "choose another number"
         )
     order = np.random.RandomState(seed).permutation(len(groups))
-    places = np.arange(len(groups)) % folds
-    return [
-        _split_of(
-            table,
-            groups,
-            order[places != fold],
-            f"fold {fold + 1} of {folds} by {unit} tests{about_copies(table)}",
-            seed,
-        )
-        for fold in range(folds)
-    ]
+    places, rule = np.arange(len(groups)) % folds, f"of {folds} by {unit} tests{about_copies(table)}"
+    return [_split_of(table, groups, order[places != fold], f"fold {fold + 1} {rule}", seed) for fold in range(folds)]
 
 
 def _split_of(

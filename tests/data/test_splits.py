@@ -430,3 +430,10 @@ def test_shots_that_are_no_whole_number_are_refused_in_words(shots: Any) -> None
 def test_a_table_that_marks_all_of_its_rows_as_test_has_none_that_teach(shots: int | None) -> None:
     with pytest.raises(GRMPError, match='expected rows that teach, got all 40 marked test in the column "split"; mark'):
         split_rows(make_table(test=40), shots=shots)
+
+
+def test_tables_and_splits_are_shown_in_a_line() -> None:
+    table = make_table()
+    assert repr(table) == "RatedTable(table.csv; 40 pictures; 0 (worst) to 1 (best))"
+    split = split_rows(table, shots=5)
+    assert repr(split).startswith("Split(5 teach, 35 test; 5 of 40 drawn at random") and len(repr(split)) < 200
