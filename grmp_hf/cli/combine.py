@@ -114,7 +114,10 @@ def named(places: list[str], what: str, *, bare: bool = True) -> dict[str, str]:
         name, rest = (name, rest) if equals else (Path(place).resolve().name, place)
         name = name if equals or not Path(rest).is_file() else Path(rest).stem
         if name in found:
-            raise GRMPError(f"{what} {place}: expected a name that is not taken, got {name!r} twice; give it as NAME=")
+            raise GRMPError(
+                f"{what} {place}: expected a name that is not taken, got {name!r} twice; give another one, such as "
+                f"{name}_2={rest}"
+            )
         found[name] = rest
     return found
 

@@ -82,7 +82,7 @@ def test_what_cannot_be_learnt_is_refused_in_one_line(
     bare.write_text("image,words\n" + "\n".join(f"{path},good" for path in (stars / "images").iterdir()))
     for sets, said in {
         (stars, bare): "rating",
-        (stars, stars): "'stars' twice",
+        (stars, stars): f"'stars' twice; give another one, such as stars_2={stars}",
         (stars,): "at least two experts",
         (stars, f"a b={points}"): "letters, digits",
         (stars, tmp_path / "nowhere"): "no such file",
