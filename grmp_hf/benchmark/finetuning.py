@@ -91,7 +91,7 @@ class FullFineTuning:
     def _look(self) -> Looking:
         return Looking(first_views(self.base, self.views).without_tiles())
 
-    @aside
+    @aside()
     def _train(self, data: _Views, seed: int, callbacks: list[Any]) -> nn.Module:
         torch.manual_seed(seed)  # of the head
         model: nn.Module = _tower_with_head(cast(GRMPForImageQualityAssessment, self.base.model))

@@ -56,7 +56,7 @@ def squared_error(student: Forward, teacher: Forward, batch: Batch) -> dict[str,
     return {"quality": Term((output.mean - labels.to(output.mean)).square().mean(), len(labels))}
 
 
-@aside
+@aside()
 def adapt_diffusion(
     model: DiffusionScorer,
     pictures: RatedPictures,

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
 
 __all__ = ["aside"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _learning = threading.RLock()
 
@@ -31,23 +26,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew)
 
 
-def aside(learn: Callable[P, R]) -> Callable[P, R]:
-    """Let a function that trains change nothing that the caller draws next, and run in one thread at a time.
+@contextmanager
+def aside() -> Iterator[None]:
+    """Let what trains within change nothing that its caller draws next, and run in one thread at a time.
 
     The Trainer seeds the generators of Python, NumPy and torch, so that whoever draws pictures between two trainings
     would draw the same ones each time; and what it stands on (accelerate) holds its state once for the whole process,
-    so that two trainings at once would take it from each other.
-
-    Args:
-        learn: seeds what it draws.
+    so that two trainings at once would take it from each other. Of a function that trains: ``@aside()``.
     """
-
-    @functools.wraps(learn)
-    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _learning, _random_numbers_kept():
-            return learn(*args, **kwargs)
-
-    return alone
+    with _learning, _random_numbers_kept():
+        yield
 
 
 @contextmanager

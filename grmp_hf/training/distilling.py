@@ -112,7 +112,7 @@ def _only_view(drawn: Tensor | None, taught: Tensor) -> Tensor:
     return drawn[:, 0]
 
 
-@aside
+@aside()
 def adapt_student(
     model: GRMPForImageQualityAssessment,
     pictures: RatedPictures,

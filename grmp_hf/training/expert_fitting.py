@@ -56,7 +56,7 @@ class Held:
     weights: Mapping[str, Tensor]
 
 
-@aside
+@aside()
 def begin(
     base: GRMPForImageQualityAssessment, recipe: StreamRecipe, sets: int, *, seed: int, before: PeftModel | None = None
 ) -> PeftModel:
@@ -111,7 +111,7 @@ def trained_weights(model: PeftModel) -> int:
     return sum(w.numel() for name, w in model.named_parameters() if w.requires_grad and _HEAD not in name)
 
 
-@aside
+@aside()
 def learn(
     model: PeftModel,
     pictures: RatedPictures,

@@ -69,7 +69,7 @@ def reference_modules(model: GRMPForImageQualityAssessment, blocks: int = 4) -> 
     return [*names, "final_layer_norm", "post_layernorm"]
 
 
-@aside
+@aside()
 def adapt(
     model: GRMPForImageQualityAssessment,
     pictures: RatedPictures,
@@ -137,7 +137,7 @@ def adapt(
     return adapted
 
 
-@aside
+@aside()
 def adapt_embeds(
     model: GRMPForImageQualityAssessment,
     embeds: Tensor,

@@ -84,7 +84,7 @@ class HighLevelRecipe(Recipe):
         return group_contrasts(share=self.share, temperature=self.temperature, ranked_by=self.ranked_by)
 
 
-@aside
+@aside()
 def learn_high_level(
     model: GRMPForImageQualityAssessment,
     pictures: RatedPictures,

@@ -81,7 +81,7 @@ class LoDaRecipe(Recipe):
         return LoDaConfig(**{name: getattr(self, name) for name in names}, modules_to_save=["head"])
 
 
-@aside
+@aside()
 def adapt_locally(
     model: GRMPForImageQualityAssessment,
     pictures: RatedPictures,

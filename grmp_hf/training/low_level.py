@@ -149,7 +149,7 @@ class Fragments(EpochDataset[dict[str, Tensor]]):
         return {"pixel_values": values, "similarity": torch.from_numpy(similarity)}
 
 
-@aside
+@aside()
 def learn_low_level(
     families: Versions,
     *,

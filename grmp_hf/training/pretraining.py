@@ -31,7 +31,7 @@ __all__ = ["PretrainRecipe", "check_recipe", "pretrain"]
 _CALIBRATING = 24  # episodes, about one of each type of distortion
 
 
-@aside
+@aside()
 def pretrain(
     model: GRMPForImageQualityAssessment,
     episodes: Episodes,

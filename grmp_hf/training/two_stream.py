@@ -73,7 +73,7 @@ class TwoStreamRecipe(Recipe):
     bf16: BF16 = False
 
 
-@aside
+@aside()
 def adapt_streams(
     model: GRMPForImageQualityAssessment,
     pictures: RatedPictures | Columns,

@@ -50,7 +50,7 @@ def test_adaptations_in_threads_do_not_disturb_each_other(make_scorer: Any, shot
 def test_one_learns_at_a_time_and_an_error_ends_it() -> None:
     busy, most = 0, 0
 
-    @aside
+    @aside()
     def learn(fails: bool) -> None:
         nonlocal busy, most
         busy += 1
