@@ -267,8 +267,8 @@ CHOOSING = {
 }  # fmt: skip
 STREAMING = {
     "named twice": Case(
-        STREAM.replace("b={here}/other.csv", "{here}/more/a"), "give it as NAME=",
-        STREAM.replace("{here}/other.csv", "{here}/more/a"), as_folder,
+        STREAM.replace("b={here}/other.csv", "{here}/more/a"), "such as a_2=",
+        STREAM.replace("b={here}/other.csv", "a_2={here}/more/a"), as_folder,
     ),
     "a name": Case(STREAM.replace("b=", "b+="), "Name each one yourself: NAME=PLACE", STREAM, other(12)),
     "few test": Case(STREAM, r"or let fewer teach \(--shots\)", STREAM + " --shots 3", other(5)),
@@ -282,7 +282,7 @@ COMBINING = {
     "names of pictures": Case(COMBINE.replace("other={here}/photos", "{here}/photos"), "are those of the adapters",
                               COMBINE, lambda place: place.copy("other")),
     "two of a name": Case(
-        COMBINE.replace("{here}/other", "{here}/more/stars"), "give it as NAME=",
+        COMBINE.replace("{here}/other", "{here}/more/stars"), "another one, such as stars_2=",
         COMBINE.replace("{here}/other", "other={here}/more/stars"), lambda place: place.copy("more/stars"),
     ),
     "table without pictures": Case(
