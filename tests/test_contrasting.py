@@ -84,8 +84,8 @@ def test_the_script_learns_both(photos: list[Path], clip_folder: Path, tmp_path:
         done = subprocess.run(command, capture_output=True, text=True, env=threads)
         assert done.returncode == 0, done.stderr
         assert not (tmp_path / f"my-{stage}-run").exists()
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 2 and "expected a new folder, got one that exists" in again.stderr
+        again = subprocess.run(command, capture_output=True, text=True)
+        assert again.returncode == 2 and "expected a new folder, got one that exists" in again.stderr
     expected = low_level(photos[0].parent, tmp_path / "run", recipe=LOW)
     assert load_encoder(tmp_path / "my-low").fingerprint == expected.fingerprint
     own = grmp_hf.load(adapter=tmp_path / "my-high").score(photos).quality
