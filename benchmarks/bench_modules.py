@@ -19,15 +19,13 @@ from typing import Any
 import measuring
 import numpy as np
 import torch
-from bench_worlds import World, read_options, worlds
-from measuring import CACHE, keep_row, write_result
+from bench_worlds import World, read_options, some, worlds
+from measuring import CACHE, keep_row, paired, write_result
 
 import grmp_hf
 from grmp_hf.benchmark.methods import GRMP
 from grmp_hf.embedded import EMBEDDED_PROMPTS
-from grmp_hf.evaluation.comparisons import paired_over_draws
 from grmp_hf.evaluation.metrics import srcc
-from grmp_hf.features import Pictures
 from grmp_hf.training.recipes import FewShotRecipe
 
 ROWS = CACHE / "worlds" / "modules_rows.jsonl"
@@ -67,12 +65,6 @@ def confounded(base: Any, world: World, draws: int) -> Iterator[Drawn]:
         yield draw, 2 * EACH, shots, np.setdiff1d(np.flatnonzero(np.isin(scenes, (first, second))), shots)
 
 
-def some(pictures: Pictures, at: Any) -> Pictures:
-    """Those at some places."""
-    columns = {name: column[at] for name, column in pictures.columns.items()}
-    return Pictures(tuple(pictures.rows[index] for index in at), columns)
-
-
 def measure(base: Any, world: World, draws: int, known: set[tuple[str, str, int, int]]) -> None:
     """Add the rows of a world that are not known yet."""
     for question, pair in methods(base).items():
@@ -102,16 +94,9 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for key in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
         part = [row for row in rows if tuple(row[name] for name in names) == key]
         values = {name: [row[name] for row in part] for name in ("with", "without", "zero_shot")}
-        paired = paired_over_draws(values["with"], values["without"])._asdict()
-        figures = {name: np.mean(those) for name, those in values.items()}
-        figures |= {name: paired[name] for name in ("difference", "low", "high")}
-        found.append(
-            {
-                **dict(zip(names, key, strict=True)),
-                "draws": len(part),
-                **{k: round(float(v), 4) for k, v in figures.items()},
-            }
-        )
+        means = {name: round(float(np.mean(those)), 4) for name, those in values.items()}
+        difference = paired(values["with"], values["without"])
+        found.append({**dict(zip(names, key, strict=True)), "draws": len(part), **means, **difference})
     return found
 
 

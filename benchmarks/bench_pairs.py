@@ -15,10 +15,9 @@ from typing import Any
 import measuring
 import numpy as np
 from bench_worlds import World, ours, read_options, worlds
-from measuring import CACHE, keep_row, write_result
+from measuring import CACHE, keep_row, paired, write_result
 
 import grmp_hf
-from grmp_hf.evaluation.comparisons import paired_over_draws
 from grmp_hf.evaluation.metrics import srcc
 
 ROWS = CACHE / "worlds" / "pairs_rows.jsonl"
@@ -54,10 +53,8 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for world, labels in dict.fromkeys((row["world"], row["labels"]) for row in rows):
         part = [row for row in rows if (row["world"], row["labels"]) == (world, labels)]
         pairs, soft = ([row[name] for row in part] for name in ("fidelity", "default"))
-        paired = paired_over_draws(pairs, soft)._asdict()
-        figures = {"default": np.mean(soft), "fidelity": np.mean(pairs)}
-        figures |= {name: paired[name] for name in ("difference", "low", "high")}
-        found.append({"world": world, "labels": labels, **{k: round(float(v), 4) for k, v in figures.items()}})
+        means = {name: round(float(np.mean(those)), 4) for name, those in (("default", soft), ("fidelity", pairs))}
+        found.append({"world": world, "labels": labels, **means, **paired(pairs, soft)})
     return found
 
 

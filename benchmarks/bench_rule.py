@@ -26,13 +26,12 @@ import numpy as np
 import torch
 import yaml
 from bench_biq2021 import Pictures, describe, draw, fresh_base
-from measuring import ROOT, add_folder, make_parser, need_folder, summary, write_result
+from measuring import ROOT, add_folder, make_parser, need_folder, paired, summary, write_result
 from torch import Tensor
 
 import grmp_hf
 from grmp_hf.data import read_ratings
 from grmp_hf.embedded import EMBEDDED_PROMPTS
-from grmp_hf.evaluation.comparisons import paired_over_draws
 from grmp_hf.evaluation.metrics import srcc
 from grmp_hf.features import first_views
 from grmp_hf.scoring import Scorer
@@ -156,14 +155,8 @@ def content(scorer: Scorer, pictures: Pictures, shots: int, draws: int) -> dict[
         "share": summary(shares),
         "share_by_chance": round(len(along) / along.shape[1], 3),
         "srcc": {name: summary(values) for name, values in found.items()},
-        "minus_as_learnt": {name: against(found[name], found["as learnt"]) for name in KEPT},
+        "minus_as_learnt": {name: paired(found[name], found["as learnt"]) for name in KEPT},
     }
-
-
-def against(values: list[float], others: list[float]) -> dict[str, Any]:
-    """Mean difference over paired draws, with its interval."""
-    compared = paired_over_draws(values, others)
-    return dict(zip(("difference", "low", "high"), (round(float(x), 4) for x in compared[:3]), strict=True))
 
 
 def main() -> None:

@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 from bench_worlds import World, read_options, split_groups, worlds
-from measuring import CACHE, keep_row, known_rows, write_result
+from measuring import CACHE, keep_row, known_rows, paired, write_result
 
 import grmp_hf
-from grmp_hf.evaluation.comparisons import paired_over_draws
 from grmp_hf.evaluation.metrics import srcc
 from grmp_hf.training.designs import choose, features_after, features_alone
 from grmp_hf.training.evidence import Belief, Prior, Standard, believe, standards_of
@@ -126,9 +125,7 @@ def chosen_figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
         found[title] = {}
         for world, part in by_world(rows).items():
             chosen, plain = ([row[name][labels] for row in part] for name in (what, "random"))
-            pair = paired_over_draws(chosen, plain)._asdict()
-            figures = {"random": statistics.mean(plain), **{name: pair[name] for name in ("difference", "low", "high")}}
-            figures = {name: round(float(value), 4) for name, value in figures.items()}
+            figures = {"random": round(statistics.mean(plain), 4), **paired(chosen, plain)}
             found[title][world] = {**figures, **equal_labels(part, chosen)}
     return found
 

@@ -224,15 +224,18 @@ def measure(base: Any, world: World, others: dict[str, Pictures], draws: int, kn
         print(json.dumps(row), flush=True)
 
 
+def some(pictures: Pictures, at: Any) -> Pictures:
+    """Those at some places."""
+    columns = {name: column[at] for name, column in pictures.columns.items()}
+    return Pictures(tuple(pictures.rows[index] for index in at), columns)
+
+
 def kinds_of_odd(pictures: Pictures) -> dict[str, Pictures]:
     """Noise, single colours and drawings apart."""
-    names = [row.name for row in pictures.rows]
-    found = {}
-    for kind in ("noise", "flat", "drawing"):
-        at = np.array([index for index, name in enumerate(names) if name.startswith(kind)])
-        columns = {name: column[at] for name, column in pictures.columns.items()}
-        found[kind] = Pictures(tuple(pictures.rows[index] for index in at), columns)
-    return found
+    names = np.array([row.name for row in pictures.rows])
+    return {
+        kind: some(pictures, np.flatnonzero(np.char.startswith(names, kind))) for kind in ("noise", "flat", "drawing")
+    }
 
 
 def known_rows() -> list[dict[str, Any]]:

@@ -62,6 +62,14 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     return {"median": round(statistics.median(rounded), 4), "low": low, "high": high, "values": rounded}
 
 
+def paired(values: Sequence[float], others: Sequence[float]) -> dict[str, float]:
+    """Mean difference over paired draws, with its interval."""
+    from grmp_hf.evaluation.comparisons import paired_over_draws  # here: some measure how long imports take
+
+    compared = paired_over_draws(values, others)._asdict()
+    return {name: round(float(compared[name]), 4) for name in ("difference", "low", "high")}
+
+
 def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each call, measured in turns (A B A B ...) so that a busy machine slows all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from grmp_hf.data.scales import RatingScale
 from grmp_hf.errors import GRMPError
 from grmp_hf.places import is_public_id
 from grmp_hf.record import CONFIG_FILE, EXPERTS, EXPERTS_FILE, Record
@@ -180,8 +181,7 @@ def _method(config: Mapping[str, Any]) -> str:
 def _scale(scale: Mapping[str, Any] | None) -> str:
     if scale is None:
         return "0 (worst) to 1 (best)"
-    low, high = ("worst", "best") if scale["higher_is_better"] else ("best", "worst")
-    return f"{scale['low']:.15g} ({low}) to {scale['high']:.15g} ({high}) {scale['unit']}".rstrip()
+    return str(RatingScale.from_dict(scale))
 
 
 def _usage(config: Mapping[str, Any]) -> str:

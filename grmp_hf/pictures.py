@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from grmp_hf.data.embedded import DatasetPicture, pictures_of, without_format
+from grmp_hf.data.image_errors import at_its_end
 from grmp_hf.data.images import MAX_PIXELS, ImageError, ImageErrorCode, decode_image, to_rgb
 from grmp_hf.data.opened import decode_opened
 from grmp_hf.errors import GRMPError
@@ -74,19 +75,17 @@ def each_picture(given: Any) -> Iterator[Any]:
     """
     if is_picture(given):
         yield given
+    elif isinstance(given, Mapping | bytearray | memoryview):
+        raise _unknown(given)
     elif is_data_set(given):
         yield from _of_data_set(given, _picture_column(given))
     elif _holds_things(given):
         yield from given.ravel().tolist()
     elif isinstance(given, list | tuple | np.ndarray | torch.Tensor):
         yield from given
-    elif isinstance(given, Iterable) and not isinstance(given, Mapping | bytearray | memoryview):
+    elif isinstance(given, Iterable):
         yield from _of_column(given)
-    elif (
-        hasattr(given, "__getitem__")
-        and hasattr(given, "__len__")
-        and not isinstance(given, Mapping | bytearray | memoryview)
-    ):
+    elif hasattr(given, "__getitem__") and hasattr(given, "__len__"):
         yield from (_own(given[index]) for index in range(len(given)))
     else:
         raise _unknown(given)
@@ -150,7 +149,7 @@ def content_of(picture: Any) -> Any:
         if place is not None:
             picture.seek(place)
         if content == b"" and place:
-            raise ImageError(f"an open file is at its end, {place} bytes in; go back with seek(0)", "empty")
+            raise at_its_end(place)
     except (AttributeError, OSError, ValueError) as error:
         raise ImageError(f"an open file cannot be read ({error}); give its path or its bytes", "unreadable") from error
     if not isinstance(content, bytes):

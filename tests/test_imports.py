@@ -16,7 +16,7 @@ PACKAGE = ROOT / "grmp_hf"
 # part -> the parts of grmp_hf that it may import besides itself and grmp_hf.errors; parts not named here may import all
 ALLOWED: dict[str, set[str]] = {
     "adapter_files": {"embedded", "modeling", "places", "record"},
-    "cards": {"places", "record"},
+    "cards": {"data", "places", "record"},
     "benchmark": {
         *("cards", "claims", "combining", "comparing", "data", "embedded", "evaluation", "features"),
         *("hub", "learning", "measuring", "modeling", "outputs", "pictures", "places", "recipe_files", "saving"),

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias, get_args
 
 from grmp_hf.errors import GRMPError
 
-__all__ = ["IMAGE_ERROR_CODES", "ImageError", "ImageErrorCode", "ImageWarning"]
+__all__ = ["IMAGE_ERROR_CODES", "ImageError", "ImageErrorCode", "ImageWarning", "at_its_end"]
 
 ImageErrorCode: TypeAlias = Literal[
     "not_found",
@@ -36,6 +36,15 @@ class ImageError(GRMPError):
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, ImageErrorCode]]:
         # The default would call the class with the message alone when a worker process sends the error back.
         return type(self), (str(self), self.code)
+
+
+def at_its_end(place: int) -> ImageError:
+    """Of a file that was read to its end, so that nothing follows its position.
+
+    Args:
+        place: bytes before its position.
+    """
+    return ImageError(f"an open file is at its end, {place} bytes in; go back with seek(0)", "empty")
 
 
 class ImageWarning(UserWarning):

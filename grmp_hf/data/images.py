@@ -42,7 +42,7 @@ from PIL import GifImagePlugin, Image, ImageCms, ImageFile, ImageOps, PngImagePl
 
 from grmp_hf.data.damage import DAMAGED, is_damaged
 from grmp_hf.data.formats import PREFIX, find_decoder
-from grmp_hf.data.image_errors import IMAGE_ERROR_CODES, ImageError, ImageErrorCode
+from grmp_hf.data.image_errors import IMAGE_ERROR_CODES, ImageError, ImageErrorCode, at_its_end
 from grmp_hf.data.opening import open_picture
 from grmp_hf.data.png import check_png
 from grmp_hf.data.tiff import check_tiff, inverted
@@ -210,7 +210,7 @@ def _read_header(stream: BinaryIO, name: str, max_pixels: int) -> ImageFile.Imag
     start = stream.tell()
     prefix = stream.read(PREFIX)
     if start and not prefix:
-        raise ImageError(f"an open file is at its end, {start} bytes in; go back with seek(0)", "empty")
+        raise at_its_end(start)
     stream.seek(start)
     image = find_decoder(prefix)(stream, name)
     check_header(image, prefix, max_pixels, str(image.tile[0][3]) if image.format == "PNG" else "")
