@@ -151,6 +151,7 @@ WRONG = [
     ({"scale": {**SCALE, "more": 1}}, "expected a rating scale"),
     ({"scale": {**SCALE, "low": True}}, "expected a rating scale"),
     ({"preprocessing": {"size": "x"}}, "numbers that can be size, got 'x'"),
+    ({"preprocessing": {"size": 32, "veiws": ["center"]}}, "settings of the preprocessing out of size, views"),
     ({"preprocessing": {"size": 32, "views": None}}, "Expected views out of .*, got None"),
     ({"preprocessing": {"size": 32, "views": [["whole"]]}}, "Expected views out of"),
     ({"preprocessing": {"size": 32, "view_weights": [None]}}, "numbers that can be view_weights"),

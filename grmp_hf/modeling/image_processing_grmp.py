@@ -25,7 +25,7 @@ from transformers.utils import IMAGE_PROCESSOR_NAME
 from grmp_hf.errors import GRMPError
 from grmp_hf.modeling.configuration_grmp import CLIP_MEAN, CLIP_STD, GRMPConfig, model_place
 from grmp_hf.modeling.functional import count_tiles
-from grmp_hf.modeling.view_settings import check_numbers
+from grmp_hf.modeling.view_settings import NAMES, check_names, check_numbers
 
 __all__ = ["TILES", "GRMPImageProcessor", "authors_training_view", "denormalize", "normalize", "preprocessing_in"]
 
@@ -126,6 +126,7 @@ class GRMPImageProcessor(BaseImageProcessor):
         side_size: int | None = None,
         **kwargs: Any,
     ) -> None:
+        check_names(kwargs)
         super().__init__(**kwargs)
         given = {"view_weights": view_weights, "shortest_edge_limit": shortest_edge_limit, "side_size": side_size}
         given = {name: value for name, value in given.items() if value is not None}
@@ -177,8 +178,7 @@ class GRMPImageProcessor(BaseImageProcessor):
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides about the pixels, as JSON values."""
-        names = ("size", "views", "view_weights", "shortest_edge_limit", "image_mean", "image_std")
-        return {name: getattr(self, name) for name in (*names, *(["side_size"] if self.has_tiles else []))}
+        return {name: getattr(self, name) for name in NAMES if name != "side_size" or self.has_tiles}
 
     def preprocess(self, images: Any, return_tensors: str = "pt", **kwargs: Any) -> BatchFeature:
         """Views of one picture or a list of them.

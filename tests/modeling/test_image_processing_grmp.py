@@ -117,6 +117,7 @@ def test_a_plain_clips_settings_become_one_whole_view(tmp_path: Path) -> None:
         ({"image_std": [0.2, 0.2]}, "numbers that can be image_std, got [0.2, 0.2]"),
         ({"image_mean": ["0", 0, 0]}, "numbers that can be image_mean"),
         ({"side_size": "64"}, "numbers that can be side_size, got '64'"),
+        ({"veiws": ["center"], "sizes": 224}, "side_size, got 'veiws', 'sizes'. Correct it"),
         ({"views": ["whole"], "view_weights": [0.5, 0.5]}, "one weight for each of the 1 views, got 2"),
         ({"shortest_edge_limit": 16}, "shortest_edge_limit of at least the size 32, got 16"),
     ],
