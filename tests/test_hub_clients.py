@@ -233,28 +233,28 @@ def test_load_and_push_with_the_real_clients_then_load_from_their_cache(
 
 DOORS = """
 import sys, json
-if sys.argv[3] == "transformers first":
+if sys.argv[-1] == "transformers first":
     import transformers.pipelines, transformers.models.auto, peft
 import grmp_hf, grmp_hf.data.images, torch
 from peft import AutoPeftModel, PeftModel
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
-folder, picture = sys.argv[1:3]
+picture, *folders = sys.argv[1:-1]
 picture_pixels = grmp_hf.data.images.decode_image(picture)
 
-def quality(model, of=folder):
+def quality(model, of):
     with torch.inference_mode():
         pixels = grmp_hf.load(of).processor(picture_pixels)["pixel_values"]
         return model.eval()(pixel_values=pixels).quality.item()
 
 found, allowed = {}, ["grmp_hf.modeling.modeling_grmp"]
-for name in (folder, "owner/mine"):
+for folder, name in [pair for place in folders for pair in ((place, place), (place, "owner/" + place.split("/")[-1]))]:
     found["load", name] = grmp_hf.load(name).score(picture).quality.item()
-    found["any", name] = quality(AutoModel.from_pretrained(name))
+    found["any", name] = quality(AutoModel.from_pretrained(name), folder)
     found["pipeline", name] = pipeline("image-quality-assessment", model=name)(picture)["quality"]
-    found["auto", name] = quality(AutoModelForImageClassification.from_pretrained(name))
-    found["ours", name] = quality(grmp_hf.GRMPForImageQualityAssessment.from_pretrained(name))
-    found["peft", name] = quality(PeftModel.from_pretrained(grmp_hf.load().model, name))
-    found["auto peft", name] = quality(AutoPeftModel.from_pretrained(name, import_allowlist=allowed))
+    found["auto", name] = quality(AutoModelForImageClassification.from_pretrained(name), folder)
+    found["ours", name] = quality(grmp_hf.GRMPForImageQualityAssessment.from_pretrained(name), folder)
+    found["peft", name] = quality(PeftModel.from_pretrained(grmp_hf.load().model, name), folder)
+    found["auto peft", name] = quality(AutoPeftModel.from_pretrained(name, import_allowlist=allowed), folder)
 base = grmp_hf.load().score(picture).quality.item()
 plain = [pipeline("image-quality-assessment", model="grmp_hf/tiny")(picture)["quality"]]
 plain.append(quality(AutoModelForImageClassification.from_pretrained("grmp_hf/tiny"), "default"))
@@ -264,27 +264,30 @@ print(json.dumps([base, plain, [[*key, value] for key, value in found.items()]])
 """
 
 
-@pytest.mark.parametrize("kind", ["prompts", "with a side network"])
 def test_the_embedded_base_is_found_by_every_door_and_no_hub_hears_of_it(
-    kind: str, points_adapter: Path, photos: list[Path], tmp_path: Path
+    points_adapter: Path, photos: list[Path], tmp_path: Path
 ) -> None:
-    hub, folder = tmp_path / "hub", tmp_path / "mine"
-    shutil.copytree(EMBEDDED_PROMPTS if kind == "prompts" else points_adapter, folder)
-    shutil.copytree(folder, hub / "owner" / "mine")
-    expected = grmp_hf.load(folder).score(photos[0]).quality.item()
+    """By an adapter of prompts, and by one whose base has a side network."""
+    hub, expected = tmp_path / "hub", {}
+    for kind, adapter in (("prompts", EMBEDDED_PROMPTS), ("sided", points_adapter)):
+        shutil.copytree(adapter, tmp_path / kind)
+        shutil.copytree(adapter, hub / "owner" / kind)
+        expected[kind] = grmp_hf.load(adapter).score(photos[0]).quality.item()
     with fake_hub(hub) as (endpoint, first), fake_hub(hub) as (other, second):
+        given = (photos[0], *(tmp_path / kind for kind in expected))
         both = [
-            start(DOORS, tmp_path / "one", endpoint, folder, photos[0], "transformers first", offline=False),
-            start(DOORS, tmp_path / "two", other, folder, photos[0], "grmp_hf first", offline=False),
+            start(DOORS, tmp_path / "one", endpoint, *given, "transformers first", offline=False),
+            start(DOORS, tmp_path / "two", other, *given, "grmp_hf first", offline=False),
         ]
         lines = [finish(process)[0] for process in both]
     for (line,), handler in zip(lines, (first, second), strict=True):
         base, plain, found = json.loads(line)
         assert plain == pytest.approx([base] * 2, abs=1e-6)
-        assert abs(expected - base) > 1e-4
+        assert all(abs(value - base) > 1e-4 for value in expected.values())
+        assert len(found) == 2 * 2 * 7
         for door, name, value in found:
-            assert value == pytest.approx(expected, abs=1e-6), (door, name)
-        assert any("owner/mine" in path for path in handler.asked)
+            assert value == pytest.approx(expected[Path(name).name], abs=1e-6), (door, name)
+        assert all(any(f"owner/{kind}" in path for path in handler.asked) for kind in expected)
         assert not [path for path in handler.asked if "tiny" in path]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -408,14 +409,21 @@ def test_weights_in_half_precision_are_never_trained(make_adapted: MakeAdapted, 
 # Several processes, and processes that die ---------------------------------------------------------------------------
 
 
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+def make_folders(make_adapted: MakeAdapted, make_scorer: Callable[..., Any], place: Path) -> list[str]:
+    """A base, an adapter, and an empty folder; beside them an adapter with dropout."""
+    make_scorer().save_pretrained(place / "base")
+    make_adapted(prompt_dropout=0.1).save_pretrained(str(place / "dropout"), save_embedding_layers=False)
+    make_adapted().save_pretrained(str(place / "adapter"), save_embedding_layers=False)
+    (place / "out").mkdir()
+    return [str(place / name) for name in ("base", "adapter", "out")]
+
+
 @pytest.fixture
 def folders(make_adapted: MakeAdapted, make_scorer: Callable[..., Any], tmp_path: Path) -> list[str]:
-    """A base, an adapter with dropout, and an empty folder."""
-    make_scorer().save_pretrained(tmp_path / "base")
-    make_adapted(prompt_dropout=0.1).save_pretrained(str(tmp_path / "dropout"), save_embedding_layers=False)
-    make_adapted().save_pretrained(str(tmp_path / "adapter"), save_embedding_layers=False)
-    (tmp_path / "out").mkdir()
-    return [str(tmp_path / name) for name in ("base", "adapter", "out")]
+    return make_folders(make_adapted, make_scorer, tmp_path)
 
 
 def start(launcher: list[str], folders: list[str], runs: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
@@ -428,6 +436,7 @@ def start(launcher: list[str], folders: list[str], runs: list[dict[str, Any]]) -
     )
 
 
+COMMON: dict[str, Any] = {"num_train_epochs": 2, "save_strategy": "no", "logging_strategy": "no", **SGD}
 META: dict[str, dict[str, Any]] = {
     "maml": {"double": True, "meta_algorithm": "maml"},
     "maml, rule": {"double": True, "meta_algorithm": "maml", "regularization_strength": 5.0},
@@ -436,78 +445,83 @@ META: dict[str, dict[str, Any]] = {
 }
 
 
+WHOLE: dict[str, list[dict[str, Any]]] = {
+    "tasks": [
+        {"tasks": 4, "inner_steps": 2, "inner_learning_rate": 0.1, "regularization_strength": 0.0, **COMMON, **options}
+        for options in META.values()
+    ],
+    "crops": [{"crops": 11, **COMMON}],
+    "pictures": [
+        {"pictures": pictures, "gradient_accumulation_steps": steps, **COMMON}
+        for pictures, steps in ((11, 1), (9, 1), (9, 2), (11, 3))
+    ],
+}
+"""What two processes do together: kind -> runs, whose joint batches are of four."""
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(
+    make_adapted: MakeAdapted, make_scorer: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[dict[str, Tensor]]]:
+    """What two processes learn, each from parts of two: kind -> weights of every run."""
+    folders = make_folders(make_adapted, make_scorer, tmp_path_factory.mktemp("two"))
+    halves = {"per_device_train_batch_size": 2, "processes": 2}
+    done = start(TWO, folders, [{**run, **halves} for runs in WHOLE.values() for run in runs])
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = (load_file(Path(folders[2]) / f"{number}.safetensors") for number in itertools.count())
+    return {kind: list(itertools.islice(found, len(runs))) for kind, runs in WHOLE.items()}
+
+
+def learnt(folders: list[str], run: dict[str, Any], **options: Any) -> dict[str, Tensor]:
+    """What one process learns."""
+    runpy.run_path(str(SCRIPT))["train"](*folders[:2], Path(folders[2]), 0, {**run, **options})
+    return load_file(Path(folders[2]) / "0.safetensors")
+
+
 def test_tasks_may_be_spread_over_processes_and_micro_batches(
-    folders: list[str], make_adapted: MakeAdapted, rounding: Rounding
+    folders: list[str], of_two_processes: dict[str, Any], make_adapted: MakeAdapted, rounding: Rounding
 ) -> None:
     """Four tasks a step of one process, twice two of one process, and two of each of two processes."""
-    common = {"tasks": 4, "num_train_epochs": 2, "inner_steps": 2, "inner_learning_rate": 0.1}
-    common |= {"save_strategy": "no", "logging_strategy": "no", "regularization_strength": 0.0, **SGD}
-    runs = [{**common, **options} for options in META.values()]
-    whole = [{**run, "per_device_train_batch_size": 4} for run in runs]
-    parts = [{**run, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2} for run in runs]
-    two = [{**run, "per_device_train_batch_size": 2, "processes": 2} for run in runs]
-    both = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = start(both, folders, two)
-    assert done.returncode == 0, done.stderr[-3000:]
-    script = runpy.run_path(str(SCRIPT))
-    for number, run in enumerate([*whole, *parts], len(two)):
-        script["train"](*folders[:2], Path(folders[2]), number, run)
-    results = [load_file(Path(folders[2]) / f"{number}.safetensors") for number in range(3 * len(runs))]
-    for index, name in enumerate(META):
-        alone, *others = results[index :: len(META)]
+    for name, run, two in zip(META, WHOLE["tasks"], of_two_processes["tasks"], strict=True):
+        alone = learnt(folders, run, per_device_train_batch_size=4)
+        parts = learnt(folders, run, per_device_train_batch_size=2, gradient_accumulation_steps=2)
         bound = rounding(alone, 2 * 3)  # steps of the outer loop, each of two inner steps and its own
-        assert [distance(alone, other) <= bound for other in others] == [True, True], name
+        assert [distance(alone, other) <= bound for other in (parts, two)] == [True, True], name
         assert distance(alone, trained(make_adapted())) > 1e-3
 
 
-def test_crops_are_the_same_over_workers_micro_batches_and_processes(folders: list[str]) -> None:
-    common = {"crops": 11, "num_train_epochs": 2, "save_strategy": "no", "logging_strategy": "no", **SGD}
-    spread = {**common, "per_device_train_batch_size": 2, "processes": 2}
-    done = start(["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], folders, [spread])
-    assert done.returncode == 0, done.stderr[-3000:]
-    script = runpy.run_path(str(SCRIPT))
-    alone = {"per_device_train_batch_size": 4}
-    parts = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
-    for number, options in enumerate((alone, {**alone, "dataloader_num_workers": 2}, parts), 1):
-        script["train"](*folders[:2], Path(folders[2]), number, {**common, **options})
-    apart, expected, workers, accumulated = (
-        load_file(Path(folders[2]) / f"{number}.safetensors") for number in range(4)
-    )
-    assert distance(expected, workers) == 0
-    assert max(distance(expected, accumulated), distance(expected, apart)) <= 1e-6
+def test_crops_are_the_same_over_workers_micro_batches_and_processes(
+    folders: list[str], of_two_processes: dict[str, Any]
+) -> None:
+    (run,), (two,) = WHOLE["crops"], of_two_processes["crops"]
+    alone = learnt(folders, run, per_device_train_batch_size=4)
+    assert distance(alone, learnt(folders, run, per_device_train_batch_size=4, dataloader_num_workers=2)) == 0
+    parts = learnt(folders, run, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    assert max(distance(alone, parts), distance(alone, two)) <= 1e-6
 
 
 def test_two_processes_are_one(
-    folders: list[str], tmp_path: Path, make_adapted: MakeAdapted, rounding: Rounding
+    of_two_processes: dict[str, Any], tmp_path: Path, make_adapted: MakeAdapted, rounding: Rounding
 ) -> None:
     """Joint batches of 4: 11 pictures end in parts of 2 and 1, 9 in parts of 1 and 0."""
-    common = {"num_train_epochs": 2, "save_strategy": "no", "logging_strategy": "no", **SGD}
-    runs = [
-        {"pictures": pictures, "gradient_accumulation_steps": steps, **common}
-        for pictures, steps in ((11, 1), (9, 1), (9, 2), (11, 3))
-    ]
-    both = [{**run, "processes": 2, "per_device_train_batch_size": 2} for run in runs]
-    done = start(["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], folders, both)
-    assert done.returncode == 0, done.stderr[-3000:]
-    for index, run in enumerate(runs):
+    for run, two in zip(WHOLE["pictures"], of_two_processes["pictures"], strict=True):
         settings = {key: value for key, value in run.items() if key != "pictures"}
-        alone = train(
-            make_adapted(), tmp_path / "one", Pictures(run["pictures"]), per_device_train_batch_size=4, **settings
-        )
-        assert distance(load_file(Path(folders[2]) / f"{index}.safetensors"), alone) <= rounding(alone, 2 * 6)
+        alone = train(make_adapted(), tmp_path, Pictures(run["pictures"]), per_device_train_batch_size=4, **settings)
+        assert distance(two, alone) <= rounding(alone, 2 * 6)
 
 
-@pytest.mark.parametrize("broken", ["labels", "pixel_values", "teacher_logits"])
-def test_no_process_waits_for_one_that_fails(folders: list[str], broken: str) -> None:
-    """One bad picture of four: both processes end, in the same step."""
-    run = {"pictures": 4, "processes": 2, "broken": broken, "per_device_train_batch_size": 2, "max_steps": 1, **SGD}
-    done = start(["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], folders, [run])
+BROKEN = {"labels": "labels that are", "pixel_values": "quality loss", "teacher_logits": "semantic"}
+
+
+def test_no_process_waits_for_one_that_fails(folders: list[str]) -> None:
+    """One bad picture of four: both processes end, in the same step; neither waits when they train again."""
+    run = {"pictures": 4, "processes": 2, "per_device_train_batch_size": 2, "max_steps": 1, **SGD}
+    done = start(TWO, folders, [{**run, "broken": column} for column in BROKEN])
     assert done.returncode != 0 and not list(Path(folders[2]).glob("*.safetensors"))
-    ended = sorted(path.read_text() for path in Path(folders[2]).glob("ended-*"))
-    assert len(ended) == 2 and all("Expected" in message for message in ended), done.stderr[-3000:]
-    assert {"labels": "labels that are", "pixel_values": "quality loss", "teacher_logits": "semantic"}[broken] in ended[
-        -1
-    ]
+    for column, message in BROKEN.items():
+        ended = sorted(path.read_text() for path in Path(folders[2]).glob(f"{column}-*"))
+        assert len(ended) == 2 and all("Expected" in text for text in ended), done.stderr[-3000:]
+        assert message in ended[-1]
 
 
 STAGES: dict[str, dict[str, Any]] = {

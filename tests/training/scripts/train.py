@@ -2,9 +2,10 @@
 
 RUNS is JSON: a list of dictionaries with `pictures`, `crops` or `tasks` (how many), `processes` (how many must be at
 work), optionally `double` (precision), `kill_after` (when to SIGKILL, as a share of the seconds that the last
-undisturbed training took), `resume`, `broken` (a column in which the first picture has no number; what then ends a
-process goes to OUTPUT/ended-RANK), `apart` (in a forked process, whose exit code goes to OUTPUT/codes), `number` (i if
-it is not given), and the rest for GRMPTrainingArguments. What run i has trained is written to OUTPUT/i.safetensors.
+undisturbed training took), `resume`, `broken` (a column in which the first picture has no number; what then ends the
+training goes to OUTPUT/BROKEN-RANK), `apart` (in a forked process, whose exit code goes to OUTPUT/codes), `number`
+(i if it is not given), and the rest for GRMPTrainingArguments. What run i has trained is written to
+OUTPUT/i.safetensors. After a run that had to fail the next one begins, and the process ends with 1.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def episodes(tasks: int, size: int, dtype: torch.dtype) -> EpisodeDataset[int]:
     return EpisodeDataset(items, load, reference_of=lambda item: item // 2, support=3, query=2, seed=5)
 
 
-def train(base: str, adapter: str, output: Path, number: int, run: dict[str, Any]) -> None:
+def train(base: str, adapter: str, output: Path, number: int, run: dict[str, Any]) -> bool:
+    """Whether it came to its end; it does, or raises, unless something is broken."""
     pictures, tasks, processes = run.pop("pictures", None), run.pop("tasks", None), run.pop("processes", 1)
     dtype = torch.float64 if run.pop("double", False) else torch.float32
     cropped: int = run.pop("crops", 0)
@@ -93,13 +95,16 @@ def train(base: str, adapter: str, output: Path, number: int, run: dict[str, Any
     try:
         trainer.train(resume_from_checkpoint=resume)
     except GRMPError as error:
-        (output / f"ended-{args.process_index}").write_text(str(error), encoding="utf-8")
-        raise
+        if broken is None:
+            raise
+        (output / f"{broken}-{args.process_index}").write_text(str(error), encoding="utf-8")
+        return False
     if args.process_index == 0:
         if kill_after is None and not resume:
             took.write_text(str(time.monotonic() - began))
         trained = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         save_file(trained, output / f"{number}.safetensors")
+    return True
 
 
 def train_apart(base: str, adapter: str, output: Path, number: int, run: dict[str, Any]) -> None:
@@ -117,8 +122,10 @@ def train_apart(base: str, adapter: str, output: Path, number: int, run: dict[st
 
 if __name__ == "__main__":
     gc.freeze()  # a Trainer looks for garbage when it ends
+    ended = []
     for index, settings in enumerate(json.loads(sys.argv[4])):
         go = train_apart if settings.pop("apart", False) else train
-        go(sys.argv[1], sys.argv[2], Path(sys.argv[3]), settings.pop("number", index), settings)
+        ended.append(go(sys.argv[1], sys.argv[2], Path(sys.argv[3]), settings.pop("number", index), settings))
     if torch.distributed.is_initialized():  # its threads would now and then abort the interpreter as it ends
         torch.distributed.destroy_process_group()
+    sys.exit(False in ended)
