@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import json
 import os
 import runpy
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 # Set before torch is imported, and inherited by every script that a test starts: tiny models are fastest on one thread,
 # results then do not depend on the number of cores, and no test may reach a network.
@@ -49,6 +52,47 @@ def _short_collections() -> None:
     """Garbage is looked for among new objects alone: a Trainer does so after each run, and libraries are large."""
     gc.collect()
     gc.freeze()
+
+
+class Ended(NamedTuple):
+    """How a process ended."""
+
+    code: int
+    out: str
+    errors: str
+
+
+@pytest.fixture(scope="session")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ended]]:
+    """`elsewhere(script, *arguments)`: run it in a new process with as many threads, in which nothing of ours is yet.
+
+    Text that is no path is the script itself. Other libraries are there already, which saves seconds.
+    """
+    if not hasattr(os, "fork"):
+        pytest.skip("processes are not forked here")
+    import torch
+
+    folder, tests = tmp_path_factory.mktemp("elsewhere"), Path(__file__).parent
+    server = subprocess.Popen(
+        [sys.executable, str(tests / "scripts" / "forking.py")],
+        **dict.fromkeys(("stdin", "stdout"), subprocess.PIPE),
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tests.parent), os.environ.get("PYTHONPATH", "")])},
+    )
+
+    def run(script: str | Path, *arguments: object) -> Ended:
+        assert server.stdin is not None and server.stdout is not None
+        if isinstance(script, str):
+            (folder / "code.py").write_text(script, encoding="utf-8")
+            script = folder / "code.py"
+        server.stdin.write(json.dumps([torch.get_num_threads(), str(script), *map(str, arguments)]) + "\n")
+        server.stdin.flush()
+        code = int(server.stdout.readline())
+        return Ended(code, *((folder / name).read_text("utf-8") for name in ("out.txt", "errors.txt")))
+
+    yield run
+    server.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import grmp_hf
@@ -36,7 +34,9 @@ print(json.dumps([features, scorer.score(sys.argv[3:]).quality.tolist()]))
 """
 
 
-def test_what_is_learnt_scores_the_same_in_a_new_process(base: Scorer, photos: list[Path], tmp_path: Path) -> None:
+def test_what_is_learnt_scores_the_same_in_a_new_process(
+    base: Scorer, photos: list[Path], tmp_path: Path, elsewhere: Callable[..., Any]
+) -> None:
     folder, told = photos[0].parent, set[str]()
     encoder = low_level(folder, tmp_path / "run", recipe=LOW, tell=lambda text, share: told.add(text))
     families = read_families(tmp_path / "run" / "families")
@@ -46,9 +46,8 @@ def test_what_is_learnt_scores_the_same_in_a_new_process(base: Scorer, photos: l
     encoder.save_pretrained(tmp_path / "low")
     found.save(tmp_path / "high")
     paths = list(map(str, photos[:4]))
-    command = [sys.executable, "-c", _AGAIN, str(tmp_path / "low"), str(tmp_path / "high"), *paths]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    features, quality = json.loads(done.stdout.splitlines()[-1])
+    done = elsewhere(_AGAIN, tmp_path / "low", tmp_path / "high", *paths)
+    features, quality = json.loads(done.out.splitlines()[-1])
     assert load_encoder(tmp_path / "low").config.provenance == {
         "recipe": dataclasses.asdict(LOW),
         "seed": 0,
@@ -71,21 +70,21 @@ def test_any_similarity_may_say_what_is_alike(photos: list[Path], tmp_path: Path
     assert encoder.fingerprint != low_level(folder, tmp_path / "b", recipe=LOW).fingerprint
 
 
-def test_the_script_learns_both(photos: list[Path], clip_folder: Path, tmp_path: Path) -> None:
-    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # which decide about the last bits
+def test_the_script_learns_both(
+    photos: list[Path], clip_folder: Path, tmp_path: Path, elsewhere: Callable[..., Any]
+) -> None:
     for stage, recipe in (("low", LOW), ("high", HIGH)):
         file = tmp_path / f"{stage}.yaml"
         file.write_text(
             "\n".join(f"{name}: {str(value).lower()}" for name, value in dataclasses.asdict(recipe).items())
         )
         output = tmp_path / f"my-{stage}"
-        options = ["--photos", str(photos[0].parent), "--output", str(output), "--recipe", str(file)]
-        command = [sys.executable, str(SCRIPT), stage, *options, "--model", str(clip_folder)]
-        done = subprocess.run(command, capture_output=True, text=True, env=threads)
-        assert done.returncode == 0, done.stderr
+        options = ["--photos", photos[0].parent, "--output", output, "--recipe", file, "--model", clip_folder]
+        done = elsewhere(SCRIPT, stage, *options)
+        assert done.code == 0, done.errors
         assert not (tmp_path / f"my-{stage}-run").exists()
-        again = subprocess.run(command, capture_output=True, text=True)
-        assert again.returncode == 2 and "expected a new folder, got one that exists" in again.stderr
+        again = elsewhere(SCRIPT, stage, *options)
+        assert again.code == 2 and "expected a new folder, got one that exists" in again.errors
     expected = low_level(photos[0].parent, tmp_path / "run", recipe=LOW)
     assert load_encoder(tmp_path / "my-low").fingerprint == expected.fingerprint
     own = grmp_hf.load(adapter=tmp_path / "my-high").score(photos).quality

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def short(name: str = "default") -> FewShotRecipe:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_is_returned_scores_as_what_is_loaded_in_another_process(
-    name: str, base: Scorer, table: RatedTable, photos: Path, tmp_path: Path
+    name: str, base: Scorer, table: RatedTable, photos: Path, tmp_path: Path, elsewhere: Callable[..., Any]
 ) -> None:
     files = [str(photos / f"{index}.png") for index in range(16)]
     zero_shot = base.score(files).quality
@@ -66,8 +66,7 @@ def test_what_is_returned_scores_as_what_is_loaded_in_another_process(
     scorer.save(tmp_path / "mine")
     here = scorer.score(files).score
     code = "import grmp_hf, sys; print(grmp_hf.load(sys.argv[1]).score(sys.argv[2:]).score.tolist())"
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "mine", *files], capture_output=True, check=True)
-    assert here.tolist() == eval(done.stdout)
+    assert here.tolist() == eval(elsewhere(code, tmp_path / "mine", *files).out)
     np.testing.assert_array_equal(base.score(files).quality, zero_shot)  # the base stays what it is
     assert not np.array_equal(scorer.score(files).quality, zero_shot)
 

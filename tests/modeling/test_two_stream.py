@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,13 +173,14 @@ print(json.dumps([scorer.score(path).quality.tolist() for path in sys.argv[2:]])
 """
 
 
-def test_another_process_gives_the_same_scores(clip_folder: Path, photos: list[Path], tmp_path: Path) -> None:
+def test_another_process_gives_the_same_scores(
+    clip_folder: Path, photos: list[Path], tmp_path: Path, elsewhere: Callable[..., Any]
+) -> None:
     base = grmp_hf.load(clip_folder)
     scorer = dataclasses.replace(base, model=adapted(base, "head alone"))
     scorer.save(tmp_path / "mine")
-    command = [sys.executable, "-c", _SCORE, str(tmp_path / "mine"), *map(str, photos[:3])]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == [scorer.score(photo).quality.tolist() for photo in photos[:3]]
+    done = elsewhere(_SCORE, tmp_path / "mine", *photos[:3])
+    assert json.loads(done.out) == [scorer.score(photo).quality.tolist() for photo in photos[:3]]
 
 
 @torch.no_grad()

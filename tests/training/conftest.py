@@ -70,14 +70,13 @@ _SCORES = "import json, sys, grmp_hf; print(json.dumps(grmp_hf.load(sys.argv[1])
 
 
 @pytest.fixture(scope="session")
-def scores_elsewhere() -> Callable[..., list[float]]:
+def scores_elsewhere(elsewhere: Callable[..., Any]) -> Callable[..., list[float]]:
     """`scores_elsewhere(folder, paths)`: what a saved scorer says of pictures in a new process."""
 
     def ask(folder: Path, paths: list[Path]) -> list[float]:
-        command = [sys.executable, "-c", _SCORES, str(folder), *map(str, paths)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        found: list[float] = json.loads(done.stdout.splitlines()[-1])
+        done = elsewhere(_SCORES, folder, *paths)
+        assert done.code == 0, done.errors
+        found: list[float] = json.loads(done.out.splitlines()[-1])
         return found
 
     return ask
