@@ -100,9 +100,12 @@ def test_everything_is_written_and_the_result_is_a_start(
     assert np.isfinite(scorer.score(photos[0]).quality).all()
 
 
-def test_checkpoints_ask_nobody_for_the_base(go: Callable[..., int], recwarn: pytest.WarningsRecorder) -> None:
+def test_checkpoints_ask_nobody_for_the_base(
+    go: Callable[..., int], recipe: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     """PEFT would look for the base on the Hub whenever it saves, and warn that it cannot."""
-    assert go("--model", "default", "--quiet") == 0
+    recipe.write_text(RECIPE + "steps: 1\neval_steps: 1\nsupport: 3\nquery: 2\n")
+    assert go("--model", "default", "--held-out", "contrast", "--quiet") == 0
     assert not [warning for warning in recwarn if "remote file" in str(warning.message)]
 
 

@@ -39,12 +39,13 @@ def run(threads: int, script: str, *arguments: str) -> int:
     return 0
 
 
-gc.freeze()  # a Trainer looks for garbage when it ends
-for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        code = run(*json.loads(line))
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code)
-    sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
-    sys.stdout.flush()
+if __name__ == "__main__":
+    gc.freeze()  # a Trainer looks for garbage when it ends
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            code = run(*json.loads(line))
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(code)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+        sys.stdout.flush()
