@@ -22,6 +22,7 @@ from grmp_hf.adapter_files import AdapterFiles, adapter_config
 from grmp_hf.claims import WorkFolder
 from grmp_hf.combining import centers_of, check_names, common_scale, identified, taught_by
 from grmp_hf.data import RatedTable, Row, Split, draw_shots, random_split, split_rows
+from grmp_hf.data.identity import KnownPictures
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.splits import own_parts
 from grmp_hf.errors import GRMPError
@@ -39,7 +40,7 @@ from grmp_hf.teaching import rated_pictures
 from grmp_hf.training.expert_fitting import Held, begin, fisher, learn, trained_weights
 from grmp_hf.training.stream_recipe import StreamRecipe
 
-__all__ = ["Stream", "learn_stream", "stream_split"]
+__all__ = ["Stream", "learn_stream", "shared_tests", "stream_split"]
 
 Tell = Callable[[str, float], None]
 
@@ -97,6 +98,16 @@ def stream_split(table: RatedTable, shots: int | None, seed: int) -> Split:
             f"{len(split.test)}; {remedy}"
         )
     return split
+
+
+def shared_tests(tables: Mapping[str, RatedTable], *, shots: int | None = None, seed: int = 0) -> dict[str, int]:
+    """Name -> how many test pictures of a data set teach another one, by content; arguments as of `learn_stream`."""
+    sets = [_set(name, table, shots, seed) for name, table in tables.items()]
+    found = {}
+    for one in sets:
+        known = KnownPictures(id for other in sets if other is not one for id in other.split.contents.values())
+        found[one.name] = sum(known.holds(row.image) is True for row in one.test)
+    return found
 
 
 def learn_stream(

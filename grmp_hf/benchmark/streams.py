@@ -23,7 +23,7 @@ from grmp_hf.evaluation.metrics import point_figures
 from grmp_hf.evaluation.stream_summary import StreamRun
 from grmp_hf.saving import package_versions
 from grmp_hf.scoring import Scorer
-from grmp_hf.streaming import Stream, learn_stream, stream_split
+from grmp_hf.streaming import Stream, learn_stream, shared_tests, stream_split
 from grmp_hf.training.stream_recipe import StreamRecipe
 
 __all__ = ["StreamCell", "StreamRunner", "in_order", "plan_streams", "runs_of"]
@@ -117,7 +117,11 @@ class StreamRunner:
         found = learn_stream(self.base, cell.tables, recipe=cell.recipe, shots=cell.shots, seed=cell.seed)
         said: dict[str, Any] = {"seconds": round(time.perf_counter() - start, 1)}
         said |= {"trained_weights": found.trained_weights, "gate_accuracy": found.judged.accuracy()}
-        return [self._add(key, cell, found, *place, said) for key, place in zip(keys, _steps(cell), strict=True)]
+        shared = [*shared_tests(cell.tables, shots=cell.shots, seed=cell.seed).values()]
+        return [
+            self._add(key, cell, found, step, at, {**said, "shared_pictures": shared[at]})
+            for key, (step, at) in zip(keys, _steps(cell), strict=True)
+        ]
 
     def _add(
         self, key: str, cell: StreamCell, found: Stream, step: int, at: int, said: Mapping[str, Any]

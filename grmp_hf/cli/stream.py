@@ -102,7 +102,7 @@ def _run(args: argparse.Namespace, places: dict[str, str], output: OutputFolder,
     """Learn, once it is clear where the experts go."""
     from grmp_hf.combining import check_names
     from grmp_hf.learning import check_bare
-    from grmp_hf.streaming import learn_stream
+    from grmp_hf.streaming import learn_stream, shared_tests
 
     check_names([*places])
     recipe = _recipe(args)
@@ -112,6 +112,8 @@ def _run(args: argparse.Namespace, places: dict[str, str], output: OutputFolder,
     base = load_scorer(args)
     check_bare(base)
     recipe = settle(recipe, base, args)
+    shared = shared_tests(tables, shots=args.shots, seed=args.seed)
+    say(args, *(_flattered(name, count) for name, count in shared.items() if count))
     with Progress("stream", 0, quiet=args.quiet) as progress:
         found = learn_stream(
             base,
@@ -124,7 +126,7 @@ def _run(args: argparse.Namespace, places: dict[str, str], output: OutputFolder,
             tell=progress.tell,
         )
     if is_first_process():
-        figures = _figures(found, recipe, start)
+        figures = {**_figures(found, recipe, start), "shared_pictures": shared}
         found.scorer.save(output.new)
         with writing(output.folder):
             write_json(output.new / _FIGURES, figures)
@@ -141,6 +143,11 @@ def _recipe(args: argparse.Namespace) -> StreamRecipe:
     return dataclasses.replace(
         StreamRecipe.named(args.recipe), **{name: value for name, value in given.items() if value is not None}
     )
+
+
+def _flattered(name: str, count: int) -> str:
+    whose = "1 test picture teaches" if count == 1 else f"{count} test pictures teach"
+    return f"{name}: {whose} another data set, which may flatter its figures; to avoid that, leave it out of one table"
 
 
 def _read(name: str, place: str, args: argparse.Namespace) -> RatedTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -73,6 +74,21 @@ def test_options_stand_before_the_recipe_and_json_is_what_is_stored(
     assert {name: one["shots"] for name, one in origin["sets"].items()} == {"a": 12, "b": 12} and origin["seed"] == 2
     assert go(*options, sets=(stars, points)) == 2
     assert "finished results" in capsys.readouterr().err
+
+
+def test_a_picture_that_teaches_one_set_and_tests_in_another_is_told(
+    go: Callable[..., int], stars: Path, points: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By content: a copy under another name is the same picture."""
+    other = Path(shutil.copytree(points, tmp_path / "other"))
+    shutil.copyfile(stars / "images" / "30.png", other / "images" / "copy.png")  # which tests among the stars
+    header, *rows = (other / "labels.csv").read_text().splitlines()
+    marked = [f"{row},{'test' if at < 4 else 'train'}" for at, row in enumerate([*rows, "copy.png,50"])]
+    (other / "labels.csv").write_text("\n".join([f"{header},split", *marked]) + "\n")
+    assert go(sets=(stars, other)) == 0
+    said = capsys.readouterr().err
+    assert "stars: 1 test picture teaches another data set" in said and said.count("another data set") == 1
+    assert json.loads((tmp_path / "all" / "stream.json").read_text())["shared_pictures"] == {"stars": 1, "other": 0}
 
 
 def test_what_cannot_be_learnt_is_refused_in_one_line(
