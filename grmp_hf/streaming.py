@@ -22,7 +22,7 @@ from grmp_hf.adapter_files import AdapterFiles, adapter_config
 from grmp_hf.claims import WorkFolder
 from grmp_hf.combining import centers_of, check_names, common_scale, identified, taught_by
 from grmp_hf.data import RatedTable, Row, Split, draw_shots, random_split, split_rows
-from grmp_hf.data.identity import KnownPictures
+from grmp_hf.data.identity import first_copies
 from grmp_hf.data.scales import RatingScale
 from grmp_hf.data.splits import own_parts
 from grmp_hf.errors import GRMPError
@@ -102,11 +102,13 @@ def stream_split(table: RatedTable, shots: int | None, seed: int) -> Split:
 
 def shared_tests(tables: Mapping[str, RatedTable], *, shots: int | None = None, seed: int = 0) -> dict[str, int]:
     """Name -> how many test pictures of a data set teach another one, by content; arguments as of `learn_stream`."""
-    sets = [_set(name, table, shots, seed) for name, table in tables.items()]
-    found = {}
-    for one in sets:
-        known = KnownPictures(id for other in sets if other is not one for id in other.split.contents.values())
-        found[one.name] = sum(known.holds(row.image) is True for row in one.test)
+    parts = {name: stream_split(table, shots, seed).select(table) for name, table in tables.items()}
+    rows = [(name, at == 0, row.image) for name, both in parts.items() for at, part in enumerate(both) for row in part]
+    first = first_copies([image for *_, image in rows])
+    taught = {(at, name) for at, (name, teaches, _) in zip(first, rows, strict=True) if teaches}
+    found = dict.fromkeys(tables, 0)
+    for at, (name, teaches, _) in zip(first, rows, strict=True):
+        found[name] += not teaches and any((at, other) in taught for other in tables if other != name)
     return found
 
 
