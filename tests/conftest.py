@@ -54,17 +54,17 @@ def _short_collections() -> None:
     gc.freeze()
 
 
-class Ended(NamedTuple):
-    """How a process ended."""
+class Said(NamedTuple):
+    """What a process has printed."""
 
-    code: int
     out: str
     errors: str
 
 
 @pytest.fixture(scope="session")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ended]]:
-    """`elsewhere(script, *arguments)`: run it in a new process with as many threads, in which nothing of ours is yet.
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Said]]:
+    """`elsewhere(script, *arguments, code=0)`: run it in a new process with as many threads, in which nothing of ours
+    is yet; it must end with the code.
 
     Text that is no path is the script itself. Other libraries are there already, which saves seconds.
     """
@@ -75,21 +75,24 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
     folder, tests = tmp_path_factory.mktemp("elsewhere"), Path(__file__).parent
     server = subprocess.Popen(
         [sys.executable, str(tests / "scripts" / "forking.py")],
-        **dict.fromkeys(("stdin", "stdout"), subprocess.PIPE),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tests.parent), os.environ.get("PYTHONPATH", "")])},
     )
 
-    def run(script: str | Path, *arguments: object) -> Ended:
+    def run(script: str | Path, *arguments: object, code: int = 0) -> Said:
         assert server.stdin is not None and server.stdout is not None
         if isinstance(script, str):
             (folder / "code.py").write_text(script, encoding="utf-8")
             script = folder / "code.py"
         server.stdin.write(json.dumps([torch.get_num_threads(), str(script), *map(str, arguments)]) + "\n")
         server.stdin.flush()
-        code = int(server.stdout.readline())
-        return Ended(code, *((folder / name).read_text("utf-8") for name in ("out.txt", "errors.txt")))
+        ended = int(server.stdout.readline())
+        said = Said(*((folder / name).read_text("utf-8") for name in ("out.txt", "errors.txt")))
+        assert ended == code, said.errors[-2000:]
+        return said
 
     yield run
     server.communicate()

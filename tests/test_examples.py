@@ -40,8 +40,7 @@ def test_the_example_runs(
         "score.py": [picture, str(photos[1])],
         "trainer.py": [str(rated), output],
     }
-    code, said, errors = elsewhere(ROOT / "examples" / script, *arguments[script])
-    assert code == 0, errors[-2000:]
+    said = elsewhere(ROOT / "examples" / script, *arguments[script]).out
     if script in ("bake.py", "save_and_load.py"):  # the same score by every door
         numbers = [float(found) for found in re.findall(r"\[([\d.e-]+)\]", said)]
         assert len(numbers) >= 2 and numbers == pytest.approx([numbers[0]] * len(numbers), abs=1e-5)
@@ -53,8 +52,7 @@ def test_an_adapter_with_a_side_network_scores_the_same_by_every_door(
     points_adapter: Path, photos: list[Path], tmp_path: Path, elsewhere: Callable[..., Any]
 ) -> None:
     script = ROOT / "examples" / "save_and_load.py"
-    code, said, errors = elsewhere(script, points_adapter, photos[0], tmp_path / "out")
-    assert code == 0, errors[-2000:]
+    said = elsewhere(script, points_adapter, photos[0], tmp_path / "out").out
     numbers = [float(found) for found in re.findall(r"\[([\d.e-]+)\]", said)]
     assert len(numbers) == 3 and numbers == pytest.approx([numbers[0]] * 3, abs=1e-5)
 

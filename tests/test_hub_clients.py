@@ -247,14 +247,15 @@ def quality(model, of):
         return model.eval()(pixel_values=pixels).quality.item()
 
 found, allowed = {}, ["grmp_hf.modeling.modeling_grmp"]
-for folder, name in [pair for place in folders for pair in ((place, place), (place, "owner/" + place.split("/")[-1]))]:
-    found["load", name] = grmp_hf.load(name).score(picture).quality.item()
-    found["any", name] = quality(AutoModel.from_pretrained(name), folder)
-    found["pipeline", name] = pipeline("image-quality-assessment", model=name)(picture)["quality"]
-    found["auto", name] = quality(AutoModelForImageClassification.from_pretrained(name), folder)
-    found["ours", name] = quality(grmp_hf.GRMPForImageQualityAssessment.from_pretrained(name), folder)
-    found["peft", name] = quality(PeftModel.from_pretrained(grmp_hf.load().model, name), folder)
-    found["auto peft", name] = quality(AutoPeftModel.from_pretrained(name, import_allowlist=allowed), folder)
+for folder in folders:
+    for name in (folder, "owner/" + folder.split("/")[-1]):
+        found["load", name] = grmp_hf.load(name).score(picture).quality.item()
+        found["any", name] = quality(AutoModel.from_pretrained(name), folder)
+        found["pipeline", name] = pipeline("image-quality-assessment", model=name)(picture)["quality"]
+        found["auto", name] = quality(AutoModelForImageClassification.from_pretrained(name), folder)
+        found["ours", name] = quality(grmp_hf.GRMPForImageQualityAssessment.from_pretrained(name), folder)
+        found["peft", name] = quality(PeftModel.from_pretrained(grmp_hf.load().model, name), folder)
+        found["auto peft", name] = quality(AutoPeftModel.from_pretrained(name, import_allowlist=allowed), folder)
 base = grmp_hf.load().score(picture).quality.item()
 plain = [pipeline("image-quality-assessment", model="grmp_hf/tiny")(picture)["quality"]]
 plain.append(quality(AutoModelForImageClassification.from_pretrained("grmp_hf/tiny"), "default"))

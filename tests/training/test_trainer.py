@@ -40,6 +40,7 @@ from grmp_hf.training.trainer import GRMPTrainer, last_complete_checkpoint
 MakeAdapted = Callable[..., PeftModel]
 Rounding = Callable[..., float]
 SCRIPT = Path(__file__).parent / "scripts" / "train.py"
+TRAIN = runpy.run_path(str(SCRIPT))["train"]
 BLOCKS = ["layers.2", "final_layer_norm", "post_layernorm"]
 FORWARD = 100 * torch.finfo(torch.float32).eps
 """What a forward pass may differ by where batches are cut otherwise: a hundred roundings in one direction."""
@@ -474,7 +475,7 @@ def of_two_processes(
 
 def learnt(folders: list[str], run: dict[str, Any], **options: Any) -> dict[str, Tensor]:
     """What one process learns."""
-    runpy.run_path(str(SCRIPT))["train"](*folders[:2], Path(folders[2]), 0, {**run, **options})
+    TRAIN(*folders[:2], Path(folders[2]), 0, {**run, **options})
     return load_file(Path(folders[2]) / "0.safetensors")
 
 
